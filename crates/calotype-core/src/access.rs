@@ -1,0 +1,396 @@
+//! Who is calling, and what they may do: the one place where roles become permissions.
+//!
+//! A request is made by a [`Principal`]. Every operation names one [`Action`]. Policies in the IAM form
+//! (version 1.1, `Allow` and `Deny`, wildcards; a `Deny` wins) tie roles to actions. A successful check
+//! returns an [`Allowed`], which nothing else can make: functions that change or reveal something take
+//! one, so that a missing check does not compile.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codes::ImsCode;
+use crate::error::{Error, Result};
+use crate::id::{DomainId, ProjectId, UserId};
+use crate::image::{UnknownWord, word_enum};
+use crate::time::Timestamp;
+use std::fmt;
+use std::str::FromStr;
+
+word_enum! {
+    /// Something that a principal may be permitted to do. The words are those of the spec's
+    /// section 1; the last ones are this service's own.
+    Action {
+        /// Find images in lists.
+        ImagesList = "ims:images:list",
+        /// Read an image's record and bytes.
+        ImagesGet = "ims:images:get",
+        /// Make an image's record.
+        ImagesCreate = "ims:images:create",
+        /// Change an image's record, tags and state.
+        ImagesUpdate = "ims:images:update",
+        /// Delete an image.
+        ImagesDelete = "ims:images:delete",
+        /// Give an image its bytes.
+        ImagesUpload = "ims:images:upload",
+        /// Replicate an image.
+        ImagesCopy = "ims:images:copy",
+        /// Share an image, and answer to being shared with.
+        ImagesShare = "ims:images:share",
+        /// Make an image from a server or a file; demanded beside copy where enterprise projects are in use.
+        ServerImagesCreate = "ims:serverImages:create",
+        /// Make an image public.
+        ImagesPublish = "ims:images:publish",
+        /// Act on every project's images.
+        ImagesAdminister = "ims:images:administer",
+        /// Read and change users, projects, roles, access keys and enterprise projects.
+        IdentityAdminister = "identity:*:administer",
+        /// Run the service: verify, collect, read the audit trail.
+        ServiceAdminister = "calotype:service:administer",
+    }
+}
+
+/// A name and an id, as identity documents carry them together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named<T> {
+    /// The id.
+    pub id: T,
+    /// The name.
+    pub name: String,
+}
+
+/// The project that a request acts in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectScope {
+    /// The project.
+    pub project: Named<ProjectId>,
+    /// The domain that the project belongs to.
+    pub domain: Named<DomainId>,
+}
+
+/// What a token or a signed request is good for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Work in one project.
+    Project(ProjectScope),
+    /// Work on one domain.
+    Domain(Named<DomainId>),
+    /// Work on the whole system.
+    System,
+    /// Only prove who is calling.
+    Unscoped,
+}
+
+/// Who is calling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The user.
+    pub user: Named<UserId>,
+    /// The user's domain.
+    pub user_domain: Named<DomainId>,
+    /// What the credential is good for.
+    pub scope: Scope,
+    /// The names of the roles that the user has there.
+    pub roles: Vec<String>,
+    /// When the credential ends, where it does.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Principal {
+    /// The project that the request acts in, if any.
+    pub fn project(&self) -> Option<&ProjectId> {
+        match &self.scope {
+            Scope::Project(scope) => Some(&scope.project.id),
+            _ => None,
+        }
+    }
+
+    /// The project that the request acts in.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026) where the credential has no project.
+    pub fn require_project(&self) -> Result<&ProjectId> {
+        self.project().ok_or_else(|| {
+            Error::forbidden("The request needs a credential that is scoped to a project.")
+                .with_code(ImsCode::IMG_0026)
+        })
+    }
+}
+
+/// The proof that a principal may take an action. Only [`Access::authorize`] makes one.
+#[derive(Debug, Clone)]
+pub struct Allowed<'a> {
+    principal: &'a Principal,
+    action: Action,
+    all_projects: bool,
+}
+
+impl<'a> Allowed<'a> {
+    /// Who may.
+    pub fn principal(&self) -> &'a Principal {
+        self.principal
+    }
+
+    /// What they may do.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// Whether they may do it to every project's images.
+    pub fn in_all_projects(&self) -> bool {
+        self.all_projects
+    }
+}
+
+/// A policy document in the IAM form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// The form's version: `1.1`.
+    #[serde(rename = "Version")]
+    pub version: String,
+    /// The statements. A `Deny` that matches wins over every `Allow`.
+    #[serde(rename = "Statement")]
+    pub statements: Vec<Statement>,
+}
+
+/// A statement of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statement {
+    /// What the statement does to the actions that it matches.
+    #[serde(rename = "Effect")]
+    pub effect: Effect,
+    /// Patterns of actions; `*` stands for any text within a part.
+    #[serde(rename = "Action")]
+    pub actions: Vec<String>,
+}
+
+/// What a statement does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Permits.
+    Allow,
+    /// Forbids, whatever else permits.
+    Deny,
+}
+
+/// Which roles have which policies.
+#[derive(Debug, Clone)]
+pub struct Access {
+    roles: BTreeMap<String, Policy>,
+    enterprise_projects: bool,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        let policy = |statements: &[(Effect, &[&str])]| Policy {
+            version: "1.1".to_owned(),
+            statements: statements
+                .iter()
+                .map(|(effect, actions)| Statement {
+                    effect: *effect,
+                    actions: actions.iter().map(|action| (*action).to_owned()).collect(),
+                })
+                .collect(),
+        };
+        let administrator = policy(&[(Effect::Allow, &["*:*:*"])]);
+        let user = policy(&[(
+            Effect::Allow,
+            &[
+                "ims:*:list",
+                "ims:*:get",
+                "ims:*:create",
+                "ims:*:update",
+                "ims:*:delete",
+                "ims:*:upload",
+                "ims:*:copy",
+                "ims:*:share",
+                "ims:*:export",
+            ],
+        )]);
+        let reader = policy(&[(Effect::Allow, &["ims:*:list", "ims:*:get"])]);
+        let roles = [
+            ("admin", administrator),
+            ("member", user.clone()),
+            ("reader", reader.clone()),
+            ("IMS Administrator", user.clone()),
+            ("Server Administrator", user.clone()),
+            ("Tenant Administrator", user.clone()),
+            ("IMS FullAccess", user),
+            ("IMS ReadOnlyAccess", reader.clone()),
+            ("Tenant Guest", reader),
+        ];
+        Self {
+            roles: roles
+                .into_iter()
+                .map(|(name, policy)| (name.to_owned(), policy))
+                .collect(),
+            enterprise_projects: true,
+        }
+    }
+}
+
+impl Access {
+    /// Gives `role` this policy, in place of any that it had.
+    pub fn set_role(&mut self, role: impl Into<String>, policy: Policy) {
+        self.roles.insert(role.into(), policy);
+    }
+
+    /// Whether enterprise projects are in use, so that a copy also needs `ims:serverImages:create`
+    /// (spec 3.2, C20).
+    pub fn uses_enterprise_projects(&self) -> bool {
+        self.enterprise_projects
+    }
+
+    /// Checks that `principal` may take `action`.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026) where it may not.
+    pub fn authorize<'a>(&self, principal: &'a Principal, action: Action) -> Result<Allowed<'a>> {
+        if !self.permits(principal, action) {
+            return Err(Error::ims(ImsCode::IMG_0026));
+        }
+        let all_projects = self.permits(principal, Action::ImagesAdminister);
+        Ok(Allowed {
+            principal,
+            action,
+            all_projects,
+        })
+    }
+
+    /// Whether `principal` may take `action`.
+    pub fn permits(&self, principal: &Principal, action: Action) -> bool {
+        let statements = || {
+            principal
+                .roles
+                .iter()
+                .filter_map(|role| self.policy_of(role))
+                .flat_map(|policy| &policy.statements)
+                .filter(|statement| statement.matches(action))
+        };
+        let denied = statements().any(|statement| statement.effect == Effect::Deny);
+        !denied && statements().any(|statement| statement.effect == Effect::Allow)
+    }
+
+    fn policy_of(&self, role: &str) -> Option<&Policy> {
+        self.roles.get(role)
+    }
+}
+
+impl Statement {
+    fn matches(&self, action: Action) -> bool {
+        self.actions
+            .iter()
+            .any(|pattern| pattern_matches(pattern, action.as_str()))
+    }
+}
+
+/// Compares part by part (`service:resource:verb`); `*` in a part stands for any text.
+fn pattern_matches(pattern: &str, action: &str) -> bool {
+    let mut patterns = pattern.split(':');
+    let mut parts = action.split(':');
+    loop {
+        match (patterns.next(), parts.next()) {
+            (None, None) => return true,
+            (Some(pattern), Some(part)) if wildcard_matches(pattern, part) => {}
+            _ => return false,
+        }
+    }
+}
+
+fn wildcard_matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, tail)) => {
+            let Some(rest) = text.strip_prefix(head) else {
+                return false;
+            };
+            let mut ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
+            ends.any(|at| {
+                rest.get(at..)
+                    .is_some_and(|rest| wildcard_matches(tail, rest))
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal(roles: &[&str]) -> Principal {
+        let domain = Named {
+            id: "default".parse().unwrap(),
+            name: "Default".to_owned(),
+        };
+        Principal {
+            user: Named {
+                id: "u1".parse().unwrap(),
+                name: "u1".to_owned(),
+            },
+            user_domain: domain.clone(),
+            scope: Scope::Project(ProjectScope {
+                project: Named {
+                    id: "p1".parse().unwrap(),
+                    name: "p1".to_owned(),
+                },
+                domain,
+            }),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            expires_at: None,
+        }
+    }
+
+    #[test]
+    fn each_built_in_role_may_do_what_its_name_says_and_no_more() {
+        let access = Access::default();
+        let may = |roles: &[&str]| -> Vec<&str> {
+            let principal = principal(roles);
+            let all = Action::ALL.iter().copied();
+            all.filter(|action| access.permits(&principal, *action))
+                .map(Action::as_str)
+                .collect()
+        };
+        assert_eq!(may(&[]), Vec::<&str>::new());
+        assert_eq!(may(&["nobody"]), Vec::<&str>::new());
+        assert_eq!(may(&["reader"]), ["ims:images:list", "ims:images:get"]);
+        assert_eq!(may(&["admin"]).len(), Action::ALL.len());
+        let member = may(&["member"]);
+        assert!(member.contains(&"ims:images:copy"));
+        for action in [
+            "ims:images:publish",
+            "ims:images:administer",
+            "identity:*:administer",
+            "calotype:service:administer",
+        ] {
+            assert!(!member.contains(&action), "{action}");
+        }
+    }
+
+    #[test]
+    fn a_deny_wins_over_every_allow() {
+        let mut access = Access::default();
+        let policy =
+            r#"{"Version":"1.1","Statement":[{"Effect":"Deny","Action":["ims:images:del*"]}]}"#;
+        access.set_role("no-delete", serde_json::from_str(policy).unwrap());
+        assert!(
+            access
+                .authorize(&principal(&["admin"]), Action::ImagesDelete)
+                .is_ok()
+        );
+        let both = principal(&["admin", "no-delete"]);
+        let refused = access.authorize(&both, Action::ImagesDelete);
+        assert_eq!(refused.unwrap_err().code(), Some(ImsCode::IMG_0026));
+    }
+
+    #[test]
+    fn wildcards_stay_within_their_part() {
+        assert!(pattern_matches("ims:*:get", "ims:images:get"));
+        assert!(pattern_matches("ims:i*es:g*t", "ims:images:get"));
+        assert!(!pattern_matches("ims:*", "ims:images:get"));
+        assert!(!pattern_matches("*", "ims:images:get"));
+        assert!(!pattern_matches("ims:images:get:more", "ims:images:get"));
+    }
+}

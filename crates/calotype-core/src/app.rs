@@ -1,0 +1,406 @@
+//! The use cases: one method for each thing that a caller can ask of the service.
+//!
+//! A method parses nothing and renders nothing. It checks permission first, then the request against the
+//! records, and then makes its change in one transaction of the catalog.
+
+mod images;
+mod members;
+mod os_version;
+mod patch;
+mod reconcile;
+mod replicate;
+mod transfer;
+mod verify;
+mod worker;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::access::{Access, Action, Allowed, Principal};
+use crate::error::{Error, Result};
+use crate::id::{ImageId, JobId, ProjectId};
+use crate::image::{Image, Visibility};
+use crate::job::{Job, JobStatus};
+use crate::ports::{
+    AuditEvent, BlobReader, Blobs, Catalog, Clock, DigestChoice, EnterpriseProject, Entropy,
+    SeenImage, StoredAnswer, Trail,
+};
+use crate::query::Viewer;
+use crate::size::ByteSize;
+
+pub use images::NewImage;
+pub use patch::{Change, Setting, check_settable};
+pub use reconcile::{Reconciled, Reconciler};
+pub use replicate::ReplicaOrder;
+pub use transfer::{Download, Upload};
+pub use verify::Verification;
+pub use worker::{Worker, WorkerOptions};
+
+/// What an operator sets; see the configuration's documentation.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The region that the deployment calls itself.
+    pub region: String,
+    /// Whose habits apply where Glance and OTC differ.
+    pub profile: Profile,
+    /// Limits.
+    pub limits: Limits,
+    /// The digests that an upload computes.
+    pub digests: DigestChoice,
+    /// How long an unreferenced blob is kept.
+    pub deletion_grace: Duration,
+    /// How long an upload is believed alive without a sign of life.
+    pub upload_lease: Duration,
+    /// Whether public images may be replicated (decision D8).
+    pub replicate_public: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            region: "calotype".to_owned(),
+            profile: Profile::default(),
+            limits: Limits::default(),
+            digests: DigestChoice::default(),
+            deletion_grace: Duration::from_secs(600),
+            upload_lease: Duration::from_secs(30),
+            replicate_public: false,
+        }
+    }
+}
+
+/// Whose habits apply where Glance and OTC differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Glance's: an image without formats keeps none, and refuses bytes.
+    #[default]
+    Calotype,
+    /// OTC's: an image without formats gets `zvhd2` and `bare` when it is made.
+    Otc,
+}
+
+/// Limits (decision D14).
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Images that a project may have.
+    pub images_per_project: u64,
+    /// Unfinished replications that a project may have.
+    pub concurrent_replicas: u64,
+    /// Tags that an image may have through the native API (Glance's default).
+    pub tags_per_image: usize,
+    /// Projects that an image may be shared with.
+    pub members_per_image: u64,
+    /// Free attributes that an image may have (Glance's default).
+    pub properties_per_image: usize,
+    /// Bytes that an image may have; none: what the store takes.
+    pub max_image_size: Option<ByteSize>,
+    /// Bytes of an image that may be replicated; none: any.
+    pub max_replica_size: Option<ByteSize>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            images_per_project: 1000,
+            concurrent_replicas: 5,
+            tags_per_image: 128,
+            members_per_image: 256,
+            properties_per_image: 128,
+            max_image_size: None,
+            max_replica_size: None,
+        }
+    }
+}
+
+/// Through which API a request came: it decides the audit trail's resource type (spec 10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// The OpenStack Image API.
+    Native,
+    /// The IMS extension API.
+    Ims,
+}
+
+/// A request that was authenticated.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Who is calling.
+    pub principal: Principal,
+    /// The request's id.
+    pub request_id: String,
+    /// The API that it came through.
+    pub surface: Surface,
+}
+
+/// Makes the answer to keep under the request's `Idempotency-Key`, if it had one, from what was made.
+pub type Keep<'a, T> = Option<&'a (dyn Fn(&T) -> StoredAnswer + Sync)>;
+
+/// The service: the use cases over the ports.
+pub struct Service {
+    catalog: Arc<dyn Catalog>,
+    blobs: Arc<dyn Blobs>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    access: Access,
+    settings: Settings,
+}
+
+impl Service {
+    /// The service over these ports.
+    pub fn new(
+        catalog: Arc<dyn Catalog>,
+        blobs: Arc<dyn Blobs>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        access: Access,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            catalog,
+            blobs,
+            clock,
+            entropy,
+            access,
+            settings,
+        }
+    }
+
+    /// What the operator set.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Roles and what they may do.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    /// Checks that the caller may take an action.
+    pub(crate) fn authorize<'a>(&self, call: &'a Call, action: Action) -> Result<Allowed<'a>> {
+        self.access.authorize(&call.principal, action)
+    }
+
+    /// Whose eyes the caller sees with.
+    pub(crate) fn viewer(&self, allowed: &Allowed<'_>) -> Viewer {
+        Viewer {
+            project: allowed.principal().project().cloned(),
+            all_projects: allowed.in_all_projects(),
+        }
+    }
+
+    /// An image that the caller may see, with its membership; not visible and not existing look the same.
+    pub(crate) async fn seen_image(&self, allowed: &Allowed<'_>, id: ImageId) -> Result<SeenImage> {
+        let viewer = self.viewer(allowed);
+        let found = self.catalog.image(id, viewer.project.as_ref()).await?;
+        found
+            .filter(|seen| is_visible(seen, &viewer))
+            .ok_or_else(|| no_such_image(id))
+    }
+
+    /// An image that the caller may change: one that it sees and owns, or any for an administrator.
+    ///
+    /// # Errors
+    /// NotFound where the caller can't see it; Forbidden where it sees it but does not own it.
+    pub(crate) async fn owned_image(&self, allowed: &Allowed<'_>, id: ImageId) -> Result<Image> {
+        let seen = self.seen_image(allowed, id).await?;
+        let own = allowed.principal().project() == Some(&seen.image.owner);
+        if own || allowed.in_all_projects() {
+            Ok(seen.image)
+        } else {
+            Err(Error::forbidden(
+                "This operation can be performed only by the image's owner.",
+            ))
+        }
+    }
+
+    /// The line of the audit trail for a change that the caller makes.
+    pub(crate) fn event(
+        &self,
+        call: &Call,
+        trace: &str,
+        resource: impl fmt::Display,
+        detail: serde_json::Value,
+    ) -> AuditEvent {
+        AuditEvent {
+            at: self.clock.now(),
+            trace: trace.to_owned(),
+            request_id: call.request_id.clone(),
+            project: call.principal.project().cloned(),
+            user: call.principal.user.id.clone(),
+            resource_type: match call.surface {
+                Surface::Native => "image".to_owned(),
+                Surface::Ims => "ims".to_owned(),
+            },
+            resource_id: resource.to_string(),
+            detail,
+        }
+    }
+
+    /// As [`Service::event`], without more detail and without an answer to keep.
+    pub(crate) fn trail(&self, call: &Call, trace: &str, resource: impl fmt::Display) -> Trail {
+        let event = self.event(call, trace, resource, serde_json::json!({}));
+        Trail {
+            event,
+            answer: None,
+        }
+    }
+
+    /// The answer that was kept under an idempotency key.
+    pub async fn kept_answer(&self, scope: &str, key: &str) -> Result<Option<StoredAnswer>> {
+        self.catalog.answer(scope, key).await
+    }
+
+    /// A job of the caller's project, or any for an administrator.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026); IMG.0023 where there is none that the caller may see (decision D2).
+    pub async fn job(&self, call: &Call, id: &JobId) -> Result<Job> {
+        let allowed = self.authorize(call, Action::ImagesGet)?;
+        let job = self.catalog.job(id).await?;
+        let all = allowed.in_all_projects();
+        let project = allowed.principal().project();
+        job.filter(|job| all || project == Some(&job.project))
+            .ok_or_else(|| Error::ims(crate::codes::ImsCode::IMG_0023))
+    }
+
+    /// The jobs of the caller's project, newest first.
+    pub async fn jobs(
+        &self,
+        call: &Call,
+        status: Option<JobStatus>,
+        after: Option<&JobId>,
+        limit: u32,
+    ) -> Result<Vec<Job>> {
+        let allowed = self.authorize(call, Action::ImagesList)?;
+        let project = allowed.principal().require_project()?;
+        self.catalog.list_jobs(project, status, after, limit).await
+    }
+
+    /// Makes an enterprise project.
+    pub async fn create_enterprise_project(
+        &self,
+        call: &Call,
+        name: &str,
+    ) -> Result<EnterpriseProject> {
+        self.authorize(call, Action::IdentityAdminister)?;
+        let length = name.chars().count();
+        if !(1..=64).contains(&length) || name.chars().any(char::is_control) {
+            return Err(Error::invalid(
+                "An enterprise project's name has 1 to 64 characters.",
+            ));
+        }
+        let project = EnterpriseProject {
+            id: crate::id::EnterpriseProjectId::Id(crate::id::random_uuid(self.entropy.as_ref())),
+            name: name.to_owned(),
+            enabled: true,
+            created_at: self.clock.now(),
+        };
+        self.catalog.insert_enterprise_project(&project).await?;
+        self.catalog
+            .record(self.event(
+                call,
+                "createEnterpriseProject",
+                project.id,
+                serde_json::json!({}),
+            ))
+            .await?;
+        Ok(project)
+    }
+
+    /// The enterprise projects, by name.
+    pub async fn enterprise_projects(&self, call: &Call) -> Result<Vec<EnterpriseProject>> {
+        self.authorize(call, Action::IdentityAdminister)?;
+        self.catalog.enterprise_projects().await
+    }
+
+    /// Enables or disables an enterprise project. The default one can't be disabled.
+    pub async fn set_enterprise_project_enabled(
+        &self,
+        call: &Call,
+        id: crate::id::EnterpriseProjectId,
+        enabled: bool,
+    ) -> Result<()> {
+        self.authorize(call, Action::IdentityAdminister)?;
+        if id == crate::id::EnterpriseProjectId::Default {
+            return Err(Error::conflict(
+                "The default enterprise project is always enabled.",
+            ));
+        }
+        if !self
+            .catalog
+            .set_enterprise_project_enabled(id, enabled)
+            .await?
+        {
+            return Err(Error::not_found("There is no such enterprise project."));
+        }
+        let trace = if enabled {
+            "enableEnterpriseProject"
+        } else {
+            "disableEnterpriseProject"
+        };
+        self.catalog
+            .record(self.event(call, trace, id, serde_json::json!({})))
+            .await
+    }
+
+    /// The audit trail, newest first: the caller's project's, or every project's for who runs the service.
+    pub async fn audit_trail(
+        &self,
+        call: &Call,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<(i64, AuditEvent)>> {
+        if self
+            .access
+            .permits(&call.principal, Action::ServiceAdminister)
+        {
+            return self.catalog.audit_trail(None, before, limit).await;
+        }
+        self.authorize(call, Action::ImagesList)?;
+        let project = call.principal.require_project()?;
+        self.catalog.audit_trail(Some(project), before, limit).await
+    }
+
+    /// Succeeds while the service can do its work: the readiness check.
+    pub async fn ready(&self) -> Result<()> {
+        self.catalog.ping().await?;
+        self.blobs.free_space().await.map(drop)
+    }
+
+    /// How many jobs wait and how many run, for the metrics.
+    pub async fn unfinished_jobs(&self) -> Result<(u64, u64)> {
+        self.catalog.unfinished_jobs().await
+    }
+
+    pub(crate) async fn open_blob(&self, image: &Image) -> Result<Arc<dyn BlobReader>> {
+        let blob = image
+            .blob
+            .ok_or_else(|| Error::internal(format!("image {} has no blob", image.id)))?;
+        self.blobs.open(blob).await
+    }
+}
+
+fn is_visible(seen: &SeenImage, viewer: &Viewer) -> bool {
+    viewer.all_projects
+        || matches!(
+            seen.image.visibility,
+            Visibility::Public | Visibility::Community
+        )
+        || viewer
+            .project
+            .as_ref()
+            .is_some_and(|project: &ProjectId| *project == seen.image.owner)
+        || (seen.image.visibility == Visibility::Shared && seen.membership.is_some())
+}
+
+pub(crate) fn no_such_image(id: ImageId) -> Error {
+    Error::not_found(format!("No image found with ID {id}"))
+        .with_code(crate::codes::ImsCode::IMG_0027)
+}

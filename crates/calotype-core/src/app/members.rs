@@ -1,0 +1,168 @@
+//! Sharing: which projects an image is shared with, and what they answered.
+//!
+//! Only an image whose visibility is `shared` has members that count. Those of an image that stops being shared are
+//! kept, and see it again if it is shared again, as in Glance.
+
+use crate::access::{Action, Allowed};
+use crate::app::{Call, Service};
+use crate::codes::ImsCode;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{ImageId, ProjectId};
+use crate::image::{Image, Member, MemberStatus, Visibility};
+use crate::ports::Trail;
+
+/// The most members of a full-ECS image (spec 6.2).
+const WHOLE_IMAGE_MEMBERS: u64 = 10;
+
+impl Service {
+    /// Shares an image with a project, which has yet to answer.
+    ///
+    /// # Errors
+    /// NotFound; Forbidden where the image is not the caller's or not `shared`; InvalidRequest (IMG.0076) for the
+    /// owner itself; Conflict where the project is a member; LimitReached (IMG.0088).
+    pub async fn add_member(
+        &self,
+        call: &Call,
+        id: ImageId,
+        project: &ProjectId,
+    ) -> Result<Member> {
+        let allowed = self.authorize(call, Action::ImagesShare)?;
+        let image = self.owned_image(&allowed, id).await?;
+        check_is_shared(&image)?;
+        if image.owner == *project {
+            return Err(Error::ims(ImsCode::IMG_0076));
+        }
+        let now = self.clock.now();
+        let member = Member {
+            image: id,
+            project: project.clone(),
+            status: MemberStatus::Pending,
+            created_at: now,
+            updated_at: now,
+        };
+        let most = self.settings.limits.members_per_image;
+        let limit = if image.is_whole() {
+            most.min(WHOLE_IMAGE_MEMBERS)
+        } else {
+            most
+        };
+        let trail = self.member_trail(call, "addMember", id, project);
+        let added = self.catalog.add_member(&member, limit, trail).await;
+        added.map(|()| member).map_err(|error| match error.kind() {
+            ErrorKind::Conflict => {
+                Error::conflict(format!("Member {project} is duplicated for image {id}"))
+            }
+            _ => error,
+        })
+    }
+
+    /// Answers to an image being shared with a project. The project answers for itself; an administrator for any.
+    ///
+    /// # Errors
+    /// NotFound where the image can't be seen or the project is no member; Forbidden for the owner and where the
+    /// image is not `shared`.
+    pub async fn answer_membership(
+        &self,
+        call: &Call,
+        id: ImageId,
+        project: &ProjectId,
+        status: MemberStatus,
+    ) -> Result<Member> {
+        let allowed = self.authorize(call, Action::ImagesShare)?;
+        let image = self.seen_image(&allowed, id).await?.image;
+        check_is_shared(&image)?;
+        if !allowed.in_all_projects() {
+            if allowed.principal().project() == Some(&image.owner) {
+                return Err(Error::forbidden(format!(
+                    "Not allowed to update members for image {id}."
+                )));
+            }
+            if allowed.principal().project() != Some(project) {
+                return Err(no_such_member(id, project));
+            }
+        }
+        let trail = self.member_trail(call, "updateMember", id, project);
+        let answered = self
+            .catalog
+            .set_member_status(id, project, status, trail)
+            .await?;
+        answered.ok_or_else(|| no_such_member(id, project))
+    }
+
+    /// Ends the sharing of an image with a project.
+    ///
+    /// # Errors
+    /// NotFound where the image can't be seen or the project is no member; Forbidden where the image is not the
+    /// caller's or not `shared`.
+    pub async fn remove_member(&self, call: &Call, id: ImageId, project: &ProjectId) -> Result<()> {
+        let allowed = self.authorize(call, Action::ImagesShare)?;
+        let image = self.owned_image(&allowed, id).await?;
+        check_is_shared(&image)?;
+        let trail = self.member_trail(call, "deleteMember", id, project);
+        if self.catalog.remove_member(id, project, trail).await? {
+            Ok(())
+        } else {
+            Err(no_such_member(id, project))
+        }
+    }
+
+    /// The members of an image that the caller may know of: all for its owner, itself for a member.
+    ///
+    /// # Errors
+    /// NotFound; Forbidden where the image is not `shared`.
+    pub async fn members(&self, call: &Call, id: ImageId) -> Result<Vec<Member>> {
+        let allowed = self.authorize(call, Action::ImagesShare)?;
+        let image = self.seen_image(&allowed, id).await?.image;
+        check_is_shared(&image)?;
+        let mut members = self.catalog.members(id).await?;
+        members.retain(|member| knows_of(&allowed, &image, &member.project));
+        Ok(members)
+    }
+
+    /// A member of an image.
+    ///
+    /// # Errors
+    /// NotFound, also where there are members that the caller may not know of.
+    pub async fn member(&self, call: &Call, id: ImageId, project: &ProjectId) -> Result<Member> {
+        let members = self.members(call, id).await.map_err(|error| {
+            let not_shared = error.kind() == ErrorKind::Forbidden && error.code().is_none();
+            if not_shared {
+                no_such_member(id, project)
+            } else {
+                error
+            }
+        })?;
+        let mut members = members.into_iter();
+        members
+            .find(|member| member.project == *project)
+            .ok_or_else(|| no_such_member(id, project))
+    }
+
+    fn member_trail(&self, call: &Call, trace: &str, id: ImageId, project: &ProjectId) -> Trail {
+        let detail = serde_json::json!({ "member": project.as_str() });
+        Trail {
+            event: self.event(call, trace, id, detail),
+            answer: None,
+        }
+    }
+}
+
+/// Whether the caller may know that `project` is a member: recipients don't learn of each other.
+fn knows_of(allowed: &Allowed<'_>, image: &Image, project: &ProjectId) -> bool {
+    let caller = allowed.principal().project();
+    allowed.in_all_projects() || caller == Some(&image.owner) || caller == Some(project)
+}
+
+fn check_is_shared(image: &Image) -> Result<()> {
+    if image.visibility == Visibility::Shared {
+        Ok(())
+    } else {
+        Err(Error::forbidden("Only shared images have members."))
+    }
+}
+
+fn no_such_member(id: ImageId, project: &ProjectId) -> Error {
+    Error::not_found(format!(
+        "{project} not found in the member list of the image {id}."
+    ))
+}

@@ -1,0 +1,202 @@
+//! The reconciler: brings the stores in line with the catalog. It takes no input and can run at any time, on
+//! any number of nodes, and be killed anywhere.
+//!
+//! Bytes are removed only after [`Reconcile::claim_deletion`] has decided so in the transaction that checks the
+//! references; a crash after that leaves a row in state `deleting`, from which the next round goes on. Bytes
+//! that no row knows are removed once they are older than the grace.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::Service;
+use crate::error::Result;
+use crate::id::BlobId;
+#[cfg(doc)]
+use crate::ports::Reconcile;
+use crate::time::Timestamp;
+
+/// What a round did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reconciled {
+    /// Uploads whose lease had run out.
+    pub uploads_expired: usize,
+    /// Blobs deleted because nothing refers to them.
+    pub blobs_deleted: usize,
+    /// Stored or staged blobs deleted because no row knows them.
+    pub orphans_deleted: usize,
+    /// Expired tokens, kept answers and the like.
+    pub records_purged: u64,
+}
+
+/// Runs rounds of reconciliation.
+pub struct Reconciler {
+    service: Arc<Service>,
+    interval: Duration,
+}
+
+/// How many blobs a round looks at in one query.
+const BATCH: u32 = 500;
+
+impl Reconciler {
+    /// A reconciler that begins a round every `interval`.
+    pub fn new(service: Arc<Service>, interval: Duration) -> Self {
+        Self { service, interval }
+    }
+
+    /// Runs rounds until `stop` completes.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let between = self.rounds_between_sweeps();
+        for round in 0_u64.. {
+            let done = if round.is_multiple_of(between) {
+                self.service.reconcile().await
+            } else {
+                self.service.reconcile_rows().await
+            };
+            match done {
+                Ok(done) if done != Reconciled::default() => {
+                    tracing::info!(
+                        uploads.expired = done.uploads_expired,
+                        blobs.deleted = done.blobs_deleted,
+                        orphans.deleted = done.orphans_deleted,
+                        records.purged = done.records_purged,
+                        "reconciled"
+                    );
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(error.chain = %error.chain(), "reconciliation failed"),
+            }
+            tokio::select! {
+                () = &mut stop => return,
+                () = tokio::time::sleep(self.interval) => {}
+            }
+        }
+    }
+}
+
+impl Reconciler {
+    /// Looking for orphans reads the whole store and the whole catalog. Four times in the grace is enough: the
+    /// verifier complains of those that are as old as twice the grace.
+    fn rounds_between_sweeps(&self) -> u64 {
+        let interval = self.interval.as_millis().max(1);
+        let rounds = self.service.settings.deletion_grace.as_millis() / 4 / interval;
+        u64::try_from(rounds).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+impl Service {
+    /// Takes over what processes that are dead left under their leases: their uploads are ended, and their jobs
+    /// are due at once. Only at start, and only where no other process can be alive on this catalog.
+    ///
+    /// # Errors
+    /// Where the catalog fails; calling it again goes on.
+    pub async fn take_over(&self) -> Result<()> {
+        self.catalog.end_leases().await?;
+        let ended = self.expire_uploads().await?;
+        if ended > 0 {
+            tracing::info!(uploads.ended = ended, "unfinished uploads ended");
+        }
+        Ok(())
+    }
+
+    /// Ends the uploads whose lease ran out, and says how many there were.
+    async fn expire_uploads(&self) -> Result<usize> {
+        let mut ended = 0;
+        loop {
+            let blobs = self.catalog.expire_uploads().await?;
+            if blobs.is_empty() {
+                return Ok(ended);
+            }
+            for blob in blobs {
+                ended += 1;
+                self.remove_bytes(blob).await;
+            }
+        }
+    }
+
+    /// One whole round.
+    ///
+    /// # Errors
+    /// Where the catalog or the store fails; the next round goes on.
+    pub async fn reconcile(&self) -> Result<Reconciled> {
+        let mut done = self.reconcile_rows().await?;
+        done.orphans_deleted = self.remove_orphans().await?;
+        Ok(done)
+    }
+
+    /// One round over what the catalog knows.
+    async fn reconcile_rows(&self) -> Result<Reconciled> {
+        let mut done = Reconciled {
+            uploads_expired: self.expire_uploads().await?,
+            ..Reconciled::default()
+        };
+        for blob in self.catalog.deletable_blobs(BATCH).await? {
+            if self.catalog.claim_deletion(blob).await? && self.remove_bytes(blob).await {
+                done.blobs_deleted += 1;
+            }
+        }
+        done.records_purged = self.catalog.purge_expired().await?;
+        Ok(done)
+    }
+
+    /// Removes a blob's bytes, staged or committed, and then its row. The caller has the right to: the blob
+    /// is claimed for deletion, or its upload has ended.
+    pub(super) async fn remove_bytes(&self, blob: BlobId) -> bool {
+        let removed = async {
+            self.blobs.discard(blob).await?;
+            self.blobs.delete(blob).await?;
+            self.catalog.forget_blob(blob).await
+        };
+        match removed.await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(blob.id = %blob, error.chain = %error.chain(), "blob not removed");
+                false
+            }
+        }
+    }
+
+    /// Removes stored and staged bytes that no row knows. A row is written before the first byte, so bytes
+    /// without a row are garbage whatever their age; the grace only guards against a catalog that was restored
+    /// from an older backup.
+    async fn remove_orphans(&self) -> Result<usize> {
+        let oldest = self.clock.now().minus(self.settings.deletion_grace);
+        let mut found = old_enough(self.blobs.list().await?, oldest);
+        found.extend(old_enough(self.blobs.list_staged().await?, oldest));
+        if found.is_empty() {
+            return Ok(0);
+        }
+        self.subtract_known(&mut found).await?;
+        let mut removed = 0;
+        for blob in found {
+            tracing::warn!(blob.id = %blob, "bytes without a row removed");
+            self.blobs.discard(blob).await?;
+            self.blobs.delete(blob).await?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    async fn subtract_known(&self, found: &mut BTreeSet<BlobId>) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = self.catalog.blobs(after, BATCH).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(last.id);
+            for record in &page {
+                found.remove(&record.id);
+            }
+        }
+    }
+}
+
+fn old_enough(blobs: Vec<(BlobId, Timestamp)>, oldest: Timestamp) -> BTreeSet<BlobId> {
+    blobs
+        .into_iter()
+        .filter(|(_, at)| *at <= oldest)
+        .map(|(blob, _)| blob)
+        .collect()
+}

@@ -1,0 +1,231 @@
+//! Replication within the region: what is checked and written before the caller has its answer.
+//!
+//! The checks stand in the order of spec 3.3, with the codes that it gives. All that must hold when the job is
+//! accepted (the source's state, the quota, the concurrency, the enterprise project) is decided again inside
+//! the one transaction that writes job, replica and usage, so that no race gets past it.
+
+use crate::access::Action;
+use crate::app::{Call, Keep, Service};
+use crate::codes::ImsCode;
+use crate::error::{Error, Result};
+use crate::id::{EnterpriseProjectId, ImageId, JobId, KeyId, ProjectId};
+use crate::image::{Digests, Image, ImageStatus, MemberStatus, Visibility};
+use crate::job::{Job, JobStatus, JobType, Progress};
+use crate::name::{Description, ImageName};
+use crate::ports::{ImageLimit, NewReplica, SeenImage, Trail};
+use crate::time::Timestamp;
+
+/// What a caller asks for: the four fields of spec 3.1.
+#[derive(Debug, Clone)]
+pub struct ReplicaOrder {
+    /// The image to replicate.
+    pub source: ImageId,
+    /// The replica's name.
+    pub name: ImageName,
+    /// The replica's description.
+    pub description: Description,
+    /// The key to seal the replica under, as the caller wrote it.
+    pub cmk_id: Option<String>,
+    /// The enterprise project for the replica, as the caller wrote it.
+    pub enterprise_project: Option<String>,
+}
+
+/// Properties of the source that its replica does not inherit (spec 3.6): those that say where the source's
+/// bytes came from or lie, and the description.
+const NOT_INHERITED: &[&str] = &[
+    "__backup_id",
+    "__data_origin",
+    "__description",
+    "__image_location",
+    "__image_size",
+    "__originalimagename",
+    "__whole_image",
+];
+
+impl Service {
+    /// Whether the caller may replicate at all: the first check, before the request's body is looked at.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026).
+    pub fn authorize_replication(&self, call: &Call) -> Result<()> {
+        self.authorize(call, Action::ImagesCopy)?;
+        if self.access.uses_enterprise_projects() {
+            self.authorize(call, Action::ServerImagesCreate)?;
+        }
+        call.principal.require_project().map(drop)
+    }
+
+    /// Accepts a replication and returns its job's id.
+    ///
+    /// # Errors
+    /// Each with its code, in the order of spec 3.3: IMG.0026, 0027, 0083, 0196, 0197, 0130, 0167, 0046, 0059,
+    /// 0118, 0095, 0155, 0015, 0060. A refusal changes nothing.
+    pub async fn replicate(
+        &self,
+        call: &Call,
+        order: &ReplicaOrder,
+        keep: Keep<'_, JobId>,
+    ) -> Result<JobId> {
+        self.authorize_replication(call)?;
+        let allowed = self.authorize(call, Action::ImagesCopy)?;
+        let project = call.principal.require_project()?;
+        let seen = self.seen_image(&allowed, order.source).await?;
+        self.check_relation(&seen, project)?;
+        let source = &seen.image;
+        self.check_kind_and_state(source)?;
+        check_keys(source, order.cmk_id.as_deref())?;
+        let enterprise_project = self.target_enterprise_project(order).await?;
+        let blob = source.blob.ok_or_else(|| Error::ims(ImsCode::IMG_0046))?;
+
+        let now = self.clock.now();
+        let replica = self.replica_of(source, order, project, enterprise_project, now);
+        let job = Job {
+            id: JobId::random(self.entropy.as_ref()),
+            project: project.clone(),
+            user: call.principal.user.id.clone(),
+            job_type: JobType::CopyImageInRegion,
+            status: JobStatus::Init,
+            source: Some(source.id),
+            image: Some(replica.id),
+            image_name: replica.name.clone(),
+            progress: Progress::default(),
+            attempt: 0,
+            failure: None,
+            created_at: now,
+            started_at: None,
+            ended_at: None,
+        };
+        let id = job.id.clone();
+        let detail =
+            serde_json::json!({ "job_id": id.as_str(), "replica": replica.id.to_string() });
+        let trail = Trail {
+            event: self.event(call, "copyImage", source.id, detail),
+            answer: keep.map(|keep| keep(&id)),
+        };
+        let limits = &self.settings.limits;
+        let accepted = NewReplica {
+            job,
+            image: replica,
+            blob,
+            image_limit: ImageLimit(limits.images_per_project),
+            concurrency: limits.concurrent_replicas,
+        };
+        self.catalog.submit_replica(&accepted, trail).await?;
+        Ok(id)
+    }
+
+    /// Steps 7 to 9: how the caller is related to the source.
+    fn check_relation(&self, seen: &SeenImage, project: &ProjectId) -> Result<()> {
+        let image = &seen.image;
+        if image.owner == *project {
+            return Ok(());
+        }
+        match image.visibility {
+            // A community image is open to all, as a public one is, and follows the same setting.
+            Visibility::Public | Visibility::Community if self.settings.replicate_public => {}
+            Visibility::Public | Visibility::Community => {
+                return Err(Error::ims(ImsCode::IMG_0083));
+            }
+            Visibility::Shared if seen.membership == Some(MemberStatus::Accepted) => {}
+            Visibility::Shared | Visibility::Private => return Err(Error::ims(ImsCode::IMG_0196)),
+        }
+        if image.cmk_id.is_some() {
+            return Err(Error::ims(ImsCode::IMG_0197));
+        }
+        Ok(())
+    }
+
+    /// Steps 10 to 13: what the source is, before how it is, so that a caller learns the lasting reason first.
+    fn check_kind_and_state(&self, source: &Image) -> Result<()> {
+        if source.visibility == Visibility::Public && !self.settings.replicate_public {
+            return Err(Error::ims(ImsCode::IMG_0083));
+        }
+        if source.is_whole() {
+            return Err(Error::ims(ImsCode::IMG_0130));
+        }
+        if source.is_iso() {
+            return Err(Error::ims(ImsCode::IMG_0167));
+        }
+        if source.status != ImageStatus::Active {
+            return Err(Error::ims(ImsCode::IMG_0046));
+        }
+        match self.settings.limits.max_replica_size {
+            Some(max) if source.size.is_some_and(|size| size > max) => {
+                Err(Error::ims(ImsCode::IMG_0059))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Step 15.
+    async fn target_enterprise_project(&self, order: &ReplicaOrder) -> Result<EnterpriseProjectId> {
+        let text = order.enterprise_project.as_deref().unwrap_or_default();
+        let id: EnterpriseProjectId = text.parse().map_err(|_| Error::ims(ImsCode::IMG_0155))?;
+        match self.catalog.enterprise_project(id).await? {
+            Some(project) if project.enabled => Ok(id),
+            _ => Err(Error::ims(ImsCode::IMG_0155)),
+        }
+    }
+
+    /// The replica's row, with what it inherits (spec 3.6, decisions D9 and D13).
+    fn replica_of(
+        &self,
+        source: &Image,
+        order: &ReplicaOrder,
+        project: &ProjectId,
+        enterprise_project: EnterpriseProjectId,
+        now: Timestamp,
+    ) -> Image {
+        let mut properties = source.properties.clone();
+        properties.retain(|name, _| {
+            !name.starts_with("__system") && !NOT_INHERITED.contains(&name.as_str())
+        });
+        let origin = format!("image,{},{}", self.settings.region, source.id);
+        properties.insert("__data_origin".to_owned(), origin);
+        properties.insert("__originalimagename".to_owned(), source.id.to_string());
+        properties.insert(
+            "__description".to_owned(),
+            order.description.as_str().to_owned(),
+        );
+        Image {
+            id: ImageId::random(self.entropy.as_ref()),
+            name: Some(order.name.as_str().to_owned()),
+            owner: project.clone(),
+            status: ImageStatus::Queued,
+            visibility: Visibility::Private,
+            disk_format: source.disk_format.clone(),
+            container_format: source.container_format.clone(),
+            min_disk: source.min_disk,
+            min_ram: source.min_ram,
+            protected: false,
+            hidden: false,
+            size: None,
+            virtual_size: source.virtual_size,
+            digests: Digests::default(),
+            blob: None,
+            cmk_id: None,
+            enterprise_project,
+            properties,
+            tags: Vec::new(),
+            created_at: now,
+            updated_at: now,
+            active_at: None,
+            version: 1,
+        }
+    }
+}
+
+/// Step 14 (spec 3.4). There is no service for customers' keys yet, so none of them exists.
+fn check_keys(source: &Image, cmk_id: Option<&str>) -> Result<()> {
+    let target = cmk_id.map(str::trim).filter(|key| !key.is_empty());
+    if target.is_some() && source.is_bare_metal() {
+        return Err(Error::ims(ImsCode::IMG_0118));
+    }
+    if source.cmk_id.is_some() {
+        return Err(Error::ims(ImsCode::IMG_0101));
+    }
+    match target.map(str::parse::<KeyId>) {
+        None => Ok(()),
+        Some(_) => Err(Error::ims(ImsCode::IMG_0095)),
+    }
+}

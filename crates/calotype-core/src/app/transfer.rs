@@ -1,0 +1,289 @@
+//! Bytes in and out of images.
+//!
+//! # Crash consistency
+//! An upload moves its image to `saving` and records the blob that it writes under a lease, then writes the
+//! blob, then makes the image `active` with it in one transaction. A crash before that transaction leaves an
+//! image in `saving` and staged or committed bytes that no image refers to; when the lease has run out, the
+//! reconciler moves the image back to `queued` and removes the bytes.
+//!
+//! # Hostile bytes
+//! What comes in a `bare` container is inspected on its way ([`crate::inspect`]): an image whose bytes refer to
+//! other files, or are not in the format that it says, never becomes `active`.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::StreamExt as _;
+
+use crate::access::{Action, Allowed};
+use crate::app::{Call, Service};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{BlobId, ImageId};
+use crate::image::{Image, ImageStatus};
+use crate::inspect::Inspector;
+use crate::ports::{BlobReader, ByteStream, WriteOptions};
+use crate::size::ByteSize;
+
+/// Bytes that a caller sends for an image.
+pub struct Upload {
+    /// The bytes.
+    pub source: ByteStream,
+    /// How many there will be, where the caller said so (`Content-Length`, `x-openstack-image-size`).
+    pub expected_size: Option<ByteSize>,
+}
+
+/// An image whose bytes may be read.
+pub struct Download {
+    /// The image.
+    pub image: Image,
+    /// Its bytes.
+    pub reader: Arc<dyn BlobReader>,
+}
+
+impl Service {
+    /// Gives a `queued` image its bytes. On return it is `active`, durably.
+    ///
+    /// The future may be dropped at any point, as when a client disconnects: the image is `queued` again once
+    /// the clean-up, which outlives the future, has run, or the lease has ended.
+    ///
+    /// # Errors
+    /// NotFound, Forbidden; Conflict where the image is not `queued` or has no formats; TooLarge;
+    /// InvalidRequest where the size is not the expected one; UnsupportedMediaType where the bytes are not what
+    /// the image says or refer to other files; StorageFull; Gone where the image was deleted
+    /// meanwhile. After an error other than Gone the image is `queued` again.
+    pub async fn upload(
+        self: &Arc<Self>,
+        call: &Call,
+        id: ImageId,
+        upload: Upload,
+    ) -> Result<Image> {
+        let allowed = self.authorize(call, Action::ImagesUpload)?;
+        let image = self.owned_image(&allowed, id).await?;
+        check_formats(&image)?;
+        let max_size = self
+            .settings
+            .limits
+            .max_image_size
+            .unwrap_or(ByteSize::new(i64::MAX as u64));
+        if upload.expected_size.is_some_and(|size| size > max_size) {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("The image is larger than the maximum of {max_size}."),
+            ));
+        }
+        if image.status != ImageStatus::Queued {
+            return Err(not_queued(&image));
+        }
+        let blob = BlobId::random(self.entropy.as_ref());
+        // Before the upload is begun: its transaction may be committed though nobody waits for it any more.
+        let guard = Abandon {
+            service: Arc::clone(self),
+            image: id,
+            blob,
+            armed: true,
+        };
+        let lease = self.settings.upload_lease;
+        let stored = match self.catalog.begin_upload(id, blob, lease).await {
+            Ok(()) => {
+                self.inspect_and_store(&allowed, id, blob, max_size, upload)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok((facts, virtual_size)) => {
+                let detail = serde_json::json!({ "size": facts.size });
+                let event = self.event(call, "uploadImage", id, detail);
+                let trail = crate::ports::Trail {
+                    event,
+                    answer: None,
+                };
+                let finished = self
+                    .catalog
+                    .finish_upload(id, blob, &facts, virtual_size, trail)
+                    .await;
+                guard.settle(finished).await
+            }
+            Err(error) => guard.settle(Err(error)).await,
+        }
+    }
+
+    /// Writes the blob of an image that is `saving`, whose formats therefore can't change any more: what they are is
+    /// read only now, or a change that came in between would have the bytes judged by a format that is not theirs.
+    async fn inspect_and_store(
+        &self,
+        allowed: &Allowed<'_>,
+        id: ImageId,
+        blob: BlobId,
+        max_size: ByteSize,
+        upload: Upload,
+    ) -> Result<(crate::ports::BlobFacts, Option<ByteSize>)> {
+        let image = self.owned_image(allowed, id).await?;
+        check_formats(&image)?;
+        let inspection = Inspection::of(&image);
+        let upload = Upload {
+            source: inspection.watch(upload.source),
+            ..upload
+        };
+        let facts = self.store(blob, max_size, upload).await?;
+        Ok((facts, inspection.virtual_size()?))
+    }
+
+    /// Writes the blob while keeping the upload's lease alive.
+    async fn store(
+        &self,
+        blob: BlobId,
+        max_size: ByteSize,
+        upload: Upload,
+    ) -> Result<crate::ports::BlobFacts> {
+        let options = WriteOptions {
+            digests: self.settings.digests,
+            max_size,
+            expected_size: upload.expected_size,
+            progress: Arc::new(AtomicU64::new(0)),
+        };
+        tokio::select! {
+            biased;
+            facts = self.blobs.write(blob, upload.source, options) => facts,
+            ended = self.keep_alive(blob) => Err(ended),
+        }
+    }
+
+    /// Extends the lease until the upload turns out to be ended by another.
+    async fn keep_alive(&self, blob: BlobId) -> Error {
+        let lease = self.settings.upload_lease;
+        loop {
+            tokio::time::sleep(lease / 4).await;
+            match self.catalog.extend_upload(blob, lease).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    return Error::new(
+                        ErrorKind::Gone,
+                        "The image was deleted while its data was uploaded.",
+                    );
+                }
+                Err(error) => {
+                    tracing::warn!(error.chain = %error.chain(), "upload lease not extended");
+                }
+            }
+        }
+    }
+
+    /// Opens an image's bytes for reading.
+    ///
+    /// # Errors
+    /// NotFound; Forbidden where the image is deactivated and the caller is no administrator; Conflict where
+    /// there are no bytes yet (the native API answers 204 then); Damaged.
+    pub async fn download(&self, call: &Call, id: ImageId) -> Result<Download> {
+        let allowed = self.authorize(call, Action::ImagesGet)?;
+        let image = self.seen_image(&allowed, id).await?.image;
+        match image.status {
+            ImageStatus::Active => {}
+            ImageStatus::Deactivated if allowed.in_all_projects() => {}
+            ImageStatus::Deactivated => {
+                return Err(Error::forbidden(
+                    "The requested image has been deactivated.",
+                ));
+            }
+            ImageStatus::Queued | ImageStatus::Saving | ImageStatus::Killed => {
+                return Err(Error::conflict("The image has no data yet."));
+            }
+        }
+        let reader = self.open_blob(&image).await?;
+        Ok(Download { image, reader })
+    }
+}
+
+/// The look at an upload's bytes; none into containers other than `bare`.
+struct Inspection(Option<Arc<Mutex<Inspector>>>);
+
+impl Inspection {
+    fn of(image: &Image) -> Self {
+        let bare = image.container_format.as_deref() == Some("bare");
+        let format = image.disk_format.clone().filter(|_| bare);
+        Self(format.map(|format| Arc::new(Mutex::new(Inspector::new(format)))))
+    }
+
+    /// The same bytes, ended by an error once they are known to be unacceptable.
+    fn watch(&self, source: ByteStream) -> ByteStream {
+        let Some(inspector) = self.0.clone() else {
+            return source;
+        };
+        Box::pin(source.map(move |chunk| {
+            let chunk = chunk?;
+            lock(&inspector).feed(&chunk)?;
+            Ok(chunk)
+        }))
+    }
+
+    fn virtual_size(&self) -> Result<Option<ByteSize>> {
+        let inspector = self.0.as_deref();
+        inspector.map_or(Ok(None), |inspector| lock(inspector).finish())
+    }
+}
+
+fn lock(inspector: &Mutex<Inspector>) -> MutexGuard<'_, Inspector> {
+    inspector.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn check_formats(image: &Image) -> Result<()> {
+    if image.disk_format.is_some() && image.container_format.is_some() {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "Properties disk_format and container_format must be set before data is stored.",
+    ))
+}
+
+fn not_queued(image: &Image) -> Error {
+    Error::conflict(format!(
+        "Image status transition from {} to saving is not allowed",
+        image.status
+    ))
+}
+
+/// Ends an upload that was begun: in order, or when the future that ran it is dropped.
+struct Abandon {
+    service: Arc<Service>,
+    image: ImageId,
+    blob: BlobId,
+    armed: bool,
+}
+
+impl Abandon {
+    async fn settle(mut self, outcome: Result<Image>) -> Result<Image> {
+        if outcome.is_err() {
+            clean_up(&self.service, self.image, self.blob).await;
+        }
+        self.armed = false;
+        outcome
+    }
+}
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let (service, image, blob) = (Arc::clone(&self.service), self.image, self.blob);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { clean_up(&service, image, blob).await });
+        }
+    }
+}
+
+/// Removes what an upload left. What fails here is left to the reconciler.
+///
+/// The last transaction may have been committed all the same, though its caller was gone or was told of an error:
+/// the bytes then belong to an active image. So they go only where this call has ended the upload.
+async fn clean_up(service: &Service, image: ImageId, blob: BlobId) {
+    match service.catalog.abort_upload(image, blob).await {
+        Ok(true) => {
+            service.remove_bytes(blob).await;
+        }
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(image.id = %image, blob.id = %blob, error.chain = %error.chain(), "upload not ended");
+        }
+    }
+}

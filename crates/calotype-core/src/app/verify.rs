@@ -1,0 +1,90 @@
+//! The verifier: checks the invariants of ARCHITECTURE.md on a live or stopped system, and changes nothing.
+
+use std::collections::BTreeSet;
+
+use crate::access::Action;
+use crate::app::{Call, Service};
+use crate::error::Result;
+use crate::ports::{BlobCheck, BlobRecord, BlobState, Violation};
+
+/// What the verifier saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Verification {
+    /// Blobs whose bytes were checked.
+    pub blobs_checked: u64,
+    /// Blobs that are in the store without a row. Not a violation while they are younger than the grace.
+    pub orphans: u64,
+    /// The broken invariants. Empty: all hold.
+    pub violations: Vec<Violation>,
+}
+
+impl Service {
+    /// As [`Service::verify`], for a caller.
+    pub async fn verify_for(&self, call: &Call, deep: bool) -> Result<Verification> {
+        self.authorize(call, Action::ServiceAdminister)?;
+        self.verify(deep).await
+    }
+
+    /// Checks the invariants. `deep` opens every page of every blob; without it the manifests are opened and
+    /// the presence of the segments is checked.
+    pub async fn verify(&self, deep: bool) -> Result<Verification> {
+        // The store is listed first: a blob committed meanwhile has a row by the time the rows are read.
+        let mut stored: BTreeSet<_> = self.blobs.list().await?.into_iter().collect();
+        let mut seen = Verification {
+            violations: self.catalog.violations().await?,
+            ..Default::default()
+        };
+        let mut after = None;
+        loop {
+            let page = self.catalog.blobs(after, 200).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            for record in &page {
+                stored.retain(|(blob, _)| *blob != record.id);
+                self.verify_blob(record, deep, &mut seen).await?;
+            }
+        }
+        let oldest = self.clock.now().minus(self.settings.deletion_grace * 2);
+        for (blob, at) in stored {
+            seen.orphans += 1;
+            if at < oldest {
+                seen.violations.push(Violation {
+                    invariant: 3,
+                    detail: format!("blob {blob} has no row and is older than the grace period"),
+                });
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn verify_blob(
+        &self,
+        record: &BlobRecord,
+        deep: bool,
+        seen: &mut Verification,
+    ) -> Result<()> {
+        if record.state != BlobState::Stored {
+            return Ok(());
+        }
+        seen.blobs_checked += 1;
+        let detail = match self.blobs.check(record.id, deep).await? {
+            BlobCheck::Whole(facts) if Some(&facts) == record.facts.as_ref() => return Ok(()),
+            BlobCheck::Whole(_) => "its manifest and its row differ".to_owned(),
+            BlobCheck::Missing => "it is missing from the store".to_owned(),
+            BlobCheck::Damaged(what) => what,
+        };
+        // It may have been collected since its row was read.
+        if self.is_stored(record).await? {
+            seen.violations.push(Violation {
+                invariant: 1,
+                detail: format!("blob {}: {detail}", record.id),
+            });
+        }
+        Ok(())
+    }
+
+    async fn is_stored(&self, record: &BlobRecord) -> Result<bool> {
+        let now = self.catalog.blob(record.id).await?;
+        Ok(now.is_some_and(|now| now.state == BlobState::Stored))
+    }
+}

@@ -1,0 +1,213 @@
+//! The worker: picks jobs and does them.
+//!
+//! # Consistency
+//! A job is claimed by raising its attempt. Every later write names the attempt, and the catalog refuses it
+//! once another attempt has begun: of two workers on one job, one's effects are visible.
+//!
+//! # Crash consistency
+//! A worker that dies leaves a claim whose lease ends; then any worker picks the job again, from its last
+//! checkpoint. Replicating by sharing a blob is a single commit, so there is nothing half done.
+//!
+//! # Cancellation
+//! When the worker is stopped it picks no more jobs, and finishes those that it has: each is one commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::task::JoinSet;
+
+use crate::app::Service;
+use crate::codes::ImsCode;
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{Claim, JobFailure, JobType};
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// The worker's name, shown in the catalog beside what it has claimed.
+    pub name: String,
+    /// Jobs done at once.
+    pub concurrency: usize,
+    /// How long a claim holds without a sign of life.
+    pub lease: Duration,
+    /// How often the catalog is asked for jobs when nothing rings.
+    pub poll_interval: Duration,
+    /// How long after its acceptance a job that meets only transient faults is given up.
+    pub give_up_after: Duration,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self {
+            name: "worker".to_owned(),
+            concurrency: 4,
+            lease: Duration::from_secs(30),
+            poll_interval: Duration::from_secs(1),
+            give_up_after: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// Picks jobs and does them.
+pub struct Worker {
+    service: Arc<Service>,
+    options: WorkerOptions,
+}
+
+/// How an execution of a job ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Lost,
+}
+
+impl Worker {
+    /// A worker of this service.
+    pub fn new(service: Arc<Service>, options: WorkerOptions) -> Self {
+        Self { service, options }
+    }
+
+    /// Works until `stop` completes.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let this = Arc::new(self);
+        let mut running = JoinSet::new();
+        while stop.as_mut().now_or_never().is_none() {
+            // Registered before the catalog is asked, so that a ring between the two is not missed.
+            let bell = this.service.catalog.bell().notified();
+            tokio::pin!(bell);
+            bell.as_mut().enable();
+            let full = running.len() >= this.options.concurrency;
+            let claim = if full { None } else { this.pick().await };
+            if let Some(claim) = claim {
+                let worker = Arc::clone(&this);
+                running.spawn(async move { worker.execute(claim).await });
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(_) = running.join_next() => {}
+                () = &mut bell, if !full => {}
+                () = tokio::time::sleep(this.options.poll_interval), if !full => {}
+            }
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    async fn pick(&self) -> Option<Claim> {
+        match self
+            .service
+            .catalog
+            .pick_job(&self.options.name, self.options.lease)
+            .await
+        {
+            Ok(claim) => claim,
+            Err(error) => {
+                tracing::warn!(error.chain = %error.chain(), "no job could be picked");
+                None
+            }
+        }
+    }
+
+    async fn execute(&self, claim: Claim) {
+        let outcome = match claim.job.job_type {
+            JobType::CopyImageInRegion => self.replicate(&claim).await,
+        };
+        let settled = match outcome {
+            Ok(outcome) => Ok(outcome),
+            Err(error) => self.settle(&claim, &error).await,
+        };
+        let job = &claim.job;
+        match settled {
+            Ok(Outcome::Done) => {
+                tracing::info!(job.id = %job.id, job.attempt = claim.attempt, project.id = %job.project, "job ended");
+            }
+            Ok(Outcome::Lost) => {
+                tracing::warn!(job.id = %job.id, job.attempt = claim.attempt, "job lost to another attempt");
+            }
+            // The lease will end, and the job will be picked again.
+            Err(error) => tracing::error!(
+                job.id = %job.id, job.attempt = claim.attempt, error.chain = %error.chain(), "job not ended"
+            ),
+        }
+    }
+
+    /// Replicates by sharing: the replica gets the source's blob. The blob's manifest is opened first, so
+    /// that damage is found now and not by the replica's first reader.
+    async fn replicate(&self, claim: &Claim) -> Result<Outcome> {
+        let source = claim
+            .job
+            .source
+            .ok_or_else(|| Error::internal("a replication without a source"))?;
+        let blob = claim
+            .blob
+            .ok_or_else(|| Error::internal(format!("no blob is held of {source}")))?;
+        self.service.blobs.open(blob).await?;
+        let finished = self
+            .service
+            .catalog
+            .finish_share(&claim.job.id, claim.attempt)
+            .await?;
+        Ok(if finished {
+            Outcome::Done
+        } else {
+            Outcome::Lost
+        })
+    }
+
+    /// Tries a job again later after a transient fault, and fails it after any other.
+    async fn settle(&self, claim: &Claim, error: &Error) -> Result<Outcome> {
+        let job = &claim.job;
+        let age = self.service.clock.now().since(job.created_at);
+        if error.is_transient() && age < self.options.give_up_after {
+            let delay = backoff(claim.attempt);
+            tracing::warn!(job.id = %job.id, error.chain = %error.chain(), retry.after_s = delay.as_secs_f64(), "job put off");
+            self.service
+                .catalog
+                .hand_back(&job.id, claim.attempt, delay)
+                .await?;
+            return Ok(Outcome::Done);
+        }
+        tracing::error!(job.id = %job.id, error.chain = %error.chain(), "job failed");
+        let failure = JobFailure {
+            code: failure_code(error),
+            reason: error.message().to_owned(),
+        };
+        let failed = self
+            .service
+            .catalog
+            .fail_job(&job.id, claim.attempt, &failure)
+            .await?;
+        Ok(if failed { Outcome::Done } else { Outcome::Lost })
+    }
+}
+
+/// The IMS code of a job that failed with this error.
+fn failure_code(error: &Error) -> ImsCode {
+    match (error.code(), error.kind()) {
+        (Some(code), _) => code,
+        (None, ErrorKind::NotFound | ErrorKind::Gone) => ImsCode::IMG_0144,
+        (None, _) => ImsCode::IMG_0061,
+    }
+}
+
+/// Half a second, doubled with each attempt, at most a minute.
+fn backoff(attempt: i64) -> Duration {
+    let doublings = u32::try_from(attempt.clamp(1, 8) - 1).unwrap_or(0);
+    Duration::from_millis(500 * (1 << doublings)).min(Duration::from_secs(60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backoff_grows_and_is_bounded() {
+        assert_eq!(backoff(1), Duration::from_millis(500));
+        assert_eq!(backoff(2), Duration::from_secs(1));
+        assert_eq!(backoff(i64::MAX), Duration::from_secs(60));
+        assert_eq!(backoff(0), Duration::from_millis(500));
+    }
+}

@@ -1,0 +1,117 @@
+//! Jobs: asynchronous units of work that the API shows.
+
+use crate::codes::ImsCode;
+use crate::id::{BlobId, ImageId, JobId, ProjectId, UserId};
+use crate::image::UnknownWord;
+use crate::image::word_enum;
+use crate::size::ByteSize;
+use crate::time::Timestamp;
+use std::fmt;
+use std::str::FromStr;
+
+word_enum! {
+    /// The state of a job (spec 5.3). `SUCCESS` and `FAIL` are final.
+    JobStatus {
+        /// Accepted; no worker has it yet.
+        Init = "INIT",
+        /// A worker has it, or had it and another will.
+        Running = "RUNNING",
+        /// Done.
+        Success = "SUCCESS",
+        /// Given up for good, with a code and a reason.
+        Fail = "FAIL",
+    }
+}
+
+word_enum! {
+    /// What a job does (spec 5.4).
+    JobType {
+        /// Replicates an image within the region.
+        CopyImageInRegion = "imsCopyImageInRegionJob",
+    }
+}
+
+/// How far a job is. All zero for work that moves no bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Bytes done.
+    pub done: ByteSize,
+    /// Bytes in all.
+    pub total: ByteSize,
+}
+
+impl Progress {
+    /// The part that is done, between 0 and 1; 0 where nothing is known.
+    pub fn fraction(self) -> f64 {
+        if self.total == ByteSize::ZERO {
+            return 0.0;
+        }
+        (self.done.bytes() as f64 / self.total.bytes() as f64).min(1.0)
+    }
+}
+
+/// Why a job failed: what the API shows as `error_code` and `fail_reason`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobFailure {
+    /// The IMS code.
+    pub code: ImsCode,
+    /// A reason that a user can act on; no internals.
+    pub reason: String,
+}
+
+/// A job's record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// The project that asked for it.
+    pub project: ProjectId,
+    /// The user that asked for it.
+    pub user: UserId,
+    /// What it does.
+    pub job_type: JobType,
+    /// Its state.
+    pub status: JobStatus,
+    /// The image that it reads, if any.
+    pub source: Option<ImageId>,
+    /// The image that it makes, if any.
+    pub image: Option<ImageId>,
+    /// The name of the image that it makes, if any.
+    pub image_name: Option<String>,
+    /// How far it is.
+    pub progress: Progress,
+    /// How many executions were begun. The number is the fencing token of the latest.
+    pub attempt: i64,
+    /// Why it failed, if it did.
+    pub failure: Option<JobFailure>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When the first attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// A worker's claim on a job: valid until its lease ends or another attempt begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// The job as it was when it was picked.
+    pub job: Job,
+    /// The fencing token: every later write of this worker names it.
+    pub attempt: i64,
+    /// The source's blob, which the job holds until it ends.
+    pub blob: Option<BlobId>,
+    /// Where an earlier attempt got to; its form is the job type's own.
+    pub checkpoint: Option<String>,
+}
+
+/// What a heartbeat learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// Go on.
+    Continue,
+    /// The job was cancelled: undo, and end it.
+    Cancelled,
+    /// Another attempt has the job: stop at once and write nothing.
+    Lost,
+}

@@ -1,0 +1,132 @@
+//! The port to the sealed bytes.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+use crate::error::Result;
+use crate::id::BlobId;
+use crate::image::Digests;
+use crate::size::ByteSize;
+use crate::time::Timestamp;
+
+/// Plaintext in order. The first error ends it.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// Which digests of the plaintext are computed while it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DigestChoice {
+    /// MD5, the Image API's `checksum`.
+    pub md5: bool,
+    /// SHA-256.
+    pub sha256: bool,
+    /// SHA-512, the Image API's `os_hash_value`.
+    pub sha512: bool,
+}
+
+impl Default for DigestChoice {
+    fn default() -> Self {
+        Self {
+            md5: true,
+            sha256: false,
+            sha512: true,
+        }
+    }
+}
+
+/// How a blob is to be written.
+#[derive(Debug, Clone)]
+pub struct WriteOptions {
+    /// The digests to compute.
+    pub digests: DigestChoice,
+    /// The most plaintext that is taken.
+    pub max_size: ByteSize,
+    /// The exact amount of plaintext that must come, where it is known.
+    pub expected_size: Option<ByteSize>,
+    /// Counts the plaintext bytes taken so far.
+    pub progress: Arc<AtomicU64>,
+}
+
+/// What is known of a blob once it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobFacts {
+    /// Bytes of plaintext.
+    pub size: ByteSize,
+    /// Bytes in the store: sealed pages and manifest; elided pages of zeros take none.
+    pub stored: ByteSize,
+    /// Digests of the plaintext.
+    pub digests: Digests,
+}
+
+/// What a check of a blob found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlobCheck {
+    /// Present and authentic.
+    Whole(BlobFacts),
+    /// There is no committed blob of this id.
+    Missing,
+    /// Something does not authenticate or is not there; a sentence for the operator.
+    Damaged(String),
+}
+
+/// An open blob.
+#[async_trait::async_trait]
+pub trait BlobReader: Send + Sync {
+    /// What is known of it.
+    fn facts(&self) -> &BlobFacts;
+
+    /// The plaintext of `range`, which must lie within the size. Every page is verified before a byte
+    /// of it is given out; a page that does not authenticate ends the stream with a Damaged error.
+    fn read(&self, range: Range<u64>) -> ByteStream;
+}
+
+/// The sealed bytes of images, whatever store they lie in.
+///
+/// # Consistency
+/// A blob is there when [`Blobs::write`] has returned, and not before. It never changes.
+///
+/// # Crash consistency
+/// A crash leaves a blob whole or leaves staged bytes that [`Blobs::list_staged`] names.
+#[async_trait::async_trait]
+pub trait Blobs: Send + Sync {
+    /// Seals `source` under a fresh data key as the blob `blob`, durably.
+    ///
+    /// # Errors
+    /// The source's own error; TooLarge over `max_size`; InvalidRequest where `expected_size` is not met;
+    /// StorageFull; Unavailable. After an error nothing is left but what [`Blobs::discard`] removes.
+    async fn write(
+        &self,
+        blob: BlobId,
+        source: ByteStream,
+        options: WriteOptions,
+    ) -> Result<BlobFacts>;
+
+    /// Opens a blob.
+    ///
+    /// # Errors
+    /// Damaged where it is missing or its manifest does not authenticate.
+    async fn open(&self, blob: BlobId) -> Result<Arc<dyn BlobReader>>;
+
+    /// Removes a committed blob. Not an error where there is none.
+    async fn delete(&self, blob: BlobId) -> Result<()>;
+
+    /// Removes what an unfinished write of `blob` left. Not an error where there is nothing.
+    async fn discard(&self, blob: BlobId) -> Result<()>;
+
+    /// Checks a blob: its manifest and the presence of its segments, and every page too if `deep`.
+    async fn check(&self, blob: BlobId, deep: bool) -> Result<BlobCheck>;
+
+    /// The committed blobs, each with the time of its commit.
+    async fn list(&self) -> Result<Vec<(BlobId, Timestamp)>>;
+
+    /// The staged, unfinished blobs, each with the time of its last write.
+    async fn list_staged(&self) -> Result<Vec<(BlobId, Timestamp)>>;
+
+    /// Bytes that the store still takes, where it can say so.
+    async fn free_space(&self) -> Result<Option<ByteSize>>;
+}

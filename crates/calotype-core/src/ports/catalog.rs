@@ -1,0 +1,378 @@
+//! The port to the metadata. Each method is one transaction: it happens wholly or not at all, is durable
+//! when it returns, and is seen by every later call.
+
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::blobs::BlobFacts;
+use super::directory::Directory;
+use crate::error::Result;
+use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, UserId};
+use crate::image::{Image, Member, MemberStatus};
+use crate::job::{Claim, Heartbeat, Job, JobFailure, JobStatus, Progress};
+use crate::query::ImageQuery;
+use crate::size::ByteSize;
+use crate::time::Timestamp;
+
+/// Who did what to which thing: a line of the audit trail.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditEvent {
+    /// When.
+    pub at: Timestamp,
+    /// The trace name (spec 10), such as `copyImage`.
+    pub trace: String,
+    /// The request that did it.
+    pub request_id: String,
+    /// The project it was done in.
+    pub project: Option<ProjectId>,
+    /// The user who did it.
+    pub user: UserId,
+    /// The kind of thing: `ims` for the extension API, `image` for the native one.
+    pub resource_type: String,
+    /// The thing's id.
+    pub resource_id: String,
+    /// More, as a JSON object: never a secret.
+    pub detail: serde_json::Value,
+}
+
+/// The answer that an `Idempotency-Key` stands for (decision D18).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAnswer {
+    /// Whose key it is: user, project, method and path.
+    pub scope: String,
+    /// The key that the client chose.
+    pub key: String,
+    /// A digest of the request's body.
+    pub fingerprint: String,
+    /// The answer's status.
+    pub status: u16,
+    /// The answer's body.
+    pub body: String,
+    /// The answer's `Location`, if it had one.
+    pub location: Option<String>,
+    /// When it was given.
+    pub created_at: Timestamp,
+}
+
+/// What is written in the same transaction as a change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trail {
+    /// The audit trail's line.
+    pub event: AuditEvent,
+    /// The answer to keep, where the client sent an `Idempotency-Key`. A key that is taken makes the whole
+    /// change fail with a Conflict.
+    pub answer: Option<StoredAnswer>,
+}
+
+/// The most images that a project may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageLimit(pub u64);
+
+/// What a project has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Images of any status.
+    pub images: u64,
+    /// Their bytes of plaintext, a shared blob counted for each image.
+    pub bytes: ByteSize,
+}
+
+/// An image, and how the asking project is related to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeenImage {
+    /// The image.
+    pub image: Image,
+    /// The asking project's membership, where it has one.
+    pub membership: Option<MemberStatus>,
+}
+
+/// A replication that was accepted: all that one transaction writes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewReplica {
+    /// The job, in state `INIT`.
+    pub job: Job,
+    /// The replica's row, in status `queued`, without a blob.
+    pub image: Image,
+    /// The source's blob. The job holds it until it ends.
+    pub blob: BlobId,
+    /// The most images that the project may have: over it, IMG.0015.
+    pub image_limit: ImageLimit,
+    /// The most unfinished replications that the project may have: over it, IMG.0060.
+    pub concurrency: u64,
+}
+
+/// Images and their members.
+#[async_trait::async_trait]
+pub trait Images: Send + Sync {
+    /// Writes a new image.
+    ///
+    /// # Errors
+    /// IMG.0015 at the limit; Conflict where the id is or was ever in use.
+    async fn insert_image(&self, image: &Image, limit: ImageLimit, trail: Trail) -> Result<()>;
+
+    /// An image, with the membership of `project` in it. Does not judge who may see it.
+    async fn image(&self, id: ImageId, project: Option<&ProjectId>) -> Result<Option<SeenImage>>;
+
+    /// A page of images.
+    ///
+    /// # Errors
+    /// NotFound where the marker is no image.
+    async fn list_images(&self, query: &ImageQuery) -> Result<Vec<Image>>;
+
+    /// Writes name, visibility, formats, `min_*`, protection, hiding, enterprise project, properties, tags
+    /// and, between `active` and `deactivated`, the status of an image that was read before, and raises its
+    /// version. Returns the image as it now is.
+    ///
+    /// # Errors
+    /// Conflict where the image changed since it was read; NotFound where it is gone.
+    async fn update_image(&self, image: &Image, trail: Trail) -> Result<Image>;
+
+    /// Deletes an image that was read before; its id is never used again. Its blob becomes deletable after
+    /// `grace` if nothing else refers to it.
+    ///
+    /// # Errors
+    /// Conflict where the image changed since it was read, or where a job is making it; NotFound where it
+    /// is gone.
+    async fn delete_image(&self, image: &Image, grace: Duration, trail: Trail) -> Result<()>;
+
+    /// Makes a project a member, `pending`. A member that is there already stays as it is.
+    ///
+    /// # Errors
+    /// Conflict where the project is a member already; LimitReached (IMG.0088) at `limit` members.
+    async fn add_member(&self, member: &Member, limit: u64, trail: Trail) -> Result<()>;
+
+    /// Writes a member's answer and returns it; none where the project is no member.
+    async fn set_member_status(
+        &self,
+        image: ImageId,
+        project: &ProjectId,
+        status: MemberStatus,
+        trail: Trail,
+    ) -> Result<Option<Member>>;
+
+    /// Ends a membership. False where the project is no member.
+    async fn remove_member(
+        &self,
+        image: ImageId,
+        project: &ProjectId,
+        trail: Trail,
+    ) -> Result<bool>;
+
+    /// The members of an image, by project.
+    async fn members(&self, image: ImageId) -> Result<Vec<Member>>;
+
+    /// Moves a `queued` image to `saving`, and records the blob that is being written for it, alive as
+    /// long as its lease.
+    ///
+    /// # Errors
+    /// Conflict where the image is not `queued`, or a job is making it; NotFound where it is gone.
+    async fn begin_upload(&self, image: ImageId, blob: BlobId, lease: Duration) -> Result<()>;
+
+    /// Extends an upload's lease. False where the upload was ended by another: its image was deleted, or
+    /// its lease ran out.
+    async fn extend_upload(&self, blob: BlobId, lease: Duration) -> Result<bool>;
+
+    /// Moves the image to `active` with its bytes, and with the size of the disk that they describe where it
+    /// is known.
+    ///
+    /// # Errors
+    /// Gone where the image was deleted meanwhile; Conflict where the upload was ended by another.
+    async fn finish_upload(
+        &self,
+        image: ImageId,
+        blob: BlobId,
+        facts: &BlobFacts,
+        virtual_size: Option<ByteSize>,
+        trail: Trail,
+    ) -> Result<Image>;
+
+    /// Ends an upload without bytes: the image is `queued` again, the blob is garbage at once. False, and nothing
+    /// changed, where the upload had ended: it may have ended well, so the bytes are not the caller's to remove.
+    async fn abort_upload(&self, image: ImageId, blob: BlobId) -> Result<bool>;
+
+    /// What a project has.
+    async fn usage(&self, project: &ProjectId) -> Result<Usage>;
+}
+
+/// Jobs. See the module [`crate::job`].
+#[async_trait::async_trait]
+pub trait Jobs: Send + Sync {
+    /// Accepts a replication, and wakes a worker.
+    ///
+    /// # Errors
+    /// IMG.0015, IMG.0060; IMG.0144 where the source is gone or is no longer `active` with this blob;
+    /// IMG.0155 where the enterprise project is unknown or disabled.
+    async fn submit_replica(&self, replica: &NewReplica, trail: Trail) -> Result<()>;
+
+    /// Claims the next job that is due or whose lease ended, if there is one, and moves its image to
+    /// `saving`. Fair: the project with the fewest running jobs comes first, then the oldest job.
+    async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>>;
+
+    /// Writes progress and checkpoint, and extends the lease.
+    async fn heartbeat(
+        &self,
+        job: &JobId,
+        attempt: i64,
+        progress: Progress,
+        checkpoint: Option<&str>,
+        lease: Duration,
+    ) -> Result<Heartbeat>;
+
+    /// Ends a replication well: the replica is `active` with the blob that the job holds, and carries the
+    /// source's size and digests. False where another attempt has the job: nothing was written.
+    async fn finish_share(&self, job: &JobId, attempt: i64) -> Result<bool>;
+
+    /// Ends a job badly: its image's row is removed and its id never used again. False where another
+    /// attempt has the job: nothing was written.
+    async fn fail_job(&self, job: &JobId, attempt: i64, failure: &JobFailure) -> Result<bool>;
+
+    /// Gives a job back, due after `delay`: at shutdown, or to be tried again.
+    async fn hand_back(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<()>;
+
+    /// A job.
+    async fn job(&self, id: &JobId) -> Result<Option<Job>>;
+
+    /// A project's jobs, newest first, those after `after`, with this status where one is given.
+    async fn list_jobs(
+        &self,
+        project: &ProjectId,
+        status: Option<JobStatus>,
+        after: Option<&JobId>,
+        limit: u32,
+    ) -> Result<Vec<Job>>;
+
+    /// How many jobs are in each unfinished state: `INIT`, `RUNNING`.
+    async fn unfinished_jobs(&self) -> Result<(u64, u64)>;
+
+    /// Rung when a job may have become due, here or (on PostgreSQL) on another node. A hint: the truth is a
+    /// poll.
+    fn bell(&self) -> &Notify;
+}
+
+/// The audit trail, kept answers, and enterprise projects.
+#[async_trait::async_trait]
+pub trait Ledger: Send + Sync {
+    /// Writes a line of the audit trail for something that changed no row.
+    async fn record(&self, event: AuditEvent) -> Result<()>;
+
+    /// The newest lines of the audit trail before `before`, of one project where one is given.
+    async fn audit_trail(
+        &self,
+        project: Option<&ProjectId>,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<(i64, AuditEvent)>>;
+
+    /// The answer kept under an idempotency key.
+    async fn answer(&self, scope: &str, key: &str) -> Result<Option<StoredAnswer>>;
+
+    /// Makes an enterprise project.
+    ///
+    /// # Errors
+    /// Conflict where the name is taken.
+    async fn insert_enterprise_project(&self, project: &EnterpriseProject) -> Result<()>;
+
+    /// The enterprise projects, by name.
+    async fn enterprise_projects(&self) -> Result<Vec<EnterpriseProject>>;
+
+    /// An enterprise project. The default one is always there and enabled.
+    async fn enterprise_project(
+        &self,
+        id: EnterpriseProjectId,
+    ) -> Result<Option<EnterpriseProject>>;
+
+    /// Enables or disables an enterprise project. False where there is none.
+    async fn set_enterprise_project_enabled(
+        &self,
+        id: EnterpriseProjectId,
+        enabled: bool,
+    ) -> Result<bool>;
+}
+
+/// An enterprise project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnterpriseProject {
+    /// Its id.
+    pub id: EnterpriseProjectId,
+    /// Its name.
+    pub name: String,
+    /// Whether images may be put into it.
+    pub enabled: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Where a blob is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobState {
+    /// Being written under a lease.
+    Writing,
+    /// Committed.
+    Stored,
+    /// Its deletion was decided: its bytes are being removed.
+    Deleting,
+}
+
+/// A blob's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRecord {
+    /// Its id.
+    pub id: BlobId,
+    /// Where it is in its life.
+    pub state: BlobState,
+    /// How many images refer to it.
+    pub images: u64,
+    /// Its plaintext's size and digests, once stored.
+    pub facts: Option<BlobFacts>,
+}
+
+/// A broken invariant.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Violation {
+    /// The invariant's number in ARCHITECTURE.md.
+    pub invariant: u8,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// What the reconciler and the verifier need.
+#[async_trait::async_trait]
+pub trait Reconcile: Send + Sync {
+    /// Ends the uploads whose lease ran out, as [`Images::abort_upload`] does, and names their blobs.
+    async fn expire_uploads(&self) -> Result<Vec<BlobId>>;
+
+    /// Ends every lease, of uploads and of jobs, so that what dead processes held is due at once. Only for a
+    /// caller who knows that no other process lives on this catalog.
+    async fn end_leases(&self) -> Result<()>;
+
+    /// Blobs that may be deletable: unreferenced and past their grace, or half deleted.
+    async fn deletable_blobs(&self, limit: u32) -> Result<Vec<BlobId>>;
+
+    /// Decides, in the transaction that checks it, that nothing refers to the blob and that its grace is
+    /// over. Only after `true` may its bytes be removed.
+    async fn claim_deletion(&self, blob: BlobId) -> Result<bool>;
+
+    /// Removes the row of a blob whose bytes are gone.
+    async fn forget_blob(&self, blob: BlobId) -> Result<()>;
+
+    /// A blob's row.
+    async fn blob(&self, id: BlobId) -> Result<Option<BlobRecord>>;
+
+    /// Blobs by id, those after `after`.
+    async fn blobs(&self, after: Option<BlobId>, limit: u32) -> Result<Vec<BlobRecord>>;
+
+    /// Removes tokens, kept answers and the like whose time is over.
+    async fn purge_expired(&self) -> Result<u64>;
+
+    /// The invariants that the catalog can check by itself: those that are broken.
+    async fn violations(&self) -> Result<Vec<Violation>>;
+
+    /// Succeeds while the database answers: the readiness check.
+    async fn ping(&self) -> Result<()>;
+}
+
+/// The whole catalog.
+pub trait Catalog: Images + Jobs + Ledger + Reconcile + Directory {}
+
+impl<T: Images + Jobs + Ledger + Reconcile + Directory> Catalog for T {}

@@ -1,0 +1,108 @@
+//! Instants, and the textual forms in which the APIs show them.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::fmt::strtime;
+
+/// An instant: microseconds since 1970-01-01T00:00:00Z, as the catalog stores it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From microseconds since the epoch.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the epoch.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// The instant `duration` later; saturates at the end of time.
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(micros(duration)))
+    }
+
+    /// The instant `duration` earlier; saturates at the beginning of time.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(duration)))
+    }
+
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// Seconds: `2024-01-02T03:04:05Z`, the form of image documents.
+    pub fn to_seconds(self) -> String {
+        self.format("%Y-%m-%dT%H:%M:%SZ")
+    }
+
+    /// Milliseconds: `2024-01-02T03:04:05.678Z`, the form of job documents.
+    pub fn to_millis(self) -> String {
+        self.format("%Y-%m-%dT%H:%M:%S.%3fZ")
+    }
+
+    /// Microseconds: `2024-01-02T03:04:05.678901Z`, the form of Keystone's tokens.
+    pub fn to_micros_text(self) -> String {
+        self.format("%Y-%m-%dT%H:%M:%S.%6fZ")
+    }
+
+    /// Reads the forms that the list filters admit (spec 8.2 and Glance's): `2024-01-02T03:04:05Z`,
+    /// with a fraction or an offset, or `2024-01-02 03:04:05` (UTC); also a bare date.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(instant) = text.parse::<jiff::Timestamp>() {
+            return Some(Self(instant.as_microsecond()));
+        }
+        let civil: jiff::civil::DateTime = text.parse().ok()?;
+        let instant = jiff::tz::TimeZone::UTC.to_timestamp(civil).ok()?;
+        Some(Self(instant.as_microsecond()))
+    }
+
+    fn format(self, form: &str) -> String {
+        let instant =
+            jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        strtime::format(form, instant).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_micros_text())
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_is_written_as_the_apis_write_it() {
+        let instant = Timestamp::from_micros(1_704_164_645_678_901);
+        assert_eq!(instant.to_seconds(), "2024-01-02T03:04:05Z");
+        assert_eq!(instant.to_millis(), "2024-01-02T03:04:05.678Z");
+        assert_eq!(instant.to_micros_text(), "2024-01-02T03:04:05.678901Z");
+    }
+
+    #[test]
+    fn the_filter_forms_are_read() {
+        let expected = Timestamp::from_micros(1_704_164_645_000_000);
+        for text in [
+            "2024-01-02T03:04:05Z",
+            "2024-01-02 03:04:05",
+            "2024-01-02T03:04:05",
+            "2024-01-02T04:04:05+01:00",
+        ] {
+            assert_eq!(Timestamp::parse(text), Some(expected), "{text}");
+        }
+        for text in ["", "yesterday", "2024-13-02T03:04:05Z", "1704164645"] {
+            assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+}
