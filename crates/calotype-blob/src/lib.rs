@@ -1,0 +1,21 @@
+//! Sealed blobs: an image's bytes, always encrypted and authenticated, in one of several stores.
+//!
+//! [`SealedBlobs`] implements the domain's `Blobs` port. A blob is cut into *segments*, each of them one
+//! FLOE message whose *pages* can be opened one by one ([`seal`]); a *manifest* ([`manifest`]) says what
+//! is where and is the commit record. Where the ciphertext lies is a [`store::BlobStore`]'s matter: a
+//! directory ([`store::FileStore`]) or memory ([`store::MemoryStore`]).
+//!
+//! The decision and its reasons are in `docs/adr/0003-sealed-blobs-on-floe.md`.
+
+mod blobs;
+pub mod conformance;
+mod digest;
+mod key_cache;
+pub mod manifest;
+mod read;
+pub mod seal;
+pub mod store;
+mod threads;
+mod write;
+
+pub use blobs::{SealOptions, SealedBlobs};
