@@ -1,0 +1,194 @@
+//! What the reconciler asks: which uploads are over, which blobs may go.
+//!
+//! A blob is deleted in three steps, each repeatable: its row goes to `deleting` in the transaction that
+//! checks that nothing refers to it, its bytes are removed, its row is removed. A crash between them
+//! leaves a row in `deleting`, which [`Reconcile::deletable_blobs`] names again.
+
+use calotype_core::Result;
+use calotype_core::error::Error;
+use calotype_core::id::{BlobId, ImageId};
+use calotype_core::ports::{BlobFacts, BlobRecord, BlobState, Reconcile, Violation};
+use calotype_core::size::ByteSize;
+use calotype_core::time::Timestamp;
+
+use crate::SqlCatalog;
+use crate::db::{Arg, Row, again_on_contention};
+use crate::rows::{digests_of, lock_image};
+use crate::uploads::end_upload;
+
+/// That neither an image nor an unfinished job refers to the blob `b`.
+const UNREFERENCED: &str = "not exists (select 1 from images i where i.blob = b.id) \
+    and not exists (select 1 from images i where i.uploading_blob = b.id) \
+    and not exists (select 1 from jobs j where j.blob = b.id)";
+
+/// What [`record_of`] reads.
+const RECORD: &str = "select b.id, b.state, b.size, b.stored, b.md5, b.sha256, b.sha512, \
+    (select count(*) from images i where i.blob = b.id) as images from blobs b";
+
+fn record_of(row: &Row) -> Result<BlobRecord> {
+    let state = match row.text("state")?.as_str() {
+        "writing" => BlobState::Writing,
+        "stored" => BlobState::Stored,
+        "deleting" => BlobState::Deleting,
+        _ => return Err(Error::internal("a blob is in an unknown state")),
+    };
+    let facts = match (row.opt_count("size")?, row.opt_count("stored")?) {
+        (Some(size), Some(stored)) => Some(BlobFacts {
+            size: ByteSize::new(size),
+            stored: ByteSize::new(stored),
+            digests: digests_of(row)?,
+        }),
+        _ => None,
+    };
+    Ok(BlobRecord {
+        id: row.parsed("id")?,
+        state,
+        images: row.count("images")?,
+        facts,
+    })
+}
+
+#[async_trait::async_trait]
+impl Reconcile for SqlCatalog {
+    async fn expire_uploads(&self) -> Result<Vec<BlobId>> {
+        let mut tx = self.db.read().await?;
+        let now = tx.now().await?;
+        let sql = "select id from blobs where lease_expires <= $1 and state = 'writing' \
+                   order by lease_expires limit 1000";
+        let rows = tx.fetch_all(sql, vec![Arg::time(now)]).await?;
+        drop(tx);
+        let mut ended = Vec::new();
+        for row in rows {
+            let blob = row.parsed("id")?;
+            if again_on_contention!(self.expire_upload_once(blob))? {
+                ended.push(blob);
+            }
+        }
+        Ok(ended)
+    }
+
+    async fn end_leases(&self) -> Result<()> {
+        again_on_contention!(self.end_leases_once())
+    }
+
+    async fn deletable_blobs(&self, limit: u32) -> Result<Vec<BlobId>> {
+        let mut tx = self.db.read().await?;
+        let now = tx.now().await?;
+        let sql = format!(
+            "select b.id from blobs b where b.state = 'deleting' or (b.state = 'stored' \
+             and b.deletable_at <= $1 and {UNREFERENCED}) order by b.id limit $2"
+        );
+        let rows = tx
+            .fetch_all(sql, vec![Arg::time(now), i64::from(limit).into()])
+            .await?;
+        rows.iter().map(|row| row.parsed("id")).collect()
+    }
+
+    async fn claim_deletion(&self, blob: BlobId) -> Result<bool> {
+        again_on_contention!(self.claim_deletion_once(blob))
+    }
+
+    async fn forget_blob(&self, blob: BlobId) -> Result<()> {
+        let mut tx = self.db.write().await?;
+        let sql = "delete from blobs where id = $1 and state = 'deleting'";
+        tx.execute(sql, vec![Arg::text(blob)]).await?;
+        tx.commit().await
+    }
+
+    async fn blob(&self, id: BlobId) -> Result<Option<BlobRecord>> {
+        let mut tx = self.db.read().await?;
+        let sql = format!("{RECORD} where b.id = $1");
+        let row = tx.fetch_optional(sql, vec![Arg::text(id)]).await?;
+        row.as_ref().map(record_of).transpose()
+    }
+
+    async fn blobs(&self, after: Option<BlobId>, limit: u32) -> Result<Vec<BlobRecord>> {
+        let mut tx = self.db.read().await?;
+        let sql = format!("{RECORD} where b.id > $1 order by b.id limit $2");
+        let after = after.map_or_else(String::new, |after| after.to_string());
+        let rows = tx
+            .fetch_all(sql, vec![Arg::text(after), i64::from(limit).into()])
+            .await?;
+        rows.iter().map(record_of).collect()
+    }
+
+    async fn purge_expired(&self) -> Result<u64> {
+        let mut tx = self.db.write().await?;
+        let now = tx.now().await?;
+        let sql = "delete from tokens where expires_at <= $1";
+        let tokens = tx.execute(sql, vec![Arg::time(now)]).await?;
+        let sql = "delete from idempotent_answers where created_at <= $1";
+        let oldest = now.minus(self.options.answers_kept);
+        let answers = tx.execute(sql, vec![Arg::time(oldest)]).await?;
+        tx.commit().await?;
+        Ok(tokens + answers)
+    }
+
+    async fn violations(&self) -> Result<Vec<Violation>> {
+        let mut tx = self.db.read().await?;
+        crate::verify::violations(&mut tx).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let mut tx = self.db.read().await?;
+        let sql = "select version from schema_migrations limit 1";
+        tx.fetch_optional(sql, Vec::new()).await?;
+        Ok(())
+    }
+}
+
+impl SqlCatalog {
+    async fn end_leases_once(&self) -> Result<()> {
+        let mut tx = self.db.write().await?;
+        // The beginning of time, so that a clock that was set back makes none of them valid again.
+        let over = Arg::time(Timestamp::from_micros(0));
+        let sql = "update blobs set lease_expires = $1 where state = 'writing'";
+        tx.execute(sql, vec![over]).await?;
+        let now = tx.now().await?;
+        let sql = "update jobs set lease_owner = null, due_at = $1 \
+                   where ended_at is null and lease_owner is not null";
+        tx.execute(sql, vec![Arg::time(now)]).await?;
+        self.commit_and_ring(tx).await
+    }
+
+    async fn expire_upload_once(&self, blob: BlobId) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        let sql = "select id from images where uploading_blob = $1";
+        let row = tx.fetch_optional(sql, vec![Arg::text(blob)]).await?;
+        let image: Option<ImageId> = row.map(|row| row.parsed("id")).transpose()?;
+        if let Some(image) = image {
+            lock_image(&mut tx, image).await?;
+        }
+        let now = tx.now().await?;
+        // Looked at again under the lock: the upload may have been extended since it was found.
+        let sql =
+            "select id from blobs where id = $1 and state = 'writing' and lease_expires <= $2";
+        let args = vec![Arg::text(blob), Arg::time(now)];
+        if tx.fetch_locked(sql, "for update", args).await?.is_none() {
+            return Ok(false);
+        }
+        let ended = end_upload(&mut tx, image, blob, now).await?;
+        tx.commit().await?;
+        Ok(ended)
+    }
+
+    async fn claim_deletion_once(&self, blob: BlobId) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        let now = tx.now().await?;
+        let sql = "select id from blobs where id = $1";
+        tx.fetch_locked(sql, "for update", vec![Arg::text(blob)])
+            .await?;
+        // One statement sees both references in one state: a job that ends well becomes an image's
+        // reference in the same transaction.
+        let sql = format!(
+            "update blobs as b set state = 'deleting', deletable_at = null where b.id = $1 \
+             and (b.state = 'deleting' or (b.state = 'stored' and b.deletable_at <= $2)) \
+             and {UNREFERENCED}"
+        );
+        let changed = tx
+            .execute(sql, vec![Arg::text(blob), Arg::time(now)])
+            .await?;
+        tx.commit().await?;
+        Ok(changed == 1)
+    }
+}

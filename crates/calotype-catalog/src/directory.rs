@@ -1,0 +1,436 @@
+//! The embedded identity's records.
+//!
+//! What takes a right away (a password's change, a disabling, an unassignment) revokes the tokens that
+//! carry it in the same transaction.
+
+use calotype_core::access::Scope;
+use calotype_core::id::{DomainId, ProjectId, RoleId, UserId};
+use calotype_core::ports::{
+    AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,
+    TokenRecord, UserRecord,
+};
+use calotype_core::{Error, Result};
+
+use crate::SqlCatalog;
+use crate::db::{Arg, Row};
+
+fn domain_of(row: &Row) -> Result<DomainRecord> {
+    Ok(DomainRecord {
+        id: row.parsed("id")?,
+        name: row.text("name")?,
+        enabled: row.bool("enabled")?,
+    })
+}
+
+fn project_of(row: &Row) -> Result<ProjectRecord> {
+    Ok(ProjectRecord {
+        id: row.parsed("id")?,
+        domain: row.parsed("domain_id")?,
+        name: row.text("name")?,
+        description: row.text("description")?,
+        enabled: row.bool("enabled")?,
+    })
+}
+
+fn user_of(row: &Row) -> Result<UserRecord> {
+    Ok(UserRecord {
+        id: row.parsed("id")?,
+        domain: row.parsed("domain_id")?,
+        name: row.text("name")?,
+        password_hash: row.opt_text("password_hash")?,
+        default_project: row.opt_parsed("default_project")?,
+        enabled: row.bool("enabled")?,
+    })
+}
+
+fn role_of(row: &Row) -> Result<RoleRecord> {
+    Ok(RoleRecord {
+        id: row.parsed("id")?,
+        name: row.text("name")?,
+    })
+}
+
+fn access_key_of(row: &Row) -> Result<AccessKey> {
+    Ok(AccessKey {
+        access: row.text("access")?,
+        sealed_secret: row.blob("sealed_secret")?,
+        user: row.parsed("user_id")?,
+        project: row.opt_parsed("project_id")?,
+        enabled: row.bool("enabled")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+fn token_of(row: &Row) -> Result<TokenRecord> {
+    let json = |column| row.text(column);
+    Ok(TokenRecord {
+        hash: row.text("hash")?,
+        user: row.parsed("user_id")?,
+        scope: serde_json::from_str(&json("scope")?).map_err(Error::internal)?,
+        methods: serde_json::from_str(&json("methods")?).map_err(Error::internal)?,
+        issued_at: row.time("issued_at")?,
+        expires_at: row.time("expires_at")?,
+        audit_id: row.text("audit_id")?,
+    })
+}
+
+/// How a target is stored: its kind and its id.
+fn target_args(target: &AssignmentTarget) -> (Arg, Arg) {
+    match target {
+        AssignmentTarget::Project(id) => (Arg::text("project"), Arg::text(id)),
+        AssignmentTarget::Domain(id) => (Arg::text("domain"), Arg::text(id)),
+        AssignmentTarget::System => (Arg::text("system"), Arg::text("")),
+    }
+}
+
+const PROJECT_COLUMNS: &str = "p.id, p.domain_id, p.name, p.description, p.enabled";
+const USER_COLUMNS: &str = "id, domain_id, name, password_hash, default_project, enabled";
+const KEY_COLUMNS: &str = "access, sealed_secret, user_id, project_id, enabled, created_at";
+
+impl SqlCatalog {
+    async fn rows(&self, sql: String, args: Vec<Arg>) -> Result<Vec<Row>> {
+        let mut tx = self.db.read().await?;
+        tx.fetch_all(sql, args).await
+    }
+
+    /// Executes statements with the same arguments in one transaction, and says whether the first changed
+    /// a row. Where it changed none, the others are not executed.
+    async fn change(&self, statements: &[&'static str], args: Vec<Arg>) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        for (at, sql) in statements.iter().enumerate() {
+            if tx.execute(*sql, args.clone()).await? == 0 && at == 0 {
+                return Ok(false);
+            }
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+}
+
+/// Appends `and column = $n` for a value that is given.
+fn narrow(sql: &mut String, args: &mut Vec<Arg>, column: &str, value: Option<Arg>) {
+    if let Some(value) = value {
+        args.push(value);
+        sql.push_str(&format!(" and {column} = ${}", args.len()));
+    }
+}
+
+#[async_trait::async_trait]
+impl Directory for SqlCatalog {
+    async fn insert_domain(&self, domain: &DomainRecord) -> Result<()> {
+        let sql = "insert into domains (id, name, enabled) values ($1, $2, $3)";
+        let args = vec![
+            Arg::text(&domain.id),
+            Arg::text(&domain.name),
+            domain.enabled.into(),
+        ];
+        self.change(&[sql], args).await.map(|_| ())
+    }
+
+    async fn domain(&self, id: &DomainId) -> Result<Option<DomainRecord>> {
+        let sql = "select id, name, enabled from domains where id = $1".to_owned();
+        let rows = self.rows(sql, vec![Arg::text(id)]).await?;
+        rows.first().map(domain_of).transpose()
+    }
+
+    async fn domains(&self, name: Option<&str>) -> Result<Vec<DomainRecord>> {
+        let mut sql = "select id, name, enabled from domains where true".to_owned();
+        let mut args = Vec::new();
+        narrow(&mut sql, &mut args, "name", name.map(Arg::text));
+        sql.push_str(" order by name");
+        self.rows(sql, args).await?.iter().map(domain_of).collect()
+    }
+
+    async fn insert_project(&self, project: &ProjectRecord) -> Result<()> {
+        let sql = "insert into projects (id, domain_id, name, description, enabled) \
+                   values ($1, $2, $3, $4, $5)";
+        let args = vec![
+            Arg::text(&project.id),
+            Arg::text(&project.domain),
+            Arg::text(&project.name),
+            Arg::text(&project.description),
+            project.enabled.into(),
+        ];
+        self.change(&[sql], args).await.map(|_| ())
+    }
+
+    async fn project(&self, id: &ProjectId) -> Result<Option<ProjectRecord>> {
+        let sql = format!("select {PROJECT_COLUMNS} from projects p where p.id = $1");
+        let rows = self.rows(sql, vec![Arg::text(id)]).await?;
+        rows.first().map(project_of).transpose()
+    }
+
+    async fn projects(
+        &self,
+        name: Option<&str>,
+        domain: Option<&DomainId>,
+    ) -> Result<Vec<ProjectRecord>> {
+        let mut sql = format!("select {PROJECT_COLUMNS} from projects p where true");
+        let mut args = Vec::new();
+        narrow(&mut sql, &mut args, "p.name", name.map(Arg::text));
+        narrow(&mut sql, &mut args, "p.domain_id", domain.map(Arg::text));
+        sql.push_str(" order by p.name, p.domain_id");
+        self.rows(sql, args).await?.iter().map(project_of).collect()
+    }
+
+    async fn set_project_enabled(&self, id: &ProjectId, enabled: bool) -> Result<bool> {
+        let statements: &[&'static str] = &[
+            "update projects set enabled = $2 where id = $1",
+            "delete from tokens where project_id = $1 and not $2",
+        ];
+        self.change(statements, vec![Arg::text(id), enabled.into()])
+            .await
+    }
+
+    async fn delete_project(&self, id: &ProjectId) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        // Locked, so that an image that is being made in it is either counted or comes too late.
+        let sql = "insert into project_usage (project, images, bytes) values ($1, 0, 0) \
+                   on conflict do nothing";
+        tx.execute(sql, vec![Arg::text(id)]).await?;
+        let sql = "delete from project_usage where project = $1 and images = 0";
+        if tx.execute(sql, vec![Arg::text(id)]).await? == 0 {
+            return Err(Error::conflict("The project still has images."));
+        }
+        for sql in [
+            "delete from assignments where target_kind = 'project' and target_id = $1",
+            "delete from tokens where project_id = $1",
+            "delete from access_keys where project_id = $1",
+            "update users set default_project = null where default_project = $1",
+        ] {
+            tx.execute(sql, vec![Arg::text(id)]).await?;
+        }
+        let sql = "delete from projects where id = $1";
+        if tx.execute(sql, vec![Arg::text(id)]).await? == 0 {
+            return Ok(false);
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn insert_user(&self, user: &UserRecord) -> Result<()> {
+        let sql = "insert into users (id, domain_id, name, password_hash, default_project, enabled) \
+                   values ($1, $2, $3, $4, $5, $6)";
+        let args = vec![
+            Arg::text(&user.id),
+            Arg::text(&user.domain),
+            Arg::text(&user.name),
+            Arg::opt_text(user.password_hash.as_ref()),
+            Arg::opt_text(user.default_project.as_ref()),
+            user.enabled.into(),
+        ];
+        self.change(&[sql], args).await.map(|_| ())
+    }
+
+    async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
+        let sql = format!("select {USER_COLUMNS} from users where id = $1");
+        let rows = self.rows(sql, vec![Arg::text(id)]).await?;
+        rows.first().map(user_of).transpose()
+    }
+
+    async fn users(
+        &self,
+        name: Option<&str>,
+        domain: Option<&DomainId>,
+    ) -> Result<Vec<UserRecord>> {
+        let mut sql = format!("select {USER_COLUMNS} from users where true");
+        let mut args = Vec::new();
+        narrow(&mut sql, &mut args, "name", name.map(Arg::text));
+        narrow(&mut sql, &mut args, "domain_id", domain.map(Arg::text));
+        sql.push_str(" order by name, domain_id");
+        self.rows(sql, args).await?.iter().map(user_of).collect()
+    }
+
+    async fn set_password(&self, id: &UserId, password_hash: &str) -> Result<bool> {
+        let statements: &[&'static str] = &["update users set password_hash = $2 where id = $1"];
+        let mut tx = self.db.write().await?;
+        for sql in statements {
+            let args = vec![Arg::text(id), Arg::text(password_hash)];
+            if tx.execute(*sql, args).await? == 0 {
+                return Ok(false);
+            }
+        }
+        let sql = "delete from tokens where user_id = $1";
+        tx.execute(sql, vec![Arg::text(id)]).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn set_user_enabled(&self, id: &UserId, enabled: bool) -> Result<bool> {
+        let statements: &[&'static str] = &[
+            "update users set enabled = $2 where id = $1",
+            "delete from tokens where user_id = $1 and not $2",
+        ];
+        self.change(statements, vec![Arg::text(id), enabled.into()])
+            .await
+    }
+
+    async fn delete_user(&self, id: &UserId) -> Result<bool> {
+        // Assignments, tokens and access keys go with it: their foreign keys cascade.
+        self.change(&["delete from users where id = $1"], vec![Arg::text(id)])
+            .await
+    }
+
+    async fn insert_role(&self, role: &RoleRecord) -> Result<()> {
+        let sql = "insert into roles (id, name) values ($1, $2)";
+        let args = vec![Arg::text(&role.id), Arg::text(&role.name)];
+        self.change(&[sql], args).await.map(|_| ())
+    }
+
+    async fn delete_role(&self, id: &RoleId) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        for sql in [
+            "delete from tokens where user_id in \
+             (select user_id from assignments where role_id = $1)",
+            "delete from assignments where role_id = $1",
+        ] {
+            tx.execute(sql, vec![Arg::text(id)]).await?;
+        }
+        let sql = "delete from roles where id = $1";
+        if tx.execute(sql, vec![Arg::text(id)]).await? == 0 {
+            return Ok(false);
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn roles(&self, name: Option<&str>) -> Result<Vec<RoleRecord>> {
+        let mut sql = "select id, name from roles where true".to_owned();
+        let mut args = Vec::new();
+        narrow(&mut sql, &mut args, "name", name.map(Arg::text));
+        sql.push_str(" order by name");
+        self.rows(sql, args).await?.iter().map(role_of).collect()
+    }
+
+    async fn assign(&self, assignment: &Assignment) -> Result<()> {
+        let (kind, id) = target_args(&assignment.target);
+        let sql = "insert into assignments (user_id, role_id, target_kind, target_id) \
+                   values ($1, $2, $3, $4) on conflict do nothing";
+        let args = vec![
+            Arg::text(&assignment.user),
+            Arg::text(&assignment.role),
+            kind,
+            id,
+        ];
+        self.change(&[sql], args).await.map(|_| ())
+    }
+
+    async fn unassign(&self, assignment: &Assignment) -> Result<bool> {
+        let (kind, id) = target_args(&assignment.target);
+        let mut tx = self.db.write().await?;
+        let sql = "delete from assignments where user_id = $1 and role_id = $2 \
+                   and target_kind = $3 and target_id = $4";
+        let args = vec![
+            Arg::text(&assignment.user),
+            Arg::text(&assignment.role),
+            kind,
+            id,
+        ];
+        if tx.execute(sql, args).await? == 0 {
+            return Ok(false);
+        }
+        let sql = "delete from tokens where user_id = $1";
+        tx.execute(sql, vec![Arg::text(&assignment.user)]).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn roles_of(&self, user: &UserId, target: &AssignmentTarget) -> Result<Vec<RoleRecord>> {
+        let (kind, id) = target_args(target);
+        let sql = "select r.id, r.name from assignments a join roles r on r.id = a.role_id \
+                   where a.user_id = $1 and a.target_kind = $2 and a.target_id = $3 \
+                   order by r.name";
+        let rows = self
+            .rows(sql.to_owned(), vec![Arg::text(user), kind, id])
+            .await?;
+        rows.iter().map(role_of).collect()
+    }
+
+    async fn projects_of(&self, user: &UserId) -> Result<Vec<ProjectRecord>> {
+        let sql = format!(
+            "select {PROJECT_COLUMNS} from projects p where p.enabled and p.id in \
+             (select target_id from assignments where user_id = $1 and target_kind = 'project') \
+             order by p.name, p.domain_id"
+        );
+        let rows = self.rows(sql, vec![Arg::text(user)]).await?;
+        rows.iter().map(project_of).collect()
+    }
+
+    async fn domains_of(&self, user: &UserId) -> Result<Vec<DomainRecord>> {
+        let sql = "select id, name, enabled from domains where enabled and id in \
+                   (select target_id from assignments where user_id = $1 and target_kind = 'domain') \
+                   order by name";
+        let rows = self.rows(sql.to_owned(), vec![Arg::text(user)]).await?;
+        rows.iter().map(domain_of).collect()
+    }
+
+    async fn insert_access_key(&self, key: &AccessKey) -> Result<()> {
+        let sql = "insert into access_keys \
+                   (access, sealed_secret, user_id, project_id, enabled, created_at) \
+                   values ($1, $2, $3, $4, $5, $6)";
+        let args = vec![
+            Arg::text(&key.access),
+            Arg::Blob(key.sealed_secret.clone()),
+            Arg::text(&key.user),
+            Arg::opt_text(key.project.as_ref()),
+            key.enabled.into(),
+            Arg::time(key.created_at),
+        ];
+        self.change(&[sql], args).await.map(|_| ())
+    }
+
+    async fn access_key(&self, access: &str) -> Result<Option<AccessKey>> {
+        let sql = format!("select {KEY_COLUMNS} from access_keys where access = $1");
+        let rows = self.rows(sql, vec![Arg::text(access)]).await?;
+        rows.first().map(access_key_of).transpose()
+    }
+
+    async fn access_keys(&self, user: &UserId) -> Result<Vec<AccessKey>> {
+        let sql = format!(
+            "select {KEY_COLUMNS} from access_keys where user_id = $1 order by created_at, access"
+        );
+        let rows = self.rows(sql, vec![Arg::text(user)]).await?;
+        rows.iter().map(access_key_of).collect()
+    }
+
+    async fn delete_access_key(&self, access: &str) -> Result<bool> {
+        let sql = "delete from access_keys where access = $1";
+        self.change(&[sql], vec![Arg::text(access)]).await
+    }
+
+    async fn insert_token(&self, token: &TokenRecord) -> Result<()> {
+        let sql = "insert into tokens \
+                   (hash, user_id, project_id, scope, methods, issued_at, expires_at, audit_id) \
+                   values ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let project = match &token.scope {
+            Scope::Project(scope) => Some(&scope.project.id),
+            _ => None,
+        };
+        let args = vec![
+            Arg::text(&token.hash),
+            Arg::text(&token.user),
+            Arg::opt_text(project),
+            Arg::text(serde_json::to_string(&token.scope).map_err(Error::internal)?),
+            Arg::text(serde_json::to_string(&token.methods).map_err(Error::internal)?),
+            Arg::time(token.issued_at),
+            Arg::time(token.expires_at),
+            Arg::text(&token.audit_id),
+        ];
+        self.change(&[sql], args).await.map(|_| ())
+    }
+
+    async fn token(&self, hash: &str) -> Result<Option<TokenRecord>> {
+        let sql = "select hash, user_id, scope, methods, issued_at, expires_at, audit_id \
+                   from tokens where hash = $1";
+        let rows = self.rows(sql.to_owned(), vec![Arg::text(hash)]).await?;
+        rows.first().map(token_of).transpose()
+    }
+
+    async fn revoke_token(&self, hash: &str) -> Result<bool> {
+        self.change(
+            &["delete from tokens where hash = $1"],
+            vec![Arg::text(hash)],
+        )
+        .await
+    }
+}

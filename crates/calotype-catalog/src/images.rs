@@ -1,0 +1,206 @@
+//! Images: making, reading, changing and deleting their rows.
+//!
+//! A project's usage is changed in the transaction that changes what it counts. A deletion leaves a
+//! tombstone, so that the id never returns, and leaves the bytes to the reconciler.
+
+use std::time::Duration;
+
+use calotype_core::id::{BlobId, ImageId, ProjectId};
+use calotype_core::image::{Image, Member, MemberStatus};
+use calotype_core::ports::{BlobFacts, ImageLimit, Images, SeenImage, Trail, Usage};
+use calotype_core::query::ImageQuery;
+use calotype_core::size::ByteSize;
+use calotype_core::{Error, Result};
+
+use crate::SqlCatalog;
+use crate::db::{Arg, again_on_contention};
+use crate::rows::{
+    burn_image, insert_attributes, insert_image_row, is_being_made, load_image,
+    lock_usage_and_image, release_blob, return_quota, take_quota, usage_of, write_trail,
+};
+
+/// The answer where the image that a call names is not there.
+pub(crate) fn no_image() -> Error {
+    Error::not_found("There is no such image.")
+}
+
+#[async_trait::async_trait]
+impl Images for SqlCatalog {
+    async fn insert_image(&self, image: &Image, limit: ImageLimit, trail: Trail) -> Result<()> {
+        again_on_contention!(self.insert_image_once(image, limit, &trail))
+    }
+
+    async fn image(&self, id: ImageId, project: Option<&ProjectId>) -> Result<Option<SeenImage>> {
+        let sql = format!(
+            "select {}, m.status as membership from images i left join image_members m \
+             on m.image_id = i.id and m.project = $2 where i.id = $1",
+            crate::rows::image_columns(self.db.engine())
+        );
+        let args = vec![Arg::text(id), Arg::opt_text(project)];
+        let rows = self.db.fetch_all(sql, args).await?;
+        let seen = |row| {
+            Ok(SeenImage {
+                image: crate::rows::image_of(row)?,
+                membership: row.opt_parsed("membership")?,
+            })
+        };
+        rows.first().map(seen).transpose()
+    }
+
+    async fn list_images(&self, query: &ImageQuery) -> Result<Vec<Image>> {
+        crate::list::list_images(&self.db, query).await
+    }
+
+    async fn update_image(&self, image: &Image, trail: Trail) -> Result<Image> {
+        again_on_contention!(self.update_image_once(image, &trail))
+    }
+
+    async fn delete_image(&self, image: &Image, grace: Duration, trail: Trail) -> Result<()> {
+        again_on_contention!(self.delete_image_once(image, grace, &trail))
+    }
+
+    async fn add_member(&self, member: &Member, limit: u64, trail: Trail) -> Result<()> {
+        again_on_contention!(self.add_member_once(member, limit, &trail))
+    }
+
+    async fn set_member_status(
+        &self,
+        image: ImageId,
+        project: &ProjectId,
+        status: MemberStatus,
+        trail: Trail,
+    ) -> Result<Option<Member>> {
+        again_on_contention!(self.set_member_status_once(image, project, status, &trail))
+    }
+
+    async fn remove_member(
+        &self,
+        image: ImageId,
+        project: &ProjectId,
+        trail: Trail,
+    ) -> Result<bool> {
+        again_on_contention!(self.remove_member_once(image, project, &trail))
+    }
+
+    async fn members(&self, image: ImageId) -> Result<Vec<Member>> {
+        self.members_of(image).await
+    }
+
+    async fn begin_upload(&self, image: ImageId, blob: BlobId, lease: Duration) -> Result<()> {
+        again_on_contention!(self.begin_upload_once(image, blob, lease))
+    }
+
+    async fn extend_upload(&self, blob: BlobId, lease: Duration) -> Result<bool> {
+        again_on_contention!(self.extend_upload_once(blob, lease))
+    }
+
+    async fn finish_upload(
+        &self,
+        image: ImageId,
+        blob: BlobId,
+        facts: &BlobFacts,
+        virtual_size: Option<ByteSize>,
+        trail: Trail,
+    ) -> Result<Image> {
+        again_on_contention!(self.finish_upload_once(image, blob, facts, virtual_size, &trail))
+    }
+
+    async fn abort_upload(&self, image: ImageId, blob: BlobId) -> Result<bool> {
+        again_on_contention!(self.abort_upload_once(image, blob))
+    }
+
+    async fn usage(&self, project: &ProjectId) -> Result<Usage> {
+        let mut tx = self.db.read().await?;
+        usage_of(&mut tx, project).await
+    }
+}
+
+impl SqlCatalog {
+    async fn insert_image_once(
+        &self,
+        image: &Image,
+        limit: ImageLimit,
+        trail: &Trail,
+    ) -> Result<()> {
+        let mut tx = self.db.write().await?;
+        take_quota(&mut tx, &image.owner, image.size, limit).await?;
+        insert_image_row(&mut tx, image).await?;
+        write_trail(&mut tx, trail, self.options.answers_kept).await?;
+        tx.commit().await
+    }
+
+    async fn update_image_once(&self, image: &Image, trail: &Trail) -> Result<Image> {
+        let mut tx = self.db.write().await?;
+        let sql = "update images set name = $3, name_key = $4, visibility = $5, disk_format = $6, \
+                   container_format = $7, min_disk = $8, min_ram = $9, protected = $10, \
+                   hidden = $11, enterprise_project = $12, updated_at = $13, \
+                   status = case when status in ('active', 'deactivated') \
+                   and $14 in ('active', 'deactivated') then $14 else status end, \
+                   version = version + 1 where id = $1 and version = $2";
+        let args = vec![
+            Arg::text(image.id),
+            image.version.into(),
+            Arg::opt_text(image.name.as_ref()),
+            Arg::text(image.name.as_deref().unwrap_or_default()),
+            Arg::text(image.visibility),
+            Arg::opt_text(image.disk_format.as_ref()),
+            Arg::opt_text(image.container_format.as_ref()),
+            i64::from(image.min_disk).into(),
+            i64::from(image.min_ram).into(),
+            image.protected.into(),
+            image.hidden.into(),
+            Arg::text(image.enterprise_project),
+            Arg::time(trail.event.at),
+            Arg::text(image.status),
+        ];
+        let changed = tx.execute(sql, args).await?;
+        let Some(before) = load_image(&mut tx, image.id).await? else {
+            return Err(no_image());
+        };
+        if changed == 0 {
+            return Err(changed_meanwhile());
+        }
+        // Owner and time of creation are the row's own, not what the caller may have made of them.
+        let wanted = Image {
+            owner: before.owner.clone(),
+            created_at: before.created_at,
+            ..image.clone()
+        };
+        for sql in [
+            "delete from image_properties where image_id = $1",
+            "delete from image_tags where image_id = $1",
+        ] {
+            tx.execute(sql, vec![Arg::text(image.id)]).await?;
+        }
+        insert_attributes(&mut tx, &wanted).await?;
+        write_trail(&mut tx, trail, self.options.answers_kept).await?;
+        let after = load_image(&mut tx, image.id).await?;
+        tx.commit().await?;
+        after.ok_or_else(no_image)
+    }
+
+    async fn delete_image_once(&self, image: &Image, grace: Duration, trail: &Trail) -> Result<()> {
+        let mut tx = self.db.write().await?;
+        let Some(row) = lock_usage_and_image(&mut tx, image.id).await? else {
+            return Err(no_image());
+        };
+        if row.version != image.version {
+            return Err(changed_meanwhile());
+        }
+        if is_being_made(&mut tx, image.id).await? {
+            return Err(Error::conflict("A job is making this image."));
+        }
+        return_quota(&mut tx, &row.owner, row.size).await?;
+        burn_image(&mut tx, image.id, trail.event.at).await?;
+        if let Some(blob) = row.blob {
+            let deletable = tx.now().await?.plus(grace);
+            release_blob(&mut tx, blob, deletable).await?;
+        }
+        write_trail(&mut tx, trail, self.options.answers_kept).await?;
+        tx.commit().await
+    }
+}
+
+fn changed_meanwhile() -> Error {
+    Error::conflict("The image was changed by another request; read it again.")
+}

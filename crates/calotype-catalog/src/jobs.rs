@@ -1,0 +1,409 @@
+//! Jobs: accepting, picking, heartbeats and endings.
+//!
+//! A job's attempt is its fencing token. Every write of a worker names it, in the statement that changes
+//! the row, so a worker that lost its job changes nothing. A worker's death shows as a lease that ended:
+//! the job is then due again.
+
+use std::time::Duration;
+
+use calotype_core::codes::ImsCode;
+use calotype_core::id::{BlobId, ImageId, JobId, ProjectId};
+use calotype_core::job::{Claim, Heartbeat, Job, JobFailure, JobStatus, Progress};
+use calotype_core::ports::{Jobs, NewReplica, Trail};
+use calotype_core::size::ByteSize;
+use calotype_core::{Error, Result};
+use tokio::sync::Notify;
+
+use crate::SqlCatalog;
+use crate::db::{Arg, Row, Tx, again_on_contention};
+use crate::rows::{
+    burn_image, insert_image_row, lock_image, lock_usage_of_owner, one, recount, return_quota,
+    size_arg, take_quota, write_trail,
+};
+
+const COLUMNS: &str = "id, project, user_id, job_type, status, source_image, image_id, \
+    image_name, done_bytes, total_bytes, attempt, error_code, fail_reason, created_at, \
+    started_at, ended_at";
+
+fn job_of(row: &Row) -> Result<Job> {
+    let failure = match row.opt_text("error_code")? {
+        None => None,
+        Some(code) => Some(JobFailure {
+            code: code
+                .parse()
+                .map_err(|()| Error::internal("a job holds an unknown error code"))?,
+            reason: row.opt_text("fail_reason")?.unwrap_or_default(),
+        }),
+    };
+    Ok(Job {
+        id: row.parsed("id")?,
+        project: row.parsed("project")?,
+        user: row.parsed("user_id")?,
+        job_type: row.parsed("job_type")?,
+        status: row.parsed("status")?,
+        source: row.opt_parsed("source_image")?,
+        image: row.opt_parsed("image_id")?,
+        image_name: row.opt_text("image_name")?,
+        progress: Progress {
+            done: ByteSize::new(row.count("done_bytes")?),
+            total: ByteSize::new(row.count("total_bytes")?),
+        },
+        attempt: row.int("attempt")?,
+        failure,
+        created_at: row.time("created_at")?,
+        started_at: row.opt_time("started_at")?,
+        ended_at: row.opt_time("ended_at")?,
+    })
+}
+
+#[async_trait::async_trait]
+impl Jobs for SqlCatalog {
+    async fn submit_replica(&self, replica: &NewReplica, trail: Trail) -> Result<()> {
+        again_on_contention!(self.submit_replica_once(replica, &trail))
+    }
+
+    async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>> {
+        again_on_contention!(self.pick_job_once(worker, lease))
+    }
+
+    async fn heartbeat(
+        &self,
+        job: &JobId,
+        attempt: i64,
+        progress: Progress,
+        checkpoint: Option<&str>,
+        lease: Duration,
+    ) -> Result<Heartbeat> {
+        again_on_contention!(self.heartbeat_once(job, attempt, progress, checkpoint, lease))
+    }
+
+    async fn finish_share(&self, job: &JobId, attempt: i64) -> Result<bool> {
+        again_on_contention!(self.finish_share_once(job, attempt))
+    }
+
+    async fn fail_job(&self, job: &JobId, attempt: i64, failure: &JobFailure) -> Result<bool> {
+        again_on_contention!(self.fail_job_once(job, attempt, failure))
+    }
+
+    async fn hand_back(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<()> {
+        again_on_contention!(self.hand_back_once(job, attempt, delay))
+    }
+
+    async fn job(&self, id: &JobId) -> Result<Option<Job>> {
+        let mut tx = self.db.read().await?;
+        let sql = format!("select {COLUMNS} from jobs where id = $1");
+        let row = tx.fetch_optional(sql, vec![Arg::text(id)]).await?;
+        row.as_ref().map(job_of).transpose()
+    }
+
+    async fn list_jobs(
+        &self,
+        project: &ProjectId,
+        status: Option<JobStatus>,
+        after: Option<&JobId>,
+        limit: u32,
+    ) -> Result<Vec<Job>> {
+        let mut tx = self.db.read().await?;
+        let mut args = vec![Arg::text(project)];
+        let mut sql = format!("select {COLUMNS} from jobs where project = $1");
+        if let Some(status) = status {
+            args.push(Arg::text(status));
+            sql.push_str(&format!(" and status = ${}", args.len()));
+        }
+        if let Some(after) = after {
+            let find = "select created_at from jobs where id = $1 and project = $2";
+            let own = vec![Arg::text(after), Arg::text(project)];
+            let Some(row) = tx.fetch_optional(find, own).await? else {
+                return Err(Error::not_found("There is no such job."));
+            };
+            let n = args.len();
+            args.push(row.int("created_at")?.into());
+            args.push(Arg::text(after));
+            sql.push_str(&format!(" and (created_at, id) < (${}, ${})", n + 1, n + 2));
+        }
+        args.push(i64::from(limit).into());
+        let n = args.len();
+        sql.push_str(&format!(" order by created_at desc, id desc limit ${n}"));
+        tx.fetch_all(sql, args).await?.iter().map(job_of).collect()
+    }
+
+    async fn unfinished_jobs(&self) -> Result<(u64, u64)> {
+        let mut tx = self.db.read().await?;
+        let sql = "select coalesce(sum(case when status = 'INIT' then 1 else 0 end), 0) as waiting, \
+                   coalesce(sum(case when status = 'RUNNING' then 1 else 0 end), 0) as running \
+                   from jobs where ended_at is null";
+        let row = tx.fetch_optional(sql, Vec::new()).await?;
+        row.map_or(Ok((0, 0)), |row| {
+            Ok((row.count("waiting")?, row.count("running")?))
+        })
+    }
+
+    fn bell(&self) -> &Notify {
+        &self.bell
+    }
+}
+
+impl SqlCatalog {
+    async fn submit_replica_once(&self, replica: &NewReplica, trail: &Trail) -> Result<()> {
+        let NewReplica { job, image, .. } = replica;
+        let mut tx = self.db.write().await?;
+        take_quota(&mut tx, &image.owner, image.size, replica.image_limit).await?;
+        let sql = "select count(*) as unfinished from jobs where project = $1 and ended_at is null";
+        let row = tx
+            .fetch_optional(sql, vec![Arg::text(&job.project)])
+            .await?;
+        let unfinished = row.map_or(Ok(0), |row| row.count("unfinished"))?;
+        if unfinished >= replica.concurrency {
+            return Err(Error::ims(ImsCode::IMG_0060));
+        }
+        // The lock keeps the source until the job holds its blob: a deletion waits and then sees the job.
+        let sql = "select id from images where id = $1 and status = 'active' and blob = $2";
+        let args = vec![Arg::opt_text(job.source), Arg::text(replica.blob)];
+        if tx.fetch_locked(sql, "for share", args).await?.is_none() {
+            return Err(Error::ims(ImsCode::IMG_0144));
+        }
+        let sql = "select enabled from enterprise_projects where id = $1";
+        let args = vec![Arg::text(image.enterprise_project)];
+        let row = tx.fetch_locked(sql, "for share", args).await?;
+        if !row.map_or(Ok(false), |row| row.bool("enabled"))? {
+            return Err(Error::ims(ImsCode::IMG_0155));
+        }
+        insert_image_row(&mut tx, image).await?;
+        let due = tx.now().await?;
+        let sql = "insert into jobs (id, project, user_id, job_type, status, source_image, \
+                   image_id, image_name, blob, done_bytes, total_bytes, attempt, due_at, \
+                   cancelled, created_at) \
+                   values ($1, $2, $3, $4, 'INIT', $5, $6, $7, $8, $9, $10, 0, $11, $12, $13)";
+        let args = vec![
+            Arg::text(&job.id),
+            Arg::text(&job.project),
+            Arg::text(&job.user),
+            Arg::text(job.job_type),
+            Arg::opt_text(job.source),
+            Arg::text(image.id),
+            Arg::opt_text(job.image_name.as_ref()),
+            Arg::text(replica.blob),
+            size_arg(Some(job.progress.done))?,
+            size_arg(Some(job.progress.total))?,
+            Arg::time(due),
+            false.into(),
+            Arg::time(job.created_at),
+        ];
+        tx.execute(sql, args).await?;
+        write_trail(&mut tx, trail, self.options.answers_kept).await?;
+        self.commit_and_ring(tx).await
+    }
+
+    async fn pick_job_once(&self, worker: &str, lease: Duration) -> Result<Option<Claim>> {
+        // Mostly there is nothing to do: a poll must not take the writer.
+        let mut tx = self.db.read().await?;
+        let now = tx.now().await?;
+        let sql = "select id from jobs where ended_at is null and due_at <= $1 limit 1";
+        if tx
+            .fetch_optional(sql, vec![Arg::time(now)])
+            .await?
+            .is_none()
+        {
+            return Ok(None);
+        }
+        drop(tx);
+
+        let mut tx = self.db.write().await?;
+        let now = tx.now().await?;
+        let sql = "select j.id from jobs j where j.ended_at is null and j.due_at <= $1 \
+                   order by (select count(*) from jobs r where r.project = j.project \
+                   and r.ended_at is null and r.lease_owner is not null and r.due_at > $1), \
+                   j.created_at, j.id limit 1";
+        let lock = "for update of j skip locked";
+        let Some(row) = tx.fetch_locked(sql, lock, vec![Arg::time(now)]).await? else {
+            return Ok(None);
+        };
+        let id = row.text("id")?;
+        let sql = format!(
+            "update jobs set status = 'RUNNING', attempt = attempt + 1, lease_owner = $2, \
+             due_at = $3, started_at = coalesce(started_at, $4) where id = $1 \
+             returning {COLUMNS}, checkpoint, blob"
+        );
+        let args = vec![
+            Arg::text(&id),
+            Arg::text(worker),
+            Arg::time(now.plus(lease)),
+            Arg::time(now),
+        ];
+        let Some(row) = tx.fetch_optional(sql, args).await? else {
+            return Err(Error::internal("a locked job is gone"));
+        };
+        let job = job_of(&row)?;
+        if let Some(image) = job.image {
+            let sql = "update images set status = 'saving', updated_at = $2, \
+                       version = version + 1 where id = $1 and status = 'queued'";
+            tx.execute(sql, vec![Arg::text(image), Arg::time(now)])
+                .await?;
+        }
+        let checkpoint = row.opt_text("checkpoint")?;
+        let blob = row.opt_parsed("blob")?;
+        tx.commit().await?;
+        let attempt = job.attempt;
+        Ok(Some(Claim {
+            job,
+            attempt,
+            blob,
+            checkpoint,
+        }))
+    }
+
+    async fn heartbeat_once(
+        &self,
+        job: &JobId,
+        attempt: i64,
+        progress: Progress,
+        checkpoint: Option<&str>,
+        lease: Duration,
+    ) -> Result<Heartbeat> {
+        let mut tx = self.db.write().await?;
+        let due = tx.now().await?.plus(lease);
+        let sql = "update jobs set done_bytes = $3, total_bytes = $4, \
+                   checkpoint = coalesce($5, checkpoint), due_at = $6 \
+                   where id = $1 and attempt = $2 and ended_at is null \
+                   and lease_owner is not null returning cancelled";
+        let args = vec![
+            Arg::text(job),
+            attempt.into(),
+            size_arg(Some(progress.done))?,
+            size_arg(Some(progress.total))?,
+            Arg::opt_text(checkpoint),
+            Arg::time(due),
+        ];
+        let row = tx.fetch_optional(sql, args).await?;
+        tx.commit().await?;
+        match row {
+            None => Ok(Heartbeat::Lost),
+            Some(row) if row.bool("cancelled")? => Ok(Heartbeat::Cancelled),
+            Some(_) => Ok(Heartbeat::Continue),
+        }
+    }
+
+    async fn finish_share_once(&self, job: &JobId, attempt: i64) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        let Some(held) = held_by(&mut tx, job, attempt).await? else {
+            return Ok(false);
+        };
+        let now = tx.now().await?;
+        let (Some(image), Some(blob)) = (held.image, held.blob) else {
+            return Err(Error::internal(
+                "a replication job names no image or no blob",
+            ));
+        };
+        lock_usage_of_owner(&mut tx, image).await?;
+        if !end_job(&mut tx, job, attempt, JobStatus::Success, None, now).await? {
+            return Ok(false);
+        }
+        let Some(row) = lock_image(&mut tx, image).await? else {
+            return Err(Error::internal("the image of an unfinished job is gone"));
+        };
+        let sql = "update blobs set deletable_at = null where id = $1 and state = 'stored' \
+                   returning size";
+        let Some(stored) = tx.fetch_optional(sql, vec![Arg::text(blob)]).await? else {
+            return Err(Error::internal("a job holds a blob that is not stored"));
+        };
+        let size = stored.opt_count("size")?.map(ByteSize::new);
+        recount(&mut tx, &row.owner, row.size, size).await?;
+        let sql = "update images set status = 'active', blob = $2, active_at = $3, \
+                   updated_at = $3, version = version + 1, \
+                   size = (select b.size from blobs b where b.id = $2), \
+                   md5 = coalesce((select b.md5 from blobs b where b.id = $2), md5), \
+                   sha256 = coalesce((select b.sha256 from blobs b where b.id = $2), sha256), \
+                   sha512 = coalesce((select b.sha512 from blobs b where b.id = $2), sha512) \
+                   where id = $1 and status in ('queued', 'saving')";
+        let args = vec![Arg::text(image), Arg::text(blob), Arg::time(now)];
+        let changed = tx.execute(sql, args).await?;
+        one(changed, "the image of an unfinished job is not being made")?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn fail_job_once(&self, job: &JobId, attempt: i64, failure: &JobFailure) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        let Some(held) = held_by(&mut tx, job, attempt).await? else {
+            return Ok(false);
+        };
+        let now = tx.now().await?;
+        if let Some(image) = held.image {
+            lock_usage_of_owner(&mut tx, image).await?;
+        }
+        if !end_job(&mut tx, job, attempt, JobStatus::Fail, Some(failure), now).await? {
+            return Ok(false);
+        }
+        if let Some(image) = held.image
+            && let Some(row) = lock_image(&mut tx, image).await?
+        {
+            return_quota(&mut tx, &row.owner, row.size).await?;
+            burn_image(&mut tx, image, now).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn hand_back_once(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<()> {
+        let mut tx = self.db.write().await?;
+        let due = tx.now().await?.plus(delay);
+        let sql = "update jobs set lease_owner = null, due_at = $3 \
+                   where id = $1 and attempt = $2 and ended_at is null \
+                   and lease_owner is not null";
+        let args = vec![Arg::text(job), attempt.into(), Arg::time(due)];
+        tx.execute(sql, args).await?;
+        self.commit_and_ring(tx).await
+    }
+}
+
+/// What an unfinished job is about.
+struct Held {
+    image: Option<ImageId>,
+    blob: Option<BlobId>,
+}
+
+/// What the job is about, if this attempt has it. Read before the locks that the ending takes: neither
+/// value changes while the job is unfinished, and [`end_job`] checks the attempt again.
+async fn held_by(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Option<Held>> {
+    let sql = "select image_id, blob from jobs \
+               where id = $1 and attempt = $2 and ended_at is null and lease_owner is not null";
+    let row = tx
+        .fetch_optional(sql, vec![Arg::text(job), attempt.into()])
+        .await?;
+    let held = |row: Row| {
+        Ok(Held {
+            image: row.opt_parsed("image_id")?,
+            blob: row.opt_parsed("blob")?,
+        })
+    };
+    row.map(held).transpose()
+}
+
+/// Ends the job, if this attempt still has it: it lets go of its lease and of its blob.
+async fn end_job(
+    tx: &mut Tx,
+    job: &JobId,
+    attempt: i64,
+    status: JobStatus,
+    failure: Option<&JobFailure>,
+    now: calotype_core::time::Timestamp,
+) -> Result<bool> {
+    let done = match status {
+        JobStatus::Success => "done_bytes = total_bytes, ",
+        _ => "",
+    };
+    let sql = format!(
+        "update jobs set {done}status = $3, error_code = $4, fail_reason = $5, ended_at = $6, \
+         lease_owner = null, blob = null, checkpoint = null \
+         where id = $1 and attempt = $2 and ended_at is null and lease_owner is not null"
+    );
+    let args = vec![
+        Arg::text(job),
+        attempt.into(),
+        Arg::text(status),
+        Arg::opt_text(failure.map(|failure| failure.code)),
+        Arg::opt_text(failure.map(|failure| &failure.reason)),
+        Arg::time(now),
+    ];
+    Ok(tx.execute(sql, args).await? == 1)
+}

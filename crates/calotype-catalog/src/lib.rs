@@ -1,0 +1,32 @@
+//! The catalog: the metadata of images, jobs, usage and identity in SQL, on SQLite or PostgreSQL from one
+//! text of SQL.
+//!
+//! # Consistency
+//! Each method of the ports is one transaction, durable when it returns and seen by every later call. What
+//! counts something (a project's usage) and what decides something (that a blob has no reference left) is
+//! done in the transaction that changes it. Rows are locked in one order: usage, job, image, blob.
+//!
+//! # Crash consistency
+//! A crash leaves each transaction done or undone. What it leaves outside (bytes of an upload, a job
+//! without its worker) is found by its lease, through [`calotype_core::ports::Reconcile`] and
+//! [`calotype_core::ports::Jobs::pick_job`].
+//!
+//! # Cancellation
+//! Dropping a method's future rolls its transaction back, unless the commit was already on its way: then
+//! it happened wholly or not at all, and only the answer is lost.
+
+mod blobs;
+mod db;
+mod directory;
+mod images;
+mod jobs;
+mod ledger;
+mod list;
+mod members;
+mod migrate;
+mod open;
+mod rows;
+mod uploads;
+mod verify;
+
+pub use open::{Options, SqlCatalog};

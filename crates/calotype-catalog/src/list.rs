@@ -1,0 +1,592 @@
+//! Lists of images: one statement that reads no more than its page.
+//!
+//! What a viewer sees is a union of sets, each of which one index holds in order: its own images, public
+//! ones, community ones, those shared with it. Each *branch* reads the beginning of one set, from the
+//! marker on and no further than the limit; the union of the beginnings holds the beginning of the union.
+//! A branch is *driven* by the table whose index gives its order: by a tag's or property's rows where one
+//! is asked for, else by the images' own.
+//!
+//! SQLite plans without statistics here, so the text leaves it no choice: `cross join` fixes the order of
+//! tables, and `coalesce(column, '')` keeps a condition from being answered by an index.
+//!
+//! Paging is by key: a page begins after its marker's values, whatever was made or deleted meanwhile.
+
+use calotype_core::id::{ImageId, ProjectId};
+use calotype_core::image::{Image, Visibility};
+use calotype_core::query::{
+    Comparison, Condition, Direction, ImageQuery, SortKey, Visible, WantedMembership,
+};
+use calotype_core::{Error, Result};
+
+use crate::db::{Arg, Db, Engine, Row};
+use crate::rows::{image_columns, image_of};
+
+/// A page of images, with their properties and tags.
+pub(crate) async fn list_images(db: &Db, query: &ImageQuery) -> Result<Vec<Image>> {
+    let marker = match query.marker {
+        None => None,
+        Some(marker) => Some(marker_values(db, marker, &total_order(query)).await?),
+    };
+    let Some((sql, args)) = statement(query, marker, db.engine()) else {
+        return Ok(Vec::new());
+    };
+    db.fetch_all(sql, args)
+        .await?
+        .iter()
+        .map(image_of)
+        .collect()
+}
+
+/// The order with what makes it total: time of creation and id, in the direction of the last key.
+fn total_order(query: &ImageQuery) -> Vec<(SortKey, Direction)> {
+    let last = query.order.last();
+    let direction = last.map_or(Direction::Descending, |(_, direction)| *direction);
+    let tail = [(SortKey::CreatedAt, direction), (SortKey::Id, direction)];
+    let mut order: Vec<(SortKey, Direction)> = Vec::new();
+    for (key, direction) in query.order.iter().copied().chain(tail) {
+        if !order.iter().any(|(earlier, _)| *earlier == key) {
+            order.push((key, direction));
+        }
+        // Ids differ: nothing after them matters.
+        if key == SortKey::Id {
+            break;
+        }
+    }
+    order
+}
+
+/// The expression over `images i` that a key orders by.
+fn expression(key: SortKey) -> &'static str {
+    match key {
+        SortKey::Id => "i.id",
+        SortKey::Name => "i.name_key",
+        SortKey::Status => "i.status",
+        SortKey::ContainerFormat => "coalesce(i.container_format, '')",
+        SortKey::DiskFormat => "coalesce(i.disk_format, '')",
+        SortKey::Size => "coalesce(i.size, -1)",
+        SortKey::CreatedAt => "i.created_at",
+        SortKey::UpdatedAt => "i.updated_at",
+        SortKey::MinDisk => "i.min_disk",
+        SortKey::MinRam => "i.min_ram",
+    }
+}
+
+async fn marker_values(
+    db: &Db,
+    marker: ImageId,
+    order: &[(SortKey, Direction)],
+) -> Result<Vec<Arg>> {
+    let columns: Vec<String> = (0..)
+        .zip(order)
+        .map(|(n, (key, _)): (usize, _)| format!("{} as k{n}", expression(*key)))
+        .collect();
+    let sql = format!(
+        "select {} from images i where i.id = $1",
+        columns.join(", ")
+    );
+    let rows = db.fetch_all(sql, vec![Arg::text(marker)]).await?;
+    let Some(row) = rows.first() else {
+        return Err(Error::not_found("The marker is no image."));
+    };
+    let value = |(n, (key, _)): (usize, &(SortKey, Direction))| key_value(row, n, *key);
+    (0..).zip(order).map(value).collect()
+}
+
+fn key_value(row: &Row, n: usize, key: SortKey) -> Result<Arg> {
+    let column = format!("k{n}");
+    Ok(match key {
+        SortKey::Id
+        | SortKey::Name
+        | SortKey::Status
+        | SortKey::ContainerFormat
+        | SortKey::DiskFormat => Arg::text(row.text(&column)?),
+        SortKey::Size
+        | SortKey::CreatedAt
+        | SortKey::UpdatedAt
+        | SortKey::MinDisk
+        | SortKey::MinRam => row.int(&column)?.into(),
+    })
+}
+
+/// One of the sets whose union a viewer sees.
+enum Set {
+    /// Every image, of this visibility where one is given.
+    Everything(Option<Visibility>),
+    /// The project's own, of this visibility where one is given.
+    Own(ProjectId, Option<Visibility>),
+    /// Those that everybody sees: public or community.
+    Shelf(Visibility),
+    /// Those shared with the project.
+    SharedWith(ProjectId, WantedMembership),
+}
+
+/// The sets that are asked for. Overlaps do no harm: the union drops what comes twice.
+fn wanted_sets(query: &ImageQuery) -> Vec<Set> {
+    if query.conditions.contains(&Condition::Nothing) {
+        return Vec::new();
+    }
+    let visible = query.visible;
+    if query.viewer.all_projects {
+        return vec![Set::Everything(match visible {
+            Visible::Default | Visible::All => None,
+            Visible::Only(visibility) => Some(visibility),
+        })];
+    }
+    let mut sets = Vec::new();
+    if let Some(project) = &query.viewer.project {
+        match visible {
+            Visible::Default | Visible::All => sets.push(Set::Own(project.clone(), None)),
+            Visible::Only(kind @ (Visibility::Private | Visibility::Shared)) => {
+                sets.push(Set::Own(project.clone(), Some(kind)));
+            }
+            Visible::Only(Visibility::Public | Visibility::Community) => {}
+        }
+        let shared = matches!(
+            visible,
+            Visible::Default | Visible::All | Visible::Only(Visibility::Shared)
+        );
+        if shared {
+            sets.push(Set::SharedWith(project.clone(), query.membership));
+        }
+    }
+    match visible {
+        Visible::Default | Visible::Only(Visibility::Public) => {
+            sets.push(Set::Shelf(Visibility::Public));
+        }
+        Visible::All => {
+            sets.push(Set::Shelf(Visibility::Public));
+            sets.push(Set::Shelf(Visibility::Community));
+        }
+        Visible::Only(Visibility::Community) => sets.push(Set::Shelf(Visibility::Community)),
+        Visible::Only(_) => {}
+    }
+    sets.retain(|set| can_meet(set, &query.conditions));
+    sets
+}
+
+/// Whether an image of the set can meet the conditions on owner and visibility.
+fn can_meet(set: &Set, conditions: &[Condition]) -> bool {
+    conditions.iter().all(|condition| match (set, condition) {
+        (Set::Own(project, _), Condition::Owner(owner)) => owner == project,
+        (Set::Shelf(shelf), Condition::Visibility(wanted)) => shelf == wanted,
+        (Set::Own(_, Some(kind)), Condition::Visibility(wanted)) => kind == wanted,
+        (Set::SharedWith(..), Condition::Visibility(wanted)) => *wanted == Visibility::Shared,
+        _ => true,
+    })
+}
+
+/// The table that a branch is driven by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    /// The images, by an index on what the set is about.
+    Images,
+    /// The images, by their primary key: the condition at this place names few.
+    Ids(usize),
+    /// The images, by an index that has the name: the condition at this place names it.
+    Name,
+    /// The rows of the tag or property that the condition at this place asks for.
+    Attribute(usize),
+}
+
+fn driver_of(query: &ImageQuery) -> Driver {
+    let place = |wanted: fn(&Condition) -> bool| query.conditions.iter().position(wanted);
+    if let Some(at) = place(|condition| matches!(condition, Condition::Id(_))) {
+        return Driver::Ids(at);
+    }
+    if place(|condition| matches!(condition, Condition::Name(_))).is_some() {
+        return Driver::Name;
+    }
+    if let Some(at) = place(|condition| matches!(condition, Condition::Tag(_))) {
+        return Driver::Attribute(at);
+    }
+    if let Some(at) = place(|condition| matches!(condition, Condition::Property(..))) {
+        return Driver::Attribute(at);
+    }
+    Driver::Images
+}
+
+/// The text of a statement and its arguments, as they grow together.
+#[derive(Default)]
+struct Text {
+    args: Vec<Arg>,
+}
+
+impl Text {
+    fn bind(&mut self, arg: Arg) -> String {
+        self.args.push(arg);
+        format!("${}", self.args.len())
+    }
+
+    fn bind_all<T: std::fmt::Display>(&mut self, values: &[T]) -> String {
+        let names: Vec<String> = values
+            .iter()
+            .map(|value| self.bind(Arg::text(value)))
+            .collect();
+        names.join(", ")
+    }
+}
+
+/// The statement for a page; none where no image can be on it.
+pub(crate) fn statement(
+    query: &ImageQuery,
+    marker: Option<Vec<Arg>>,
+    engine: Engine,
+) -> Option<(String, Vec<Arg>)> {
+    let order = total_order(query);
+    let driver = driver_of(query);
+    let sets = wanted_sets(query);
+    let empty = |condition: &Condition| match condition {
+        Condition::Id(ids) => ids.is_empty(),
+        Condition::Name(words)
+        | Condition::DiskFormat(words)
+        | Condition::ContainerFormat(words) => words.is_empty(),
+        Condition::Status(words) => words.is_empty(),
+        _ => false,
+    };
+    if sets.is_empty() || query.limit == 0 || query.conditions.iter().any(empty) {
+        return None;
+    }
+    let mut text = Text::default();
+    let limit = text.bind(i64::from(query.limit).into());
+    let marker: Option<Vec<String>> =
+        marker.map(|values| values.into_iter().map(|value| text.bind(value)).collect());
+    let branches: Vec<String> = sets
+        .iter()
+        .map(|set| {
+            branch(
+                &mut text,
+                query,
+                set,
+                driver,
+                &order,
+                marker.as_deref(),
+                &limit,
+            )
+        })
+        .collect();
+    let outer = order_by(&order, |n, _| format!("k{n}"));
+    let id = order.len() - 1;
+    let page = match branches.as_slice() {
+        [one] => one.clone(),
+        many => {
+            let parts: Vec<String> = (0..)
+                .zip(many)
+                .map(|(n, branch): (usize, _)| format!("select * from ({branch}) as b{n}"))
+                .collect();
+            format!("{} order by {outer} limit {limit}", parts.join(" union "))
+        }
+    };
+    let columns = image_columns(engine);
+    let again = order_by(&order, |n, _| format!("page.k{n}"));
+    let sql = format!(
+        "select {columns} from ({page}) as page cross join images i \
+         where i.id = page.k{id} order by {again}"
+    );
+    Some((sql, text.args))
+}
+
+fn order_by(order: &[(SortKey, Direction)], name: impl Fn(usize, SortKey) -> String) -> String {
+    let terms: Vec<String> = (0..)
+        .zip(order)
+        .map(|(n, (key, direction))| match direction {
+            Direction::Ascending => name(n, *key),
+            Direction::Descending => format!("{} desc", name(n, *key)),
+        })
+        .collect();
+    terms.join(", ")
+}
+
+/// One branch: the keys of the beginning of one set.
+fn branch(
+    text: &mut Text,
+    query: &ImageQuery,
+    set: &Set,
+    driver: Driver,
+    order: &[(SortKey, Direction)],
+    marker: Option<&[String]>,
+    limit: &str,
+) -> String {
+    let mut wheres: Vec<String> = Vec::new();
+    // What the order's columns are called: the driving table has the same values of id and creation.
+    let key_name = |key: SortKey| expression(key).to_owned();
+    let attribute_key = |key: SortKey| match key {
+        SortKey::Id => "d.image_id".to_owned(),
+        SortKey::CreatedAt => "d.created_at".to_owned(),
+        other => expression(other).to_owned(),
+    };
+    let member_key = |key: SortKey| match key {
+        SortKey::Id => "d.image_id".to_owned(),
+        SortKey::CreatedAt => "d.image_created_at".to_owned(),
+        other => expression(other).to_owned(),
+    };
+    let names: Vec<String>;
+    let from: String;
+    let mut met = None;
+    match (set, driver) {
+        (
+            Set::SharedWith(project, membership),
+            Driver::Images | Driver::Name | Driver::Attribute(_),
+        ) => {
+            from = "image_members d cross join images i".to_owned();
+            wheres.push("i.id = d.image_id".to_owned());
+            wheres.push(format!("d.project = {}", text.bind(Arg::text(project))));
+            if let WantedMembership::Is(status) = membership {
+                wheres.push(format!("d.status = {}", text.bind(Arg::text(status))));
+            }
+            wheres.push("coalesce(i.visibility, '') = 'shared'".to_owned());
+            names = order.iter().map(|(key, _)| member_key(*key)).collect();
+        }
+        (_, Driver::Attribute(at)) => {
+            let (table, what) = match query.conditions.get(at) {
+                Some(Condition::Property(name, value)) => {
+                    let name = text.bind(Arg::text(name));
+                    let value = text.bind(Arg::text(value));
+                    (
+                        "image_properties",
+                        format!("d.name = {name} and d.value = {value}"),
+                    )
+                }
+                Some(Condition::Tag(tag)) => (
+                    "image_tags",
+                    format!("d.tag = {}", text.bind(Arg::text(tag))),
+                ),
+                _ => ("image_tags", "false".to_owned()),
+            };
+            met = Some(at);
+            from = format!("{table} d cross join images i");
+            wheres.push("i.id = d.image_id".to_owned());
+            wheres.push(what);
+            match set {
+                Set::Own(project, kind) => {
+                    wheres.push(format!("d.owner = {}", text.bind(Arg::text(project))));
+                    if let Some(kind) = kind {
+                        let kind = text.bind(Arg::text(kind));
+                        wheres.push(format!("coalesce(i.visibility, '') = {kind}"));
+                    }
+                }
+                Set::Shelf(shelf)
+                | Set::Everything(Some(shelf @ (Visibility::Public | Visibility::Community))) => {
+                    wheres.push(format!("d.shelf = {}", text.bind(Arg::text(shelf))));
+                }
+                Set::Everything(Some(kind)) => {
+                    let kind = text.bind(Arg::text(kind));
+                    wheres.push(format!("coalesce(i.visibility, '') = {kind}"));
+                }
+                Set::Everything(None) | Set::SharedWith(..) => {}
+            }
+            names = order.iter().map(|(key, _)| attribute_key(*key)).collect();
+        }
+        (_, Driver::Ids(_)) => {
+            from = "images i".to_owned();
+            let own = |text: &mut Text, project: &ProjectId| {
+                format!("coalesce(i.owner, '') = {}", text.bind(Arg::text(project)))
+            };
+            match set {
+                Set::Own(project, kind) => {
+                    wheres.push(own(text, project));
+                    if let Some(kind) = kind {
+                        let kind = text.bind(Arg::text(kind));
+                        wheres.push(format!("coalesce(i.visibility, '') = {kind}"));
+                    }
+                }
+                Set::Shelf(kind) | Set::Everything(Some(kind)) => {
+                    let kind = text.bind(Arg::text(kind));
+                    wheres.push(format!("coalesce(i.visibility, '') = {kind}"));
+                }
+                Set::SharedWith(project, membership) => {
+                    wheres.push("coalesce(i.visibility, '') = 'shared'".to_owned());
+                    let project = text.bind(Arg::text(project));
+                    let status = match membership {
+                        WantedMembership::Any => String::new(),
+                        WantedMembership::Is(status) => {
+                            format!(" and m.status = {}", text.bind(Arg::text(status)))
+                        }
+                    };
+                    wheres.push(format!(
+                        "exists (select 1 from image_members m where m.image_id = i.id \
+                         and m.project = {project}{status})"
+                    ));
+                }
+                Set::Everything(None) => {}
+            }
+            names = order.iter().map(|(key, _)| key_name(*key)).collect();
+        }
+        (_, Driver::Images | Driver::Name) => {
+            from = "images i".to_owned();
+            match set {
+                Set::Own(project, kind) => {
+                    wheres.push(format!("i.owner = {}", text.bind(Arg::text(project))));
+                    if let Some(kind) = kind {
+                        let kind = text.bind(Arg::text(kind));
+                        wheres.push(match driver {
+                            Driver::Name => format!("coalesce(i.visibility, '') = {kind}"),
+                            _ => format!("i.visibility = {kind}"),
+                        });
+                    }
+                }
+                Set::Shelf(kind) | Set::Everything(Some(kind)) => {
+                    let kind = text.bind(Arg::text(kind));
+                    wheres.push(format!("i.visibility = {kind}"));
+                }
+                Set::Everything(None) | Set::SharedWith(..) => {}
+            }
+            names = order.iter().map(|(key, _)| key_name(*key)).collect();
+        }
+    }
+    for (at, condition) in query.conditions.iter().enumerate() {
+        if met != Some(at) {
+            wheres.push(meets(text, condition, set, driver));
+        }
+    }
+    if let Some(marker) = marker {
+        wheres.push(after(&names, order, marker));
+    }
+    let keys: Vec<String> = (0..)
+        .zip(&names)
+        .map(|(n, name): (usize, _)| format!("{name} as k{n}"))
+        .collect();
+    let by = order_by(order, |n, _| names.get(n).cloned().unwrap_or_default());
+    let wheres = if wheres.is_empty() {
+        "true".to_owned()
+    } else {
+        wheres.join(" and ")
+    };
+    format!(
+        "select {} from {from} where {wheres} order by {by} limit {limit}",
+        keys.join(", ")
+    )
+}
+
+/// That a row comes after the marker in this order.
+fn after(names: &[String], order: &[(SortKey, Direction)], marker: &[String]) -> String {
+    let first = order.first().map(|(_, direction)| *direction);
+    let sign = |direction| match direction {
+        Direction::Ascending => ">",
+        Direction::Descending => "<",
+    };
+    if order.iter().all(|(_, direction)| Some(*direction) == first) {
+        let sign = sign(first.unwrap_or(Direction::Descending));
+        return format!("({}) {sign} ({})", names.join(", "), marker.join(", "));
+    }
+    // Mixed directions: equal up to some key, and beyond the marker at it.
+    let mut equal = String::new();
+    let mut terms = Vec::new();
+    for ((name, value), (_, direction)) in names.iter().zip(marker).zip(order) {
+        terms.push(format!("({equal}{name} {} {value})", sign(*direction)));
+        equal.push_str(&format!("{name} = {value} and "));
+    }
+    format!("({})", terms.join(" or "))
+}
+
+/// A condition over `images i`.
+fn meets(text: &mut Text, condition: &Condition, set: &Set, driver: Driver) -> String {
+    match condition {
+        Condition::Id(ids) => format!("i.id in ({})", text.bind_all(ids)),
+        Condition::Name(names) => {
+            let column = match (driver, set) {
+                (Driver::Name, Set::SharedWith(..)) => "coalesce(i.name_key, '')",
+                (Driver::Name, _) => "i.name_key",
+                _ => "coalesce(i.name_key, '')",
+            };
+            format!(
+                "{column} in ({}) and i.name is not null",
+                text.bind_all(names)
+            )
+        }
+        Condition::Status(words) => format!("i.status in ({})", text.bind_all(words)),
+        Condition::Owner(owner) => {
+            let owner = text.bind(Arg::text(owner));
+            match (set, driver) {
+                (Set::Everything(None), Driver::Images | Driver::Name)
+                | (Set::Shelf(_) | Set::Everything(Some(_)), Driver::Images) => {
+                    format!("i.owner = {owner}")
+                }
+                (Set::Own(..) | Set::SharedWith(..), _) | (_, Driver::Ids(_) | Driver::Name) => {
+                    format!("coalesce(i.owner, '') = {owner}")
+                }
+                (_, Driver::Attribute(_)) => format!("d.owner = {owner}"),
+            }
+        }
+        Condition::DiskFormat(words) => format!("i.disk_format in ({})", text.bind_all(words)),
+        Condition::ContainerFormat(words) => {
+            format!("i.container_format in ({})", text.bind_all(words))
+        }
+        Condition::Checksum(md5) => format!("i.md5 = {}", text.bind(Arg::text(md5))),
+        Condition::OsHashValue(value) => {
+            // What is shown is the SHA-512 digest where there is one, else the SHA-256 digest.
+            format!(
+                "coalesce(i.sha512, i.sha256) = {}",
+                text.bind(Arg::text(value))
+            )
+        }
+        Condition::MinDisk(gib) => format!("i.min_disk = {}", text.bind(i64::from(*gib).into())),
+        Condition::MinRam(mib) => format!("i.min_ram = {}", text.bind(i64::from(*mib).into())),
+        Condition::SizeMin(size) => format!("i.size >= {}", text.bind(Arg::count(size.bytes()))),
+        Condition::SizeMax(size) => format!("i.size <= {}", text.bind(Arg::count(size.bytes()))),
+        Condition::Protected(yes) => format!("i.protected = {}", text.bind((*yes).into())),
+        Condition::Hidden(yes) => format!("i.hidden = {}", text.bind((*yes).into())),
+        Condition::Tag(tag) => format!(
+            "exists (select 1 from image_tags t where t.image_id = i.id and t.tag = {})",
+            text.bind(Arg::text(tag))
+        ),
+        Condition::Property(name, value) => has_property(text, name, value),
+        Condition::NotProperty(name, value) => format!("not {}", has_property(text, name, value)),
+        Condition::CreatedAt(comparison, time) => {
+            let column = match (set, driver) {
+                (_, Driver::Ids(_)) => "i.created_at",
+                (Set::SharedWith(..), _) => "d.image_created_at",
+                (_, Driver::Attribute(_)) => "d.created_at",
+                _ => "i.created_at",
+            };
+            format!(
+                "{column} {} {}",
+                sign_of(*comparison),
+                text.bind(Arg::time(*time))
+            )
+        }
+        Condition::UpdatedAt(comparison, time) => {
+            format!(
+                "i.updated_at {} {}",
+                sign_of(*comparison),
+                text.bind(Arg::time(*time))
+            )
+        }
+        Condition::Key(key) => format!("i.cmk_id = {}", text.bind(Arg::text(key))),
+        Condition::EnterpriseProject(id) => {
+            format!("i.enterprise_project = {}", text.bind(Arg::text(id)))
+        }
+        Condition::Visibility(visibility) => {
+            let visibility = text.bind(Arg::text(visibility));
+            match (set, driver) {
+                (Set::Own(_, None) | Set::Everything(None), Driver::Images) => {
+                    format!("i.visibility = {visibility}")
+                }
+                _ => format!("coalesce(i.visibility, '') = {visibility}"),
+            }
+        }
+        Condition::Nothing => "false".to_owned(),
+    }
+}
+
+fn has_property(text: &mut Text, name: &str, value: &str) -> String {
+    let name = text.bind(Arg::text(name));
+    let value = text.bind(Arg::text(value));
+    format!(
+        "exists (select 1 from image_properties p where p.image_id = i.id \
+         and p.name = {name} and p.value = {value})"
+    )
+}
+
+fn sign_of(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Equal => "=",
+        Comparison::NotEqual => "<>",
+        Comparison::Less => "<",
+        Comparison::LessOrEqual => "<=",
+        Comparison::Greater => ">",
+        Comparison::GreaterOrEqual => ">=",
+    }
+}
+
+#[cfg(test)]
+mod plans;

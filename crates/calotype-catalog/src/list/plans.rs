@@ -1,0 +1,108 @@
+//! How SQLite goes about the main shapes of lists: each branch straight off an index, without reading a
+//! table from end to end and without sorting. Only the beginnings of the branches are merged by a sort.
+
+use std::sync::Arc;
+
+use calotype_core::image::MemberStatus;
+use calotype_core::ports::Clock;
+use calotype_core::query::Viewer;
+use calotype_core::time::Timestamp;
+
+use super::*;
+use crate::{Options, SqlCatalog};
+
+struct Epoch;
+
+impl Clock for Epoch {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(0)
+    }
+}
+
+/// The plan of a query's statement, on a page in the middle: each step with the step that it is part of.
+async fn plan(catalog: &SqlCatalog, query: &ImageQuery) -> Vec<(String, String)> {
+    let mut tx = catalog.db.read().await.unwrap();
+    let order = total_order(query);
+    let marker = order.iter().map(|(key, _)| match key {
+        SortKey::CreatedAt => Arg::Int(Some(5)),
+        _ => Arg::text("m"),
+    });
+    let (sql, args) = statement(query, Some(marker.collect()), Engine::Sqlite).unwrap();
+    let rows = tx
+        .fetch_all(format!("explain query plan {sql}"), args)
+        .await
+        .unwrap();
+    let step = |row: &Row| (row.int("id").unwrap(), row.text("detail").unwrap());
+    let steps: std::collections::BTreeMap<i64, String> = rows.iter().map(step).collect();
+    let with_parent = |row: &Row| {
+        let parent = steps.get(&row.int("parent").unwrap());
+        (
+            parent.cloned().unwrap_or_default(),
+            row.text("detail").unwrap(),
+        )
+    };
+    rows.iter().map(with_parent).collect()
+}
+
+/// Whether a step reads a table from end to end: the coroutines of branches and page are no tables.
+fn reads_everything(step: &str) -> bool {
+    step.starts_with("SCAN") && !step.starts_with("SCAN b") && step != "SCAN page"
+}
+
+#[tokio::test]
+async fn each_main_shape_of_list_is_read_off_an_index_in_order() {
+    let place = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", place.path().join("catalog.db").display());
+    let catalog = SqlCatalog::open(&url, Options::default(), Arc::new(Epoch))
+        .await
+        .unwrap();
+    let viewers = [
+        Viewer {
+            project: Some("p1".parse().unwrap()),
+            all_projects: false,
+        },
+        Viewer {
+            project: None,
+            all_projects: true,
+        },
+    ];
+    let by_name = vec![(SortKey::Name, Direction::Ascending)];
+    let condition = |wanted: Condition| vec![Condition::Hidden(false), wanted];
+    let shapes = [
+        (vec![], vec![]),
+        (vec![], by_name),
+        (condition(Condition::Name(vec!["a".to_owned()])), vec![]),
+        (condition(Condition::Tag("a".to_owned())), vec![]),
+        (
+            condition(Condition::Property("a".to_owned(), "b".to_owned())),
+            vec![],
+        ),
+    ];
+    for viewer in &viewers {
+        for visible in [Visible::All, Visible::Only(Visibility::Public)] {
+            for (conditions, order) in &shapes {
+                let query = ImageQuery {
+                    viewer: viewer.clone(),
+                    visible,
+                    membership: WantedMembership::Is(MemberStatus::Accepted),
+                    conditions: conditions.clone(),
+                    order: order.clone(),
+                    marker: None,
+                    limit: 25,
+                };
+                let steps = plan(&catalog, &query).await;
+                assert!(steps.iter().any(|(_, step)| step.starts_with("SEARCH")));
+                // Sorted by name, what is shared with the viewer has no index to come off.
+                let members = steps.iter().any(|(_, step)| step.contains("image_members"));
+                let unsorted = usize::from(members && !order.is_empty());
+                let sorts = |(parent, step): &&(String, String)| {
+                    step.contains("TEMP B-TREE") && parent != "LEFT" && parent != "RIGHT"
+                };
+                let sorted = steps.iter().filter(sorts).count();
+                assert!(sorted <= unsorted, "{query:?}\n{steps:#?}");
+                let read = steps.iter().any(|(_, step)| reads_everything(step));
+                assert!(!read, "{query:?}\n{steps:#?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Members: the projects that an image is shared with.
+
+use calotype_core::Result;
+use calotype_core::codes::ImsCode;
+use calotype_core::error::Error;
+use calotype_core::id::{ImageId, ProjectId};
+use calotype_core::image::{Member, MemberStatus};
+use calotype_core::ports::Trail;
+
+use crate::SqlCatalog;
+use crate::db::{Arg, Row};
+use crate::images::no_image;
+use crate::rows::{lock_image, write_trail};
+
+const COLUMNS: &str = "image_id, project, status, created_at, updated_at";
+
+fn member_of(row: &Row) -> Result<Member> {
+    Ok(Member {
+        image: row.parsed("image_id")?,
+        project: row.parsed("project")?,
+        status: row.parsed("status")?,
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+    })
+}
+
+impl SqlCatalog {
+    pub(crate) async fn add_member_once(
+        &self,
+        member: &Member,
+        limit: u64,
+        trail: &Trail,
+    ) -> Result<()> {
+        let mut tx = self.db.write().await?;
+        // The image's lock makes those who add members at once count one after the other.
+        let Some(image) = lock_image(&mut tx, member.image).await? else {
+            return Err(no_image());
+        };
+        let sql = "select count(*) as members, \
+                   coalesce(sum(case when project = $2 then 1 else 0 end), 0) as taken \
+                   from image_members where image_id = $1";
+        let args = vec![Arg::text(member.image), Arg::text(&member.project)];
+        let Some(row) = tx.fetch_optional(sql, args).await? else {
+            return Err(Error::internal("a count without a row"));
+        };
+        if row.int("taken")? > 0 {
+            return Err(Error::conflict(
+                "The project is a member of the image already.",
+            ));
+        }
+        if row.count("members")? >= limit {
+            return Err(Error::ims(ImsCode::IMG_0088));
+        }
+        let sql = "insert into image_members \
+                   (image_id, project, status, created_at, updated_at, image_created_at) \
+                   values ($1, $2, $3, $4, $5, $6)";
+        let args = vec![
+            Arg::text(member.image),
+            Arg::text(&member.project),
+            Arg::text(MemberStatus::Pending),
+            Arg::time(member.created_at),
+            Arg::time(member.updated_at),
+            Arg::time(image.created_at),
+        ];
+        tx.execute(sql, args).await?;
+        write_trail(&mut tx, trail, self.options.answers_kept).await?;
+        tx.commit().await
+    }
+
+    pub(crate) async fn set_member_status_once(
+        &self,
+        image: ImageId,
+        project: &ProjectId,
+        status: MemberStatus,
+        trail: &Trail,
+    ) -> Result<Option<Member>> {
+        let mut tx = self.db.write().await?;
+        let sql = format!(
+            "update image_members set status = $3, updated_at = $4 \
+             where image_id = $1 and project = $2 returning {COLUMNS}"
+        );
+        let args = vec![
+            Arg::text(image),
+            Arg::text(project),
+            Arg::text(status),
+            Arg::time(trail.event.at),
+        ];
+        let Some(row) = tx.fetch_optional(sql, args).await? else {
+            return Ok(None);
+        };
+        write_trail(&mut tx, trail, self.options.answers_kept).await?;
+        tx.commit().await?;
+        member_of(&row).map(Some)
+    }
+
+    pub(crate) async fn remove_member_once(
+        &self,
+        image: ImageId,
+        project: &ProjectId,
+        trail: &Trail,
+    ) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        let sql = "delete from image_members where image_id = $1 and project = $2";
+        let args = vec![Arg::text(image), Arg::text(project)];
+        if tx.execute(sql, args).await? == 0 {
+            return Ok(false);
+        }
+        write_trail(&mut tx, trail, self.options.answers_kept).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    pub(crate) async fn members_of(&self, image: ImageId) -> Result<Vec<Member>> {
+        let mut tx = self.db.read().await?;
+        let sql =
+            format!("select {COLUMNS} from image_members where image_id = $1 order by project");
+        let rows = tx.fetch_all(sql, vec![Arg::text(image)]).await?;
+        rows.iter().map(member_of).collect()
+    }
+}

@@ -1,0 +1,254 @@
+//! Opening a catalog: connections, schema, and the listener that carries wake-ups between nodes.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use calotype_core::ports::Clock;
+use calotype_core::{Error, Result};
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use tokio::sync::Notify;
+
+use crate::db::{Db, Engine, Tx, meaning};
+use crate::migrate::migrate;
+
+/// The channel on which PostgreSQL tells every node that a job may be due.
+pub(crate) const CHANNEL: &str = "calotype_jobs";
+
+/// How a catalog is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The most connections: readers on SQLite, all on PostgreSQL.
+    pub connections: u32,
+    /// How long a call waits for a free connection, or for SQLite's file lock.
+    pub acquire_timeout: Duration,
+    /// After how long PostgreSQL gives a statement up.
+    pub statement_timeout: Duration,
+    /// How long answers to idempotent requests are kept (decision D18).
+    pub answers_kept: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connections: 16,
+            acquire_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(15),
+            answers_kept: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+/// The catalog in SQL. It implements [`calotype_core::ports::Catalog`].
+pub struct SqlCatalog {
+    pub(crate) db: Db,
+    pub(crate) bell: Arc<Notify>,
+    pub(crate) options: Options,
+    listener: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for SqlCatalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlCatalog").finish_non_exhaustive()
+    }
+}
+
+impl Drop for SqlCatalog {
+    fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.abort();
+        }
+    }
+}
+
+impl SqlCatalog {
+    /// Opens the catalog at `url` (`sqlite:PATH`, also as `sqlite://PATH`, or `postgres://...`), makes it where there is
+    /// none, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// InvalidRequest where the URL is of neither form; Unavailable where the database is away; Internal
+    /// where it was migrated by a newer version of this program.
+    pub async fn open(url: &str, options: Options, clock: Arc<dyn Clock>) -> Result<Self> {
+        let bell = Arc::new(Notify::new());
+        let (db, pool) = if let Some(path) = url.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            (
+                open_sqlite(Path::new(path), &options, Arc::clone(&clock)).await?,
+                None,
+            )
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let pool = open_postgres(url, &options).await?;
+            (Db::Postgres { pool: pool.clone() }, Some(pool))
+        } else {
+            return Err(Error::invalid(
+                "The catalog's URL must begin with sqlite: or postgres://.",
+            ));
+        };
+        migrate(&db, clock.as_ref()).await?;
+        let listener = pool.map(|pool| tokio::spawn(listen(pool, Arc::clone(&bell))));
+        Ok(Self {
+            db,
+            bell,
+            options,
+            listener,
+        })
+    }
+
+    /// Closes the connections, after the calls that are under way.
+    pub async fn close(&self) {
+        if let Some(listener) = &self.listener {
+            listener.abort();
+        }
+        match &self.db {
+            Db::Sqlite {
+                writer, readers, ..
+            } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Db::Postgres { pool } => pool.close().await,
+        }
+    }
+
+    /// Commits, and then rings the bell here and, on PostgreSQL, on every other node.
+    pub(crate) async fn commit_and_ring(&self, mut tx: Tx) -> Result<()> {
+        if tx.engine() == Engine::Postgres {
+            let sql = "select pg_notify($1, '')";
+            tx.fetch_all(sql, vec![crate::db::Arg::text(CHANNEL)])
+                .await?;
+        }
+        tx.commit().await?;
+        self.bell.notify_one();
+        Ok(())
+    }
+}
+
+/// How often and after how long a file is tried again that another connection turns to WAL.
+const WAL_ATTEMPTS: u32 = 100;
+const WAL_PAUSE: Duration = Duration::from_millis(20);
+
+async fn open_sqlite(path: &Path, options: &Options, clock: Arc<dyn Clock>) -> Result<Db> {
+    make_private(path)?;
+    let connect = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(options.acquire_timeout)
+        .statement_cache_capacity(256)
+        .pragma("temp_store", "memory")
+        .pragma("cache_size", "-8192")
+        .pragma("journal_size_limit", "67108864");
+    let pool = |connections: u32| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(options.acquire_timeout)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            // SQLite itself rolls a transaction back that meets a full disk. sqlx then fails to do so, and
+            // would refuse every later transaction on the connection.
+            .before_acquire(|connection, _| {
+                let usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(usable) })
+            })
+    };
+    // SQLite refuses at once, whatever the busy timeout, where two first connections turn a new file to WAL.
+    let mut attempts = 0;
+    let writer = loop {
+        let opened = pool(1).connect_with(connect.clone()).await;
+        match opened.map_err(meaning) {
+            Err(error) if error.is_transient() && attempts < WAL_ATTEMPTS => {
+                attempts += 1;
+                tokio::time::sleep(WAL_PAUSE).await;
+            }
+            opened => break opened?,
+        }
+    };
+    // Each reader is a thread that computes. More of them than the processors can run only wait for each other,
+    // and make every answer late instead of the last one.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = u32::try_from(2 * processors).unwrap_or(u32::MAX);
+    let readers = pool(options.connections.clamp(1, most))
+        .connect_lazy_with(connect.pragma("query_only", "on"));
+    Ok(Db::Sqlite {
+        writer,
+        readers,
+        clock,
+    })
+}
+
+/// Makes the database's file readable by its owner alone, before SQLite would make it readable by all.
+/// SQLite gives its journals the same mode.
+fn make_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(Error::internal)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+        .map_err(Error::internal)
+}
+
+async fn open_postgres(url: &str, options: &Options) -> Result<PgPool> {
+    let timeout = format!("{}ms", options.statement_timeout.as_millis());
+    let invalid = |error: sqlx::Error| {
+        Error::invalid("The catalog's URL can't be understood.").with_context(error)
+    };
+    let connect = PgConnectOptions::from_str(url)
+        .map_err(invalid)?
+        .application_name("calotype")
+        .statement_cache_capacity(256)
+        .options([
+            ("statement_timeout", timeout.as_str()),
+            ("idle_in_transaction_session_timeout", "60s"),
+            ("timezone", "UTC"),
+        ]);
+    PgPoolOptions::new()
+        .max_connections(options.connections.max(2))
+        .acquire_timeout(options.acquire_timeout)
+        .connect_with(connect)
+        .await
+        .map_err(meaning)
+}
+
+/// Rings the bell whenever another node says that a job may be due, and whenever the connection was lost
+/// in between: what was said meanwhile is not known.
+async fn listen(pool: PgPool, bell: Arc<Notify>) {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match listen_once(&pool, &bell, &mut pause).await {
+            Ok(()) | Err(sqlx::Error::PoolClosed) => return,
+            Err(error) => tracing::warn!(
+                error = %error,
+                retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                "the catalog's notifications were lost, listening again"
+            ),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+async fn listen_once(
+    pool: &PgPool,
+    bell: &Notify,
+    pause: &mut Duration,
+) -> std::result::Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    *pause = Duration::from_millis(100);
+    bell.notify_one();
+    loop {
+        // `None` is a lost connection that was made anew.
+        listener.try_recv().await?;
+        bell.notify_one();
+    }
+}

@@ -1,0 +1,394 @@
+//! Between rows and the domain's types, and the steps that many transactions share.
+
+use calotype_core::codes::ImsCode;
+use calotype_core::id::{BlobId, ImageId, ProjectId};
+use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
+use calotype_core::ports::{ImageLimit, StoredAnswer, Trail, Usage};
+use calotype_core::size::ByteSize;
+use calotype_core::time::Timestamp;
+use calotype_core::{Error, Result};
+
+use crate::db::{Arg, Engine, Row, Tx};
+
+/// The columns that [`image_of`] reads, of the table `images` under the name `i`. Properties and tags come with the
+/// row, so that one statement shows one state of the image.
+pub(crate) fn image_columns(engine: Engine) -> String {
+    let (object, array) = match engine {
+        Engine::Sqlite => ("json_group_object", "json_group_array"),
+        Engine::Postgres => ("json_object_agg", "json_agg"),
+    };
+    format!(
+        "i.id, i.owner, i.status, i.visibility, i.name, i.disk_format, i.container_format, i.min_disk, \
+         i.min_ram, i.protected, i.hidden, i.size, i.virtual_size, i.md5, i.sha256, i.sha512, i.blob, i.cmk_id, \
+         i.enterprise_project, i.created_at, i.updated_at, i.active_at, i.version, \
+         (select cast({object}(p.name, p.value) as text) from image_properties p \
+         where p.image_id = i.id) as properties, \
+         (select cast({array}(t.tag) as text) from image_tags t where t.image_id = i.id) as tags"
+    )
+}
+
+/// An image.
+pub(crate) fn image_of(row: &Row) -> Result<Image> {
+    let narrow = |column| u32::try_from(row.int(column)?).map_err(Error::internal);
+    Ok(Image {
+        id: row.parsed("id")?,
+        name: row.opt_text("name")?,
+        owner: row.parsed("owner")?,
+        status: row.parsed("status")?,
+        visibility: row.parsed("visibility")?,
+        disk_format: row.opt_text("disk_format")?,
+        container_format: row.opt_text("container_format")?,
+        min_disk: narrow("min_disk")?,
+        min_ram: narrow("min_ram")?,
+        protected: row.bool("protected")?,
+        hidden: row.bool("hidden")?,
+        size: row.opt_count("size")?.map(ByteSize::new),
+        virtual_size: row.opt_count("virtual_size")?.map(ByteSize::new),
+        digests: digests_of(row)?,
+        blob: row.opt_parsed("blob")?,
+        cmk_id: row.opt_parsed("cmk_id")?,
+        enterprise_project: row.parsed("enterprise_project")?,
+        properties: row.json("properties")?,
+        tags: tags_of(row)?,
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+        active_at: row.opt_time("active_at")?,
+        version: row.int("version")?,
+    })
+}
+
+/// The tags, sorted byte by byte, whatever order the engine gave them in.
+fn tags_of(row: &Row) -> Result<Vec<String>> {
+    let mut tags: Vec<String> = row.json("tags")?;
+    tags.sort_unstable();
+    Ok(tags)
+}
+
+pub(crate) fn digests_of(row: &Row) -> Result<Digests> {
+    Ok(Digests {
+        md5: row.opt_text("md5")?,
+        sha256: row.opt_text("sha256")?,
+        sha512: row.opt_text("sha512")?,
+    })
+}
+
+/// `$first, $first+1, ...`: so many placeholders.
+pub(crate) fn placeholders(first: usize, count: usize) -> String {
+    let names: Vec<String> = (first..first + count).map(|n| format!("${n}")).collect();
+    names.join(", ")
+}
+
+/// An image as it is now.
+pub(crate) async fn load_image(tx: &mut Tx, id: ImageId) -> Result<Option<Image>> {
+    let columns = image_columns(tx.engine());
+    let sql = format!("select {columns} from images i where i.id = $1");
+    let row = tx.fetch_optional(sql, vec![Arg::text(id)]).await?;
+    row.as_ref().map(image_of).transpose()
+}
+
+/// Where an image that is not its owner's alone is found by others: what `shelf` columns hold.
+fn shelf_of(visibility: Visibility) -> Option<Visibility> {
+    matches!(visibility, Visibility::Public | Visibility::Community).then_some(visibility)
+}
+
+/// Writes an image's row, its properties and its tags.
+pub(crate) async fn insert_image_row(tx: &mut Tx, image: &Image) -> Result<()> {
+    let sql = format!(
+        "insert into images (id, owner, status, visibility, name, name_key, disk_format, \
+         container_format, min_disk, min_ram, protected, hidden, size, virtual_size, md5, sha256, \
+         sha512, blob, cmk_id, enterprise_project, created_at, updated_at, active_at, version) \
+         values ({})",
+        placeholders(1, 24)
+    );
+    let args = vec![
+        Arg::text(image.id),
+        Arg::text(&image.owner),
+        Arg::text(image.status),
+        Arg::text(image.visibility),
+        Arg::opt_text(image.name.as_ref()),
+        Arg::text(image.name.as_deref().unwrap_or_default()),
+        Arg::opt_text(image.disk_format.as_ref()),
+        Arg::opt_text(image.container_format.as_ref()),
+        i64::from(image.min_disk).into(),
+        i64::from(image.min_ram).into(),
+        image.protected.into(),
+        image.hidden.into(),
+        size_arg(image.size)?,
+        size_arg(image.virtual_size)?,
+        Arg::opt_text(image.digests.md5.as_ref()),
+        Arg::opt_text(image.digests.sha256.as_ref()),
+        Arg::opt_text(image.digests.sha512.as_ref()),
+        Arg::opt_text(image.blob),
+        Arg::opt_text(image.cmk_id.as_ref()),
+        Arg::text(image.enterprise_project),
+        Arg::time(image.created_at),
+        Arg::time(image.updated_at),
+        Arg::opt_time(image.active_at),
+        image.version.into(),
+    ];
+    let taken = |error: Error| match error.kind() {
+        calotype_core::ErrorKind::Conflict => {
+            Error::conflict("An image with this id exists already.").with_context(error)
+        }
+        _ => error,
+    };
+    tx.execute(sql, args).await.map_err(taken)?;
+    // Asked only now: an insert that waited for a deletion of the same id to commit sees its tombstone.
+    let sql = "select id from burnt_image_ids where id = $1";
+    if tx
+        .fetch_optional(sql, vec![Arg::text(image.id)])
+        .await?
+        .is_some()
+    {
+        return Err(Error::conflict(
+            "An image with this id existed; ids are never used again.",
+        ));
+    }
+    insert_attributes(tx, image).await
+}
+
+/// Writes the properties and tags of an image that has none in the catalog.
+pub(crate) async fn insert_attributes(tx: &mut Tx, image: &Image) -> Result<()> {
+    let shelf = Arg::opt_text(shelf_of(image.visibility));
+    let properties: Vec<(&String, &String)> = image.properties.iter().collect();
+    for chunk in properties.chunks(64) {
+        let mut args = common_args(image, &shelf);
+        let mut tuples = Vec::with_capacity(chunk.len());
+        for (name, value) in chunk {
+            let n = args.len();
+            tuples.push(format!("($1, ${}, ${}, $2, $3, $4)", n + 1, n + 2));
+            args.push(Arg::text(name));
+            args.push(Arg::text(value));
+        }
+        let sql = format!(
+            "insert into image_properties (image_id, name, value, owner, shelf, created_at) values {}",
+            tuples.join(", ")
+        );
+        tx.execute(sql, args).await?;
+    }
+    for chunk in image.tags.chunks(64) {
+        let mut args = common_args(image, &shelf);
+        let mut tuples = Vec::with_capacity(chunk.len());
+        for tag in chunk {
+            tuples.push(format!("($1, ${}, $2, $3, $4)", args.len() + 1));
+            args.push(Arg::text(tag));
+        }
+        let sql = format!(
+            "insert into image_tags (image_id, tag, owner, shelf, created_at) values {} \
+             on conflict do nothing",
+            tuples.join(", ")
+        );
+        tx.execute(sql, args).await?;
+    }
+    Ok(())
+}
+
+fn common_args(image: &Image, shelf: &Arg) -> Vec<Arg> {
+    vec![
+        Arg::text(image.id),
+        Arg::text(&image.owner),
+        shelf.clone(),
+        Arg::time(image.created_at),
+    ]
+}
+
+/// A size, which must fit the column: no usage may be counted wrong.
+pub(crate) fn size_arg(size: Option<ByteSize>) -> Result<Arg> {
+    let narrow = |size: ByteSize| {
+        i64::try_from(size.bytes()).map_err(|_| Error::invalid("The size is out of range."))
+    };
+    Ok(Arg::Int(size.map(narrow).transpose()?))
+}
+
+/// Counts a new image, unless the project is at its limit. Locks the project's usage: of many clients
+/// that ask at once, each sees the count of the one before.
+pub(crate) async fn take_quota(
+    tx: &mut Tx,
+    project: &ProjectId,
+    size: Option<ByteSize>,
+    limit: ImageLimit,
+) -> Result<()> {
+    let sql = "insert into project_usage (project, images, bytes) values ($1, 0, 0) \
+               on conflict do nothing";
+    tx.execute(sql, vec![Arg::text(project)]).await?;
+    let sql = "update project_usage set images = images + 1, bytes = bytes + $2 \
+               where project = $1 and images < $3";
+    let bytes = size_arg(Some(size.unwrap_or_default()))?;
+    let args = vec![Arg::text(project), bytes, Arg::count(limit.0)];
+    if tx.execute(sql, args).await? == 0 {
+        return Err(Error::ims(ImsCode::IMG_0015));
+    }
+    Ok(())
+}
+
+/// Locks a project's usage and lowers it by an image.
+pub(crate) async fn return_quota(
+    tx: &mut Tx,
+    project: &ProjectId,
+    size: Option<ByteSize>,
+) -> Result<()> {
+    let sql = "update project_usage set images = images - 1, bytes = bytes - $2 where project = $1";
+    let bytes = size_arg(Some(size.unwrap_or_default()))?;
+    let changed = tx.execute(sql, vec![Arg::text(project), bytes]).await?;
+    one(changed, "a project with an image has no usage row")
+}
+
+/// Locks a project's usage, and counts an image's size as `new` where it was counted as `old`.
+pub(crate) async fn recount(
+    tx: &mut Tx,
+    project: &ProjectId,
+    old: Option<ByteSize>,
+    new: Option<ByteSize>,
+) -> Result<()> {
+    let sql = "update project_usage set bytes = bytes - $2 + $3 where project = $1";
+    let args = vec![
+        Arg::text(project),
+        size_arg(Some(old.unwrap_or_default()))?,
+        size_arg(Some(new.unwrap_or_default()))?,
+    ];
+    let changed = tx.execute(sql, args).await?;
+    one(changed, "a project with an image has no usage row")
+}
+
+/// A fault of ours where a statement did not change the one row that must be there.
+pub(crate) fn one(changed: u64, what: &'static str) -> Result<()> {
+    if changed == 1 {
+        Ok(())
+    } else {
+        Err(Error::internal(what))
+    }
+}
+
+pub(crate) async fn usage_of(tx: &mut Tx, project: &ProjectId) -> Result<Usage> {
+    let sql = "select images, bytes from project_usage where project = $1";
+    let row = tx.fetch_optional(sql, vec![Arg::text(project)]).await?;
+    row.map_or(Ok(Usage::default()), |row| {
+        Ok(Usage {
+            images: row.count("images")?,
+            bytes: ByteSize::new(row.count("bytes")?),
+        })
+    })
+}
+
+/// Removes an image's row and burns its id. The usage is locked, the blob is not touched.
+pub(crate) async fn burn_image(tx: &mut Tx, id: ImageId, at: Timestamp) -> Result<()> {
+    let sql = "insert into burnt_image_ids (id, burnt_at) values ($1, $2)";
+    tx.execute(sql, vec![Arg::text(id), Arg::time(at)]).await?;
+    let sql = "delete from images where id = $1";
+    let changed = tx.execute(sql, vec![Arg::text(id)]).await?;
+    one(changed, "an image went while its row was locked")
+}
+
+/// Makes a blob deletable from `at` on if no image refers to it any more. A job that holds it keeps it
+/// all the same: [`calotype_core::ports::Reconcile::claim_deletion`] asks for jobs too.
+pub(crate) async fn release_blob(tx: &mut Tx, blob: BlobId, at: Timestamp) -> Result<()> {
+    // Locked first: of two that release their images' shared blob at once, the second sees the first's.
+    let sql = "select id from blobs where id = $1";
+    tx.fetch_locked(sql, "for update", vec![Arg::text(blob)])
+        .await?;
+    let sql = "update blobs set deletable_at = $2 where id = $1 and state = 'stored' \
+               and not exists (select 1 from images where blob = $1)";
+    tx.execute(sql, vec![Arg::text(blob), Arg::time(at)])
+        .await?;
+    Ok(())
+}
+
+/// What locking an image's row tells.
+pub(crate) struct LockedImage {
+    pub(crate) owner: ProjectId,
+    pub(crate) status: ImageStatus,
+    pub(crate) version: i64,
+    pub(crate) size: Option<ByteSize>,
+    pub(crate) blob: Option<BlobId>,
+    pub(crate) uploading_blob: Option<BlobId>,
+    pub(crate) created_at: Timestamp,
+}
+
+/// Locks an image's row until the transaction ends.
+pub(crate) async fn lock_image(tx: &mut Tx, id: ImageId) -> Result<Option<LockedImage>> {
+    let sql = "select owner, status, version, size, blob, uploading_blob, created_at \
+               from images where id = $1";
+    let row = tx
+        .fetch_locked(sql, "for update", vec![Arg::text(id)])
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    Ok(Some(LockedImage {
+        owner: row.parsed("owner")?,
+        status: row.parsed("status")?,
+        version: row.int("version")?,
+        size: row.opt_count("size")?.map(ByteSize::new),
+        blob: row.opt_parsed("blob")?,
+        uploading_blob: row.opt_parsed("uploading_blob")?,
+        created_at: row.time("created_at")?,
+    }))
+}
+
+/// Locks the usage of an image's owner, then the image: the order in which all take them.
+pub(crate) async fn lock_usage_and_image(tx: &mut Tx, id: ImageId) -> Result<Option<LockedImage>> {
+    lock_usage_of_owner(tx, id).await?;
+    lock_image(tx, id).await
+}
+
+/// Locks the usage of an image's owner. The owner never changes, so it may be read before.
+pub(crate) async fn lock_usage_of_owner(tx: &mut Tx, id: ImageId) -> Result<()> {
+    let sql = "select owner from images where id = $1";
+    if let Some(row) = tx.fetch_optional(sql, vec![Arg::text(id)]).await? {
+        let sql = "select project from project_usage where project = $1";
+        let args = vec![Arg::text(row.text("owner")?)];
+        tx.fetch_locked(sql, "for update", args).await?;
+    }
+    Ok(())
+}
+
+/// Whether an unfinished job is making the image.
+pub(crate) async fn is_being_made(tx: &mut Tx, id: ImageId) -> Result<bool> {
+    let sql = "select id from jobs where image_id = $1 and ended_at is null";
+    Ok(tx.fetch_optional(sql, vec![Arg::text(id)]).await?.is_some())
+}
+
+/// Writes the trail of a change, in the change's own transaction.
+pub(crate) async fn write_trail(
+    tx: &mut Tx,
+    trail: &Trail,
+    answers_kept: std::time::Duration,
+) -> Result<()> {
+    crate::ledger::insert_event(tx, &trail.event).await?;
+    if let Some(answer) = &trail.answer {
+        insert_answer(tx, answer, answers_kept).await?;
+    }
+    Ok(())
+}
+
+async fn insert_answer(
+    tx: &mut Tx,
+    answer: &StoredAnswer,
+    kept: std::time::Duration,
+) -> Result<()> {
+    let sql = "delete from idempotent_answers \
+               where scope = $1 and idempotency_key = $2 and created_at <= $3";
+    let expired = answer.created_at.minus(kept);
+    let args = vec![
+        Arg::text(&answer.scope),
+        Arg::text(&answer.key),
+        Arg::time(expired),
+    ];
+    tx.execute(sql, args).await?;
+    let sql = "insert into idempotent_answers \
+               (scope, idempotency_key, fingerprint, status, body, location, created_at) \
+               values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing";
+    let args = vec![
+        Arg::text(&answer.scope),
+        Arg::text(&answer.key),
+        Arg::text(&answer.fingerprint),
+        i64::from(answer.status).into(),
+        Arg::text(&answer.body),
+        Arg::opt_text(answer.location.as_ref()),
+        Arg::time(answer.created_at),
+    ];
+    if tx.execute(sql, args).await? == 0 {
+        return Err(Error::conflict("The idempotency key is in use."));
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! The invariants that SQL can see. Each question finds what breaks one; a sound catalog answers none.
+
+use calotype_core::Result;
+use calotype_core::ports::Violation;
+
+use crate::db::Tx;
+
+/// Invariant, what is wrong, and the question, whose column `id` names the culprit.
+const CHECKS: &[(u8, &str, &str)] = &[
+    (
+        1,
+        "an active image has no stored blob",
+        "select i.id from images i left join blobs b on b.id = i.blob and b.state = 'stored' \
+         where i.status in ('active', 'deactivated') and b.id is null",
+    ),
+    (
+        1,
+        "an image that is not active has a blob",
+        "select id from images where blob is not null and status not in ('active', 'deactivated')",
+    ),
+    (
+        2,
+        "an image's size or digest is not its blob's",
+        "select i.id from images i join blobs b on b.id = i.blob where i.size <> b.size \
+         or i.size is null or (b.md5 is not null and coalesce(i.md5, '') <> b.md5) \
+         or (b.sha256 is not null and coalesce(i.sha256, '') <> b.sha256) \
+         or (b.sha512 is not null and coalesce(i.sha512, '') <> b.sha512)",
+    ),
+    (
+        2,
+        "a deleted image's id is in use",
+        "select i.id from images i join burnt_image_ids t on t.id = i.id",
+    ),
+    (
+        3,
+        "a stored blob is unreferenced and will never be collected",
+        "select b.id from blobs b where b.state = 'stored' and b.deletable_at is null \
+         and not exists (select 1 from images i where i.blob = b.id) \
+         and not exists (select 1 from jobs j where j.blob = b.id)",
+    ),
+    (
+        3,
+        "a blob is being written without a lease",
+        "select id from blobs where state = 'writing' and lease_expires is null",
+    ),
+    (
+        4,
+        "an image's blob is being deleted",
+        "select i.id from images i join blobs b on b.id = i.blob where b.state <> 'stored'",
+    ),
+    (
+        4,
+        "an image's blob may be collected",
+        "select i.id from images i join blobs b on b.id = i.blob where b.deletable_at is not null",
+    ),
+    (
+        4,
+        "a job's blob is not stored",
+        "select j.id from jobs j join blobs b on b.id = j.blob where b.state <> 'stored'",
+    ),
+    (
+        5,
+        "a finished job holds a lease or a blob, or has not ended",
+        "select id from jobs where status in ('SUCCESS', 'FAIL') \
+         and (lease_owner is not null or blob is not null or ended_at is null)",
+    ),
+    (
+        5,
+        "an unfinished job has ended, or holds no blob",
+        "select id from jobs where status in ('INIT', 'RUNNING') \
+         and (ended_at is not null or blob is null)",
+    ),
+    (
+        5,
+        "an image is being made by nothing",
+        "select i.id from images i where i.status = 'saving' and i.uploading_blob is null \
+         and not exists (select 1 from jobs j where j.image_id = i.id and j.ended_at is null)",
+    ),
+    (
+        5,
+        "an image's upload is not being written",
+        "select i.id from images i join blobs b on b.id = i.uploading_blob \
+         where b.state <> 'writing' or i.status <> 'saving'",
+    ),
+    (
+        5,
+        "an unfinished job's image is gone",
+        "select j.id from jobs j where j.ended_at is null \
+         and not exists (select 1 from images i where i.id = j.image_id)",
+    ),
+    (
+        6,
+        "a project's usage is not the sum over its images",
+        "select coalesce(u.project, s.owner) as id from (select owner, count(*) as images, \
+         coalesce(sum(size), 0) as bytes from images group by owner) as s \
+         full outer join project_usage u on u.project = s.owner \
+         where coalesce(u.images, 0) <> coalesce(s.images, 0) \
+         or coalesce(u.bytes, 0) <> coalesce(s.bytes, 0)",
+    ),
+    (
+        10,
+        "a failed job left its image",
+        "select j.id from jobs j join images i on i.id = j.image_id where j.status = 'FAIL'",
+    ),
+];
+
+/// At most so many culprits are named per check.
+const NAMED: usize = 100;
+
+pub(crate) async fn violations(tx: &mut Tx) -> Result<Vec<Violation>> {
+    let mut found = Vec::new();
+    for (invariant, what, question) in CHECKS {
+        let rows = tx
+            .fetch_all(format!("{question} limit {NAMED}"), Vec::new())
+            .await?;
+        for row in rows {
+            found.push(Violation {
+                invariant: *invariant,
+                detail: format!("{what}: {}", row.text("id")?),
+            });
+        }
+    }
+    Ok(found)
+}

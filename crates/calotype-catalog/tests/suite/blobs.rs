@@ -1,0 +1,149 @@
+//! The life of blobs, and the verifier.
+
+use std::time::Duration;
+
+use calotype_core::image::ImageStatus;
+use calotype_core::ports::{BlobState, Images as _, Jobs as _, Reconcile as _};
+
+use crate::world::{LEASE, World, facts, trail};
+
+pub(crate) async fn a_shared_blob_goes_with_its_last_image_after_the_grace(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let blob = source.blob.unwrap();
+    let replica = world.replica(&source, "p2");
+    catalog.submit_replica(&replica, trail()).await.unwrap();
+    let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
+    assert!(
+        catalog
+            .finish_share(&claim.job.id, claim.attempt)
+            .await
+            .unwrap()
+    );
+    assert_eq!(catalog.blobs(None, 9).await.unwrap()[0].images, 2);
+
+    catalog
+        .delete_image(&source, Duration::ZERO, trail())
+        .await
+        .unwrap();
+    assert!(!catalog.claim_deletion(blob).await.unwrap());
+    world.assert_sound().await;
+
+    let last = world.get(replica.image.id).await;
+    catalog
+        .delete_image(&last, Duration::from_secs(3600), trail())
+        .await
+        .unwrap();
+    assert_eq!(catalog.deletable_blobs(9).await.unwrap(), []);
+    assert!(!catalog.claim_deletion(blob).await.unwrap());
+    world.tamper("update blobs set deletable_at = 1").await;
+    assert_eq!(catalog.deletable_blobs(9).await.unwrap(), [blob]);
+    // Only a claim makes its row removable, and a claim can be made again after a crash.
+    catalog.forget_blob(blob).await.unwrap();
+    assert!(catalog.claim_deletion(blob).await.unwrap());
+    assert!(catalog.claim_deletion(blob).await.unwrap());
+    assert_eq!(catalog.deletable_blobs(9).await.unwrap(), [blob]);
+    assert_eq!(
+        catalog.blobs(None, 9).await.unwrap()[0].state,
+        BlobState::Deleting
+    );
+    catalog.forget_blob(blob).await.unwrap();
+    assert_eq!(catalog.blobs(None, 9).await.unwrap(), []);
+    assert!(!catalog.claim_deletion(blob).await.unwrap());
+    world.assert_sound().await;
+}
+
+pub(crate) async fn an_expired_upload_is_ended_once(world: World) {
+    let catalog = &world.catalog;
+    let (lapsed, alive, deleted) = (world.image("p1"), world.image("p1"), world.image("p1"));
+    let blobs = [world.blob_id(), world.blob_id(), world.blob_id()];
+    let leases = [Duration::ZERO, LEASE, Duration::ZERO];
+    for ((image, blob), lease) in [&lapsed, &alive, &deleted]
+        .into_iter()
+        .zip(blobs)
+        .zip(leases)
+    {
+        world.insert(image).await;
+        catalog.begin_upload(image.id, blob, lease).await.unwrap();
+    }
+    let saving = world.get(deleted.id).await;
+    catalog
+        .delete_image(&saving, Duration::ZERO, trail())
+        .await
+        .unwrap();
+    assert!(!catalog.extend_upload(blobs[0], LEASE).await.unwrap());
+    let mut ended = catalog.expire_uploads().await.unwrap();
+    ended.sort();
+    assert_eq!(ended, [blobs[0], blobs[2]]);
+    assert_eq!(catalog.expire_uploads().await.unwrap(), []);
+    assert_eq!(world.get(lapsed.id).await.status, ImageStatus::Queued);
+    assert_eq!(world.get(alive.id).await.status, ImageStatus::Saving);
+    assert!(
+        catalog
+            .finish_upload(lapsed.id, blobs[0], &facts(1), None, trail())
+            .await
+            .is_err()
+    );
+    catalog
+        .finish_upload(alive.id, blobs[1], &facts(1), None, trail())
+        .await
+        .unwrap();
+    assert_eq!(
+        catalog.deletable_blobs(9).await.unwrap(),
+        [blobs[0], blobs[2]]
+    );
+    world.assert_sound().await;
+}
+
+pub(crate) async fn a_broken_catalog_is_told_from_a_sound_one(world: World) {
+    let source = world.active("p1", 100).await;
+    let replica = world.replica(&source, "p2");
+    world
+        .catalog
+        .submit_replica(&replica, trail())
+        .await
+        .unwrap();
+    world.assert_sound().await;
+    for (breaks, mends, invariant) in [
+        (
+            "update project_usage set bytes = bytes + 1",
+            "update project_usage set bytes = bytes - 1",
+            6,
+        ),
+        (
+            "update blobs set state = 'deleting'",
+            "update blobs set state = 'stored'",
+            4,
+        ),
+        (
+            "insert into burnt_image_ids select id, 0 from images",
+            "delete from burnt_image_ids",
+            2,
+        ),
+        (
+            "update jobs set status = 'SUCCESS', lease_owner = 'w1'",
+            "update jobs set status = 'INIT', lease_owner = null",
+            5,
+        ),
+        (
+            "update blobs set size = size + 1",
+            "update blobs set size = size - 1",
+            2,
+        ),
+        (
+            "update blobs set deletable_at = 1",
+            "update blobs set deletable_at = null",
+            4,
+        ),
+    ] {
+        world.tamper(breaks).await;
+        let found = world.catalog.violations().await.unwrap();
+        assert!(
+            found.iter().any(|found| found.invariant == invariant),
+            "{breaks}: {found:?}"
+        );
+        world.tamper(mends).await;
+        world.assert_sound().await;
+    }
+    assert!(world.catalog.ping().await.is_ok());
+}

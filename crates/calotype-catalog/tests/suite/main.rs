@@ -1,0 +1,84 @@
+//! The promises of the catalog's ports, kept on both engines: each promise is a function over a fresh
+//! catalog. On SQLite each is a test; on PostgreSQL all are one test, for a server is slow to start.
+
+#[cfg(test)]
+mod blobs;
+#[cfg(test)]
+mod directory;
+#[cfg(test)]
+mod engines;
+#[cfg(test)]
+mod images;
+#[cfg(test)]
+mod jobs;
+#[cfg(test)]
+mod listing;
+#[cfg(test)]
+mod races;
+#[cfg(test)]
+mod schema;
+#[cfg(test)]
+mod world;
+
+#[cfg(test)]
+use engines::Server;
+
+macro_rules! promises {
+    ($($module:ident :: $name:ident,)+) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let place = tempfile::tempdir().unwrap();
+                let url = format!("sqlite://{}", place.path().join("catalog.db").display());
+                super::$module::$name(super::world::World::open(&url).await).await;
+            })+
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn postgresql_keeps_every_promise() {
+            let server = Server::start().await;
+            $({
+                println!(stringify!($name));
+                let url = server.database(stringify!($name)).await;
+                $module::$name(world::World::open(&url).await).await;
+            })+
+        }
+    };
+}
+
+promises! {
+    images::an_image_comes_back_as_it_was_written,
+    images::an_id_is_never_used_again,
+    images::an_update_of_a_stale_record_is_refused_and_changes_nothing,
+    images::usage_follows_the_images_and_never_passes_the_limit,
+    images::an_idempotency_key_is_taken_once,
+    images::members_are_counted_answered_and_removed,
+    images::an_upload_makes_the_image_active_once,
+    images::an_aborted_upload_leaves_a_queued_image,
+    images::an_upload_whose_image_was_deleted_is_gone,
+    images::the_audit_trail_is_read_backwards,
+    images::enterprise_projects_are_made_and_disabled,
+    blobs::a_shared_blob_goes_with_its_last_image_after_the_grace,
+    blobs::an_expired_upload_is_ended_once,
+    blobs::a_broken_catalog_is_told_from_a_sound_one,
+    jobs::a_replica_shares_the_blob_and_takes_its_size,
+    jobs::a_replication_that_breaks_a_rule_writes_nothing,
+    jobs::a_failed_job_leaves_only_its_record,
+    jobs::a_worker_that_lost_its_job_writes_nothing,
+    jobs::picking_is_fair_between_projects,
+    jobs::jobs_are_paged_newest_first,
+    jobs::a_deleted_source_keeps_its_blob_until_the_replica_is_done,
+    directory::records_come_back_and_names_are_unique,
+    directory::losing_a_right_revokes_the_tokens,
+    directory::deleting_takes_what_depends_along,
+    listing::each_view_shows_what_it_promises,
+    listing::every_list_is_what_the_model_says,
+    races::many_inserts_at_once_stay_under_the_limit,
+    races::no_job_is_picked_twice,
+    races::of_many_updates_of_one_version_one_wins,
+    races::of_many_requests_under_one_key_one_is_done,
+    races::images_that_share_a_blob_can_all_go_at_once,
+    races::uploads_of_one_image_begin_once,
+    races::catalogs_that_open_at_once_all_come_up,
+    schema::a_newer_schema_is_refused,
+}

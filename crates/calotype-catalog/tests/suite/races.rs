@@ -1,0 +1,165 @@
+//! Many at once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use calotype_core::ErrorKind;
+use calotype_core::image::Image;
+use calotype_core::ports::{ImageLimit, Images as _, Jobs as _, Reconcile as _};
+use tokio::task::JoinSet;
+
+use crate::images::trail_with_answer;
+use crate::world::{LEASE, NO_LIMIT, World, open, project, trail};
+
+async fn count_ok(mut set: JoinSet<calotype_core::Result<()>>, loser: ErrorKind) -> usize {
+    let mut done = 0;
+    while let Some(result) = set.join_next().await {
+        match result.unwrap() {
+            Ok(()) => done += 1,
+            Err(error) => assert_eq!(error.kind(), loser, "{error:?}"),
+        }
+    }
+    done
+}
+
+pub(crate) async fn many_inserts_at_once_stay_under_the_limit(world: World) {
+    let mut set = JoinSet::new();
+    for _ in 0..64 {
+        let (catalog, image) = (Arc::clone(&world.catalog), world.image("p1"));
+        set.spawn(async move { catalog.insert_image(&image, ImageLimit(10), trail()).await });
+    }
+    assert_eq!(count_ok(set, ErrorKind::LimitReached).await, 10);
+    assert_eq!(
+        world.catalog.usage(&project("p1")).await.unwrap().images,
+        10
+    );
+    world.assert_sound().await;
+}
+
+pub(crate) async fn no_job_is_picked_twice(world: World) {
+    let source = world.active("p1", 100).await;
+    for n in 0..40 {
+        let replica = world.replica(&source, ["p1", "p2", "p3"][n % 3]);
+        world
+            .catalog
+            .submit_replica(&replica, trail())
+            .await
+            .unwrap();
+    }
+    let mut set = JoinSet::new();
+    for n in 0..8 {
+        let catalog = Arc::clone(&world.catalog);
+        set.spawn(async move {
+            let worker = format!("w{n}");
+            let mut picked = Vec::new();
+            while let Some(claim) = catalog.pick_job(&worker, LEASE).await.unwrap() {
+                assert_eq!(claim.attempt, 1);
+                assert!(catalog.finish_share(&claim.job.id, 1).await.unwrap());
+                picked.push(claim.job.id);
+            }
+            picked
+        });
+    }
+    let picked: Vec<_> = set.join_all().await.into_iter().flatten().collect();
+    assert_eq!(picked.len(), 40);
+    assert_eq!(picked.into_iter().collect::<HashSet<_>>().len(), 40);
+    world.assert_sound().await;
+}
+
+pub(crate) async fn of_many_updates_of_one_version_one_wins(world: World) {
+    let image = world.image("p1");
+    world.insert(&image).await;
+    let mut set = JoinSet::new();
+    for n in 0..16 {
+        let wanted = Image {
+            name: Some(format!("n{n}")),
+            tags: vec![format!("t{n}")],
+            ..image.clone()
+        };
+        let catalog = Arc::clone(&world.catalog);
+        set.spawn(async move { catalog.update_image(&wanted, trail()).await.map(|_| ()) });
+    }
+    assert_eq!(count_ok(set, ErrorKind::Conflict).await, 1);
+    let after = world.get(image.id).await;
+    assert_eq!(after.version, 2);
+    assert_eq!(after.tags, [after.name.unwrap().replace('n', "t")]);
+}
+
+pub(crate) async fn of_many_requests_under_one_key_one_is_done(world: World) {
+    let mut set = JoinSet::new();
+    for _ in 0..16 {
+        let (catalog, image) = (Arc::clone(&world.catalog), world.image("p1"));
+        let trail = trail_with_answer("k1");
+        set.spawn(async move { catalog.insert_image(&image, NO_LIMIT, trail).await });
+    }
+    assert_eq!(count_ok(set, ErrorKind::Conflict).await, 1);
+    assert_eq!(world.catalog.usage(&project("p1")).await.unwrap().images, 1);
+    world.assert_sound().await;
+}
+
+pub(crate) async fn images_that_share_a_blob_can_all_go_at_once(world: World) {
+    let source = world.active("p1", 100).await;
+    let mut images = vec![source.clone()];
+    for n in 0..7 {
+        let replica = world.replica(&source, ["p1", "p2"][n % 2]);
+        world
+            .catalog
+            .submit_replica(&replica, trail())
+            .await
+            .unwrap();
+        let claim = world.catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
+        world
+            .catalog
+            .finish_share(&claim.job.id, claim.attempt)
+            .await
+            .unwrap();
+        images.push(world.get(replica.image.id).await);
+    }
+    let mut set = JoinSet::new();
+    for image in images {
+        let catalog = Arc::clone(&world.catalog);
+        set.spawn(async move { catalog.delete_image(&image, Duration::ZERO, trail()).await });
+    }
+    assert_eq!(count_ok(set, ErrorKind::Conflict).await, 8);
+    world.assert_sound().await;
+    assert!(
+        world
+            .catalog
+            .claim_deletion(source.blob.unwrap())
+            .await
+            .unwrap()
+    );
+}
+
+pub(crate) async fn uploads_of_one_image_begin_once(world: World) {
+    let image = world.image("p1");
+    world.insert(&image).await;
+    let mut set = JoinSet::new();
+    for _ in 0..8 {
+        let (catalog, blob, id) = (Arc::clone(&world.catalog), world.blob_id(), image.id);
+        set.spawn(async move { catalog.begin_upload(id, blob, LEASE).await });
+    }
+    assert_eq!(count_ok(set, ErrorKind::Conflict).await, 1);
+    assert_eq!(world.catalog.blobs(None, 99).await.unwrap().len(), 1);
+    world.assert_sound().await;
+}
+
+pub(crate) async fn catalogs_that_open_at_once_all_come_up(world: World) {
+    let tables = "drop table schema_migrations, audit_events, idempotent_answers, project_usage, \
+                  jobs, burnt_image_ids, image_members, image_tags, image_properties, images, blobs, \
+                  enterprise_projects, tokens, access_keys, assignments, roles, users, projects, \
+                  domains";
+    let url = if world.url.starts_with("sqlite") {
+        format!("{}.second", world.url)
+    } else {
+        world.tamper(tables).await;
+        world.url.clone()
+    };
+    let mut set = JoinSet::new();
+    for _ in 0..4 {
+        let url = url.clone();
+        set.spawn(async move { open(&url).await.map(|_| ()) });
+    }
+    assert_eq!(count_ok(set, ErrorKind::Internal).await, 4);
+}

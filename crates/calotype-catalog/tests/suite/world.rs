@@ -1,0 +1,223 @@
+//! A fresh catalog and the things that tests put into it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use calotype_catalog::{Options, SqlCatalog};
+use calotype_core::ErrorKind;
+use calotype_core::id::{BlobId, ImageId, JobId, ProjectId};
+use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
+use calotype_core::job::{Job, JobStatus, JobType, Progress};
+use calotype_core::ports::{
+    AuditEvent, BlobFacts, Clock, ImageLimit, Images as _, NewReplica, Reconcile as _, Trail,
+};
+use calotype_core::size::ByteSize;
+use calotype_core::time::Timestamp;
+use uuid::Uuid;
+
+pub(crate) const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const NO_LIMIT: ImageLimit = ImageLimit(u64::MAX);
+/// A day that is not near the real one: tests see what is taken from which clock.
+pub(crate) const DAY: i64 = 1_704_164_645_000_000;
+
+/// A clock that stands still until it is moved.
+#[derive(Default)]
+pub(crate) struct StoppedClock(AtomicI64);
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) url: String,
+    pub(crate) catalog: Arc<SqlCatalog>,
+    next: AtomicU64,
+}
+
+impl World {
+    pub(crate) async fn open(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            catalog: Arc::new(open(url).await.unwrap()),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    fn uuid(&self) -> Uuid {
+        Uuid::from_u128(u128::from(self.next.fetch_add(1, Ordering::SeqCst)))
+    }
+
+    pub(crate) fn blob_id(&self) -> BlobId {
+        self.uuid().into()
+    }
+
+    /// A queued private image, later than those before it.
+    pub(crate) fn image(&self, owner: &str) -> Image {
+        let id = self.uuid();
+        let time = Timestamp::from_micros(DAY + i64::try_from(id.as_u128()).unwrap());
+        Image {
+            id: ImageId::from(id),
+            name: Some("cirros".to_owned()),
+            owner: project(owner),
+            status: ImageStatus::Queued,
+            visibility: Visibility::Private,
+            disk_format: Some("qcow2".to_owned()),
+            container_format: Some("bare".to_owned()),
+            min_disk: 1,
+            min_ram: 512,
+            protected: false,
+            hidden: false,
+            size: None,
+            virtual_size: None,
+            digests: Digests::default(),
+            blob: None,
+            cmk_id: None,
+            enterprise_project: calotype_core::id::EnterpriseProjectId::Default,
+            properties: BTreeMap::new(),
+            tags: Vec::new(),
+            created_at: time,
+            updated_at: time,
+            active_at: None,
+            version: 1,
+        }
+    }
+
+    pub(crate) async fn insert(&self, image: &Image) {
+        self.catalog
+            .insert_image(image, NO_LIMIT, trail())
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn get(&self, id: ImageId) -> Image {
+        self.find(id).await.unwrap()
+    }
+
+    pub(crate) async fn find(&self, id: ImageId) -> Option<Image> {
+        self.catalog
+            .image(id, None)
+            .await
+            .unwrap()
+            .map(|seen| seen.image)
+    }
+
+    /// An active image of this size.
+    pub(crate) async fn active(&self, owner: &str, size: u64) -> Image {
+        let image = self.image(owner);
+        self.insert(&image).await;
+        let blob = self.blob_id();
+        self.catalog
+            .begin_upload(image.id, blob, LEASE)
+            .await
+            .unwrap();
+        self.catalog
+            .finish_upload(image.id, blob, &facts(size), None, trail())
+            .await
+            .unwrap()
+    }
+
+    /// A replication of `source` into `owner`'s project.
+    pub(crate) fn replica(&self, source: &Image, owner: &str) -> NewReplica {
+        let image = Image {
+            size: source.size,
+            ..self.image(owner)
+        };
+        let job = Job {
+            id: format!("{:032x}", image.id.as_uuid().as_u128())
+                .parse::<JobId>()
+                .unwrap(),
+            project: project(owner),
+            user: "u1".parse().unwrap(),
+            job_type: JobType::CopyImageInRegion,
+            status: JobStatus::Init,
+            source: Some(source.id),
+            image: Some(image.id),
+            image_name: image.name.clone(),
+            progress: Progress::default(),
+            attempt: 0,
+            failure: None,
+            created_at: image.created_at,
+            started_at: None,
+            ended_at: None,
+        };
+        NewReplica {
+            job,
+            image,
+            blob: source.blob.unwrap(),
+            image_limit: NO_LIMIT,
+            concurrency: u64::MAX,
+        }
+    }
+
+    pub(crate) async fn assert_sound(&self) {
+        assert_eq!(self.catalog.violations().await.unwrap(), []);
+    }
+
+    /// Executes SQL behind the catalog's back.
+    pub(crate) async fn tamper(&self, sql: &'static str) {
+        use sqlx::Connection as _;
+        if let Some(path) = self.url.strip_prefix("sqlite://") {
+            let options = sqlx::sqlite::SqliteConnectOptions::new()
+                .filename(path)
+                .foreign_keys(false);
+            let mut c = sqlx::SqliteConnection::connect_with(&options)
+                .await
+                .unwrap();
+            sqlx::raw_sql(sql).execute(&mut c).await.unwrap();
+        } else {
+            let mut c = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            sqlx::raw_sql(sql).execute(&mut c).await.unwrap();
+        }
+    }
+}
+
+pub(crate) async fn open(url: &str) -> calotype_core::Result<SqlCatalog> {
+    let clock = StoppedClock::default();
+    clock.0.store(DAY, Ordering::SeqCst);
+    SqlCatalog::open(url, Options::default(), Arc::new(clock)).await
+}
+
+pub(crate) fn project(name: &str) -> ProjectId {
+    name.parse().unwrap()
+}
+
+pub(crate) fn facts(size: u64) -> BlobFacts {
+    BlobFacts {
+        size: ByteSize::new(size),
+        stored: ByteSize::new(size / 2),
+        digests: Digests {
+            md5: Some("aa".repeat(16)),
+            sha256: None,
+            sha512: Some("bb".repeat(64)),
+        },
+    }
+}
+
+pub(crate) fn trail() -> Trail {
+    Trail {
+        event: event("createImage"),
+        answer: None,
+    }
+}
+
+pub(crate) fn event(trace: &str) -> AuditEvent {
+    AuditEvent {
+        at: Timestamp::from_micros(DAY + 7),
+        trace: trace.to_owned(),
+        request_id: "req-1".to_owned(),
+        project: Some(project("p1")),
+        user: "u1".parse().unwrap(),
+        resource_type: "image".to_owned(),
+        resource_id: "1".to_owned(),
+        detail: serde_json::json!({"name": "cirros"}),
+    }
+}
+
+#[track_caller]
+pub(crate) fn assert_kind<T: std::fmt::Debug>(result: calotype_core::Result<T>, kind: ErrorKind) {
+    assert_eq!(result.unwrap_err().kind(), kind);
+}
