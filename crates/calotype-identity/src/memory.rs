@@ -1,0 +1,315 @@
+//! A directory in memory, a key service that hides nothing, a clock that is set and counted randomness: for tests.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use calotype_core::id::{BlobId, DomainId, ProjectId, RoleId, UserId};
+use calotype_core::ports::*;
+use calotype_core::time::Timestamp;
+use calotype_core::{Error, Result};
+
+#[derive(Default)]
+struct Records {
+    domains: Vec<DomainRecord>,
+    projects: Vec<ProjectRecord>,
+    users: Vec<UserRecord>,
+    roles: Vec<RoleRecord>,
+    assignments: Vec<Assignment>,
+    keys: Vec<AccessKey>,
+    tokens: Vec<TokenRecord>,
+    /// Calls that change something, until one fails.
+    changes_left: Option<u32>,
+}
+
+#[derive(Default)]
+pub(crate) struct Memory(Mutex<Records>);
+
+impl Memory {
+    /// The change after `changes` more fails, as do all that follow: a crash.
+    pub(crate) fn crash_after(&self, changes: Option<u32>) {
+        self.0.lock().unwrap().changes_left = changes;
+    }
+
+    pub(crate) fn stored_tokens(&self) -> Vec<TokenRecord> {
+        self.0.lock().unwrap().tokens.clone()
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&mut Records) -> T) -> Result<T> {
+        Ok(read(&mut self.0.lock().unwrap()))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Records) -> Result<T>) -> Result<T> {
+        let mut records = self.0.lock().unwrap();
+        match &mut records.changes_left {
+            Some(0) => return Err(Error::unavailable("crashed")),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        change(&mut records)
+    }
+
+    fn insert<T>(
+        &self,
+        list: impl FnOnce(&mut Records) -> &mut Vec<T>,
+        item: T,
+        same: impl Fn(&T) -> bool,
+    ) -> Result<()> {
+        self.change(|records| {
+            let list = list(records);
+            if list.iter().any(same) {
+                return Err(Error::conflict("taken"));
+            }
+            list.push(item);
+            Ok(())
+        })
+    }
+}
+
+fn remove<T>(list: &mut Vec<T>, gone: impl Fn(&T) -> bool) -> bool {
+    let before = list.len();
+    list.retain(|item| !gone(item));
+    list.len() < before
+}
+
+#[async_trait::async_trait]
+impl Directory for Memory {
+    async fn insert_domain(&self, domain: &DomainRecord) -> Result<()> {
+        self.insert(|r| &mut r.domains, domain.clone(), |d| d.id == domain.id)
+    }
+    async fn domain(&self, id: &DomainId) -> Result<Option<DomainRecord>> {
+        self.read(|r| r.domains.iter().find(|d| &d.id == id).cloned())
+    }
+    async fn domains(&self, name: Option<&str>) -> Result<Vec<DomainRecord>> {
+        self.read(|r| {
+            let named = |d: &&DomainRecord| name.is_none_or(|name| d.name == name);
+            r.domains.iter().filter(named).cloned().collect()
+        })
+    }
+    async fn insert_project(&self, project: &ProjectRecord) -> Result<()> {
+        self.insert(
+            |r| &mut r.projects,
+            project.clone(),
+            |p| p.name == project.name && p.domain == project.domain,
+        )
+    }
+    async fn project(&self, id: &ProjectId) -> Result<Option<ProjectRecord>> {
+        self.read(|r| r.projects.iter().find(|p| &p.id == id).cloned())
+    }
+    async fn projects(
+        &self,
+        name: Option<&str>,
+        domain: Option<&DomainId>,
+    ) -> Result<Vec<ProjectRecord>> {
+        self.read(|r| {
+            let mut found = r.projects.clone();
+            found.retain(|p| {
+                name.is_none_or(|name| p.name == name) && domain.is_none_or(|id| &p.domain == id)
+            });
+            found
+        })
+    }
+    async fn set_project_enabled(&self, id: &ProjectId, enabled: bool) -> Result<bool> {
+        self.change(|r| {
+            let project = r.projects.iter_mut().find(|p| &p.id == id);
+            Ok(project.map(|p| p.enabled = enabled).is_some())
+        })
+    }
+    async fn delete_project(&self, id: &ProjectId) -> Result<bool> {
+        self.change(|r| {
+            r.assignments
+                .retain(|a| a.target != AssignmentTarget::Project(id.clone()));
+            r.keys.retain(|k| k.project.as_ref() != Some(id));
+            Ok(remove(&mut r.projects, |p| &p.id == id))
+        })
+    }
+    async fn insert_user(&self, user: &UserRecord) -> Result<()> {
+        self.insert(
+            |r| &mut r.users,
+            user.clone(),
+            |u| u.name == user.name && u.domain == user.domain,
+        )
+    }
+    async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
+        self.read(|r| r.users.iter().find(|u| &u.id == id).cloned())
+    }
+    async fn users(
+        &self,
+        name: Option<&str>,
+        domain: Option<&DomainId>,
+    ) -> Result<Vec<UserRecord>> {
+        self.read(|r| {
+            let mut found = r.users.clone();
+            found.retain(|u| {
+                name.is_none_or(|name| u.name == name) && domain.is_none_or(|id| &u.domain == id)
+            });
+            found
+        })
+    }
+    async fn set_password(&self, id: &UserId, password_hash: &str) -> Result<bool> {
+        self.change(|r| {
+            r.tokens.retain(|t| &t.user != id);
+            let user = r.users.iter_mut().find(|u| &u.id == id);
+            Ok(user
+                .map(|u| u.password_hash = Some(password_hash.to_owned()))
+                .is_some())
+        })
+    }
+    async fn set_user_enabled(&self, id: &UserId, enabled: bool) -> Result<bool> {
+        self.change(|r| {
+            let user = r.users.iter_mut().find(|u| &u.id == id);
+            Ok(user.map(|u| u.enabled = enabled).is_some())
+        })
+    }
+    async fn delete_user(&self, id: &UserId) -> Result<bool> {
+        self.change(|r| {
+            r.assignments.retain(|a| &a.user != id);
+            r.keys.retain(|k| &k.user != id);
+            r.tokens.retain(|t| &t.user != id);
+            Ok(remove(&mut r.users, |u| &u.id == id))
+        })
+    }
+    async fn insert_role(&self, role: &RoleRecord) -> Result<()> {
+        self.insert(|r| &mut r.roles, role.clone(), |o| o.name == role.name)
+    }
+    async fn delete_role(&self, id: &RoleId) -> Result<bool> {
+        self.change(|r| {
+            let had: Vec<_> = r.assignments.iter().filter(|a| &a.role == id).collect();
+            r.tokens.retain(|t| !had.iter().any(|a| a.user == t.user));
+            r.assignments.retain(|a| &a.role != id);
+            Ok(remove(&mut r.roles, |o| &o.id == id))
+        })
+    }
+    async fn roles(&self, name: Option<&str>) -> Result<Vec<RoleRecord>> {
+        self.read(|r| {
+            let named = |o: &&RoleRecord| name.is_none_or(|name| o.name == name);
+            r.roles.iter().filter(named).cloned().collect()
+        })
+    }
+    async fn assign(&self, assignment: &Assignment) -> Result<()> {
+        self.change(|r| {
+            if !r.assignments.contains(assignment) {
+                r.assignments.push(assignment.clone());
+            }
+            Ok(())
+        })
+    }
+    async fn unassign(&self, assignment: &Assignment) -> Result<bool> {
+        self.change(|r| Ok(remove(&mut r.assignments, |a| a == assignment)))
+    }
+    async fn roles_of(&self, user: &UserId, target: &AssignmentTarget) -> Result<Vec<RoleRecord>> {
+        self.read(|r| {
+            let has = |role: &RoleRecord| {
+                r.assignments
+                    .iter()
+                    .any(|a| &a.user == user && &a.target == target && a.role == role.id)
+            };
+            r.roles.iter().filter(|role| has(role)).cloned().collect()
+        })
+    }
+    async fn projects_of(&self, user: &UserId) -> Result<Vec<ProjectRecord>> {
+        self.read(|r| {
+            let has = |p: &ProjectRecord| {
+                let target = AssignmentTarget::Project(p.id.clone());
+                r.assignments
+                    .iter()
+                    .any(|a| &a.user == user && a.target == target)
+            };
+            let found = r.projects.iter().filter(|p| p.enabled && has(p));
+            found.cloned().collect()
+        })
+    }
+    async fn domains_of(&self, user: &UserId) -> Result<Vec<DomainRecord>> {
+        self.read(|r| {
+            let has = |d: &DomainRecord| {
+                let target = AssignmentTarget::Domain(d.id.clone());
+                r.assignments
+                    .iter()
+                    .any(|a| &a.user == user && a.target == target)
+            };
+            let found = r.domains.iter().filter(|d| d.enabled && has(d));
+            found.cloned().collect()
+        })
+    }
+    async fn insert_access_key(&self, key: &AccessKey) -> Result<()> {
+        self.insert(|r| &mut r.keys, key.clone(), |k| k.access == key.access)
+    }
+    async fn access_key(&self, access: &str) -> Result<Option<AccessKey>> {
+        self.read(|r| r.keys.iter().find(|k| k.access == access).cloned())
+    }
+    async fn access_keys(&self, user: &UserId) -> Result<Vec<AccessKey>> {
+        self.read(|r| r.keys.iter().filter(|k| &k.user == user).cloned().collect())
+    }
+    async fn delete_access_key(&self, access: &str) -> Result<bool> {
+        self.change(|r| Ok(remove(&mut r.keys, |k| k.access == access)))
+    }
+    async fn insert_token(&self, token: &TokenRecord) -> Result<()> {
+        self.insert(|r| &mut r.tokens, token.clone(), |t| t.hash == token.hash)
+    }
+    async fn token(&self, hash: &str) -> Result<Option<TokenRecord>> {
+        self.read(|r| r.tokens.iter().find(|t| t.hash == hash).cloned())
+    }
+    async fn revoke_token(&self, hash: &str) -> Result<bool> {
+        self.change(|r| Ok(remove(&mut r.tokens, |t| t.hash == hash)))
+    }
+}
+
+/// Starts at 2026-11-23T20:15:00Z.
+pub(crate) struct SetClock(AtomicI64);
+
+impl Default for SetClock {
+    fn default() -> Self {
+        let start = Timestamp::parse("2026-11-23T20:15:00Z").unwrap();
+        Self(AtomicI64::new(start.as_micros()))
+    }
+}
+
+impl SetClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        self.0
+            .store(self.now().plus(by).as_micros(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Never the same twice.
+#[derive(Default)]
+pub(crate) struct Counted(AtomicU64);
+
+impl Entropy for Counted {
+    fn fill(&self, bytes: &mut [u8]) {
+        let count = self.0.fetch_add(1, Ordering::SeqCst).to_string();
+        let digits = hex::decode(crate::sha256_hex(count.as_bytes())).unwrap();
+        for (byte, digit) in bytes.iter_mut().zip(digits.iter().cycle()) {
+            *byte = *digit;
+        }
+    }
+}
+
+/// "Seals" by putting the context in front.
+pub(crate) struct PlainKeys;
+
+#[async_trait::async_trait]
+impl KeyService for PlainKeys {
+    async fn wrap(&self, _: BlobId, _: &DataKey) -> Result<WrappedKey> {
+        Err(Error::internal("not here"))
+    }
+    async fn unwrap(&self, _: BlobId, _: &WrappedKey) -> Result<DataKey> {
+        Err(Error::internal("not here"))
+    }
+    fn seal_secret(&self, context: &str, secret: &[u8]) -> Result<Vec<u8>> {
+        Ok([context.as_bytes(), b"|", secret].concat())
+    }
+    fn open_secret(&self, context: &str, sealed: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>> {
+        let prefix = format!("{context}|");
+        let secret = sealed.strip_prefix(prefix.as_bytes());
+        secret
+            .map(|secret| zeroize::Zeroizing::new(secret.to_vec()))
+            .ok_or_else(|| Error::damaged("another context"))
+    }
+}

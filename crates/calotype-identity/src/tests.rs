@@ -1,0 +1,275 @@
+//! The embedded identity against a directory in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use calotype_core::access::{Access, Scope};
+use calotype_core::ports::{AssignmentTarget, Clock, Directory};
+use calotype_core::{ErrorKind, Result};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::memory::{Counted, Memory, PlainKeys, SetClock};
+use crate::*;
+
+struct World {
+    identity: Embedded,
+    memory: Arc<Memory>,
+    clock: Arc<SetClock>,
+}
+
+impl World {
+    fn new() -> Self {
+        let memory = Arc::new(Memory::default());
+        let clock = Arc::new(SetClock::default());
+        let ports = Ports {
+            directory: Arc::clone(&memory) as Arc<dyn Directory>,
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            entropy: Arc::new(Counted::default()),
+            keys: Arc::new(PlainKeys),
+        };
+        let access = Arc::new(Access::default());
+        Self {
+            identity: Embedded::new(ports, access, Options::default()),
+            memory,
+            clock,
+        }
+    }
+
+    async fn started() -> (Self, Bootstrapped) {
+        let world = Self::new();
+        let first = world.identity.bootstrap(Renewal::UntilConfirmed).await;
+        (world, first.unwrap().unwrap())
+    }
+
+    async fn login(&self, user: &FirstUser, scope: RequestedScope) -> Result<Issued> {
+        self.identity.login(by_id(user, scope)).await
+    }
+
+    async fn in_project(&self, user: &FirstUser) -> Issued {
+        let scope = RequestedScope::Project(ProjectRef::Id(user.project.id.clone()));
+        self.login(user, scope).await.unwrap()
+    }
+
+    async fn is_good(&self, issued: &Issued) -> bool {
+        match self.identity.session(&issued.token).await {
+            Ok(_) => true,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+                false
+            }
+        }
+    }
+}
+
+fn by_id(user: &FirstUser, scope: RequestedScope) -> Login {
+    let named = UserRef::Id(user.user.id.clone());
+    Login {
+        proof: Proof::Password(named, user.password.clone()),
+        scope,
+    }
+}
+
+fn by_name(name: &str, domain: DomainRef, password: &str) -> Login {
+    Login {
+        proof: Proof::Password(
+            UserRef::Name(name.to_owned(), domain),
+            SecretString::from(password),
+        ),
+        scope: RequestedScope::Default,
+    }
+}
+
+fn default_domain() -> DomainRef {
+    DomainRef::Name("Default".to_owned())
+}
+
+#[tokio::test]
+async fn the_first_users_can_log_in_to_what_is_theirs() {
+    let (world, first) = World::started().await;
+    let demo = world.in_project(&first.demo).await;
+    assert_eq!(demo.session.principal.roles, ["member", "reader"]);
+    for scope in [
+        RequestedScope::System,
+        RequestedScope::Domain(default_domain()),
+        RequestedScope::Project(ProjectRef::Name("demo".to_owned(), default_domain())),
+    ] {
+        let admin = world.login(&first.admin, scope.clone()).await.unwrap();
+        assert_eq!(admin.session.principal.roles, ["admin"], "{scope:?}");
+    }
+    for scope in [
+        RequestedScope::System,
+        RequestedScope::Project(ProjectRef::Id(first.admin.project.id.clone())),
+        RequestedScope::Project(ProjectRef::Name("none".to_owned(), default_domain())),
+    ] {
+        let refused = world.login(&first.demo, scope).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unauthenticated);
+    }
+    let unscoped = world.login(&first.demo, RequestedScope::Unscoped).await;
+    assert!(unscoped.unwrap().session.principal.roles.is_empty());
+    let by_default = world.login(&first.demo, RequestedScope::Default).await;
+    let scope = &by_default.unwrap().session.principal.scope;
+    assert!(matches!(scope, Scope::Project(scope) if scope.project.name == "demo"));
+}
+
+#[tokio::test]
+async fn every_wrong_login_is_refused_in_the_same_words() {
+    let (world, first) = World::started().await;
+    let right = first.demo.password.expose_secret();
+    let mut words = Vec::new();
+    for login in [
+        by_name("demo", default_domain(), "wrong"),
+        by_name("nobody", default_domain(), right),
+        by_name("demo", DomainRef::Name("none".to_owned()), right),
+        by_name("demo", default_domain(), ""),
+    ] {
+        let refused = world.identity.login(login).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unauthenticated);
+        words.push(refused.message().to_owned());
+    }
+    words.dedup();
+    assert_eq!(words.len(), 1, "{words:?}");
+    let good = by_name("demo", DomainRef::Id("default".parse().unwrap()), right);
+    assert!(world.identity.login(good).await.is_ok());
+}
+
+#[tokio::test]
+async fn after_five_wrong_passwords_the_right_one_has_to_wait() {
+    let (world, first) = World::started().await;
+    let right = first.demo.password.expose_secret();
+    for _ in 0..5 {
+        let wrong = by_name("demo", default_domain(), "wrong");
+        assert!(world.identity.login(wrong).await.is_err());
+    }
+    let good = || by_name("demo", default_domain(), right);
+    assert!(world.identity.login(good()).await.is_err());
+    world.in_project(&first.admin).await;
+    world.clock.advance(Duration::from_secs(2));
+    assert!(world.identity.login(good()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_is_not_stored_and_ends_with_its_time() {
+    let (world, first) = World::started().await;
+    let issued = world.in_project(&first.demo).await;
+    let text = issued.token.expose_secret();
+    assert!(text.starts_with("calo_") && text.len() == 69);
+    for stored in world.memory.stored_tokens() {
+        assert!(!format!("{stored:?}").contains(text.get(5..).unwrap()));
+    }
+    assert!(!format!("{issued:?}").contains(text));
+    assert!(world.is_good(&issued).await);
+    world.clock.advance(Duration::from_secs(24 * 3600));
+    assert!(!world.is_good(&issued).await);
+    for bad in ["", "calo_", "x", &"calo_0".repeat(50)] {
+        let refused = world.identity.session(&SecretString::from(bad)).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unauthenticated);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_was_got_for_a_token_ends_with_it() {
+    let (world, first) = World::started().await;
+    let issued = world.in_project(&first.demo).await;
+    world.clock.advance(Duration::from_secs(3600));
+    let again = Login {
+        proof: Proof::Token(issued.token.clone()),
+        scope: RequestedScope::Unscoped,
+    };
+    let again = world.identity.login(again).await.unwrap();
+    assert_eq!(again.session.expires_at, issued.session.expires_at);
+    assert_eq!(again.session.methods, ["password", "token"]);
+}
+
+#[tokio::test]
+async fn revoking_a_token_a_role_a_user_or_a_project_ends_tokens_at_once() {
+    let (world, first) = World::started().await;
+    let identity = &world.identity;
+    let admin = world.in_project(&first.admin).await;
+    let caller = &admin.session.principal;
+    let administrator = identity.administrator(caller).unwrap();
+    let user = &first.demo.user.id;
+    let project = &first.demo.project.id;
+
+    let issued = world.in_project(&first.demo).await;
+    assert!(world.is_good(&issued).await);
+    identity.revoke(&issued.token).await.unwrap();
+    assert!(!world.is_good(&issued).await);
+
+    let issued = world.in_project(&first.demo).await;
+    assert!(world.is_good(&issued).await);
+    for role in &issued.session.roles {
+        let target = AssignmentTarget::Project(project.clone());
+        let taken = identity.unassign(&administrator, user, &role.id, target);
+        taken.await.unwrap();
+    }
+    assert!(!world.is_good(&issued).await);
+
+    let unscoped = world.login(&first.demo, RequestedScope::Unscoped).await;
+    let unscoped = unscoped.unwrap();
+    assert!(world.is_good(&unscoped).await);
+    let disabled = identity.set_user_enabled(&administrator, user, false).await;
+    disabled.unwrap();
+    assert!(!world.is_good(&unscoped).await);
+    assert!(
+        world
+            .login(&first.demo, RequestedScope::Unscoped)
+            .await
+            .is_err()
+    );
+
+    let scope = RequestedScope::Project(ProjectRef::Id(project.clone()));
+    let issued = world.login(&first.admin, scope).await.unwrap();
+    assert!(world.is_good(&issued).await);
+    let disabled = identity.set_project_enabled(&administrator, project, false);
+    disabled.await.unwrap();
+    assert!(!world.is_good(&issued).await);
+}
+
+#[tokio::test]
+async fn a_change_on_another_node_is_noticed_within_seconds() {
+    let (world, first) = World::started().await;
+    let issued = world.in_project(&first.demo).await;
+    assert!(world.is_good(&issued).await);
+    let hash = sha256_hex(issued.token.expose_secret().as_bytes());
+    world.memory.revoke_token(&hash).await.unwrap();
+    world.clock.advance(Duration::from_secs(5));
+    assert!(!world.is_good(&issued).await);
+}
+
+#[tokio::test]
+async fn a_first_start_that_crashes_anywhere_is_made_good_by_the_next() {
+    for changes in 0..40 {
+        let world = World::new();
+        world.memory.crash_after(Some(changes));
+        let crashed = world.identity.bootstrap(Renewal::UntilConfirmed).await;
+        world.memory.crash_after(None);
+        let again = world.identity.bootstrap(Renewal::UntilConfirmed).await;
+        let again = again.unwrap().expect("not confirmed");
+        world.in_project(&again.demo).await;
+        for user in [&again.demo, &again.admin] {
+            let keys = world.memory.access_keys(&user.user.id).await.unwrap();
+            let known: Vec<_> = keys.iter().map(|key| key.access.as_str()).collect();
+            assert_eq!(known, [user.access_key.access.as_str()]);
+        }
+        world.identity.confirm_bootstrap().await.unwrap();
+        let third = world.identity.bootstrap(Renewal::UntilConfirmed).await;
+        assert!(third.unwrap().is_none());
+        if crashed.is_ok() {
+            assert_eq!(changes, 19, "every change was a place to crash");
+            return;
+        }
+    }
+    panic!("the first start never ended");
+}
+
+#[tokio::test]
+async fn only_an_administrator_gets_the_proof_of_one() {
+    let (world, first) = World::started().await;
+    let demo = world.in_project(&first.demo).await;
+    let refused = world.identity.administrator(&demo.session.principal);
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Forbidden);
+    let unscoped = world.login(&first.admin, RequestedScope::Unscoped).await;
+    let unscoped = unscoped.unwrap();
+    let refused = world.identity.administrator(&unscoped.session.principal);
+    assert!(refused.is_err());
+}
