@@ -1,0 +1,52 @@
+//! The jobs of the caller's project.
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::response::IntoResponse as _;
+use serde_json::json;
+
+use crate::caller::Caller;
+use crate::errors::Reply;
+use crate::ims::job_document::job_document;
+use crate::state::ApiState;
+
+/// Lists the jobs of the caller's project, newest first.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/jobs",
+    operation_id = "listJobs",
+    tag = "Jobs",
+    params(
+        ("status" = Option<String>, Query, description = "INIT, RUNNING, SUCCESS or FAIL."),
+        ("limit" = Option<u32>, Query, description = "100 by default, 1 to 1000."),
+        ("marker" = Option<String>, Query, description = "The last job of the page before."),
+    ),
+    responses(
+        (status = 200, description = "The jobs; `next_marker` where there may be more."),
+        (status = 400, description = "A value that its parameter does not have."),
+        (status = 401, description = "No credential, or not a good one."),
+        (status = 403, description = "The credential has no project."),
+    ),
+    security(("token" = []), ("signature" = [])),
+)]
+pub async fn list_jobs(
+    State(state): State<ApiState>,
+    Caller(call): Caller,
+    RawQuery(query): RawQuery,
+) -> Reply {
+    let params = super::params(query.as_deref())?;
+    let status = super::parsed(&params, "status")?;
+    let after = super::parsed(&params, "marker")?;
+    let limit = super::limit(&params)?;
+    let jobs = state
+        .service
+        .jobs(&call, status, after.as_ref(), limit)
+        .await?;
+    let now = state.service.clock().now();
+    let documents: Vec<_> = jobs.iter().map(|job| job_document(job, now)).collect();
+    let mut body = json!({ "jobs": documents });
+    if let (Some(last), true) = (jobs.last(), jobs.len() == limit as usize) {
+        body["next_marker"] = last.id.as_str().into();
+    }
+    Ok(Json(body).into_response())
+}

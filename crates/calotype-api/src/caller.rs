@@ -1,0 +1,128 @@
+//! Who is calling: the credential is looked at once, before routing, and its outcome kept until a handler asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use calotype_core::access::Principal;
+use calotype_core::app::{Call, Surface};
+use calotype_core::{Error, ErrorKind, Result};
+use http::request::Parts;
+
+use crate::errors::{Failure, Family};
+use crate::json_body::collect;
+use crate::request_id::RequestId;
+use crate::state::{ApiState, Authenticator, SignedBody};
+
+/// The largest body that a signature may cover, in bytes (spec, "General wire facts").
+const SIGNED_BODY_LIMIT: usize = 12_000_000;
+
+/// The outcome of authentication, kept in the request's extensions.
+#[derive(Clone)]
+struct Authenticated(std::result::Result<Arc<Principal>, Arc<Error>>);
+
+/// The caller of a request. As an extractor it refuses requests without a good credential.
+#[derive(Debug, Clone)]
+pub struct Caller(pub Call);
+
+/// Authenticates every request that carries a credential. A refusal waits until a handler asks: public paths answer
+/// whatever the credential.
+pub async fn authenticate(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let idle = state.body_idle_timeout;
+    authenticate_with(state.authenticator.as_ref(), idle, request, next).await
+}
+
+/// [`authenticate`], by the authenticator alone.
+pub(crate) async fn authenticate_with(
+    authenticator: &dyn Authenticator,
+    idle: Duration,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let mut body = KeptBody {
+        body: Some(body),
+        bytes: None,
+        idle,
+    };
+    let principal = authenticator.authenticate(&parts, &mut body).await;
+    let outcome = Authenticated(principal.map(Arc::new).map_err(Arc::new));
+    parts.extensions.insert(outcome);
+    next.run(Request::from_parts(parts, body.into_body())).await
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _state: &S,
+    ) -> std::result::Result<Self, Failure> {
+        let surface = match Family::of(parts.uri.path()) {
+            Family::Ims => Surface::Ims,
+            Family::Native | Family::Identity => Surface::Native,
+        };
+        let request_id = parts
+            .extensions
+            .get::<RequestId>()
+            .map(|id| id.0.to_string())
+            .unwrap_or_default();
+        match parts.extensions.get::<Authenticated>() {
+            Some(Authenticated(Ok(principal))) => Ok(Self(Call {
+                principal: principal.as_ref().clone(),
+                request_id,
+                surface,
+            })),
+            Some(Authenticated(Err(error))) => Err(same_refusal(error).into()),
+            None => Err(Error::new(
+                ErrorKind::Unauthenticated,
+                "The request you have made requires authentication.",
+            )
+            .into()),
+        }
+    }
+}
+
+/// The refusal again, for the handler that asks. Its context was logged where it arose.
+fn same_refusal(error: &Error) -> Error {
+    let again = Error::new(error.kind(), error.message());
+    match error.code() {
+        Some(code) => again.with_code(code),
+        None => again,
+    }
+}
+
+/// A request's body that authentication may have read.
+struct KeptBody {
+    body: Option<Body>,
+    bytes: Option<Bytes>,
+    /// How long the body may stand still.
+    idle: Duration,
+}
+
+impl KeptBody {
+    fn into_body(self) -> Body {
+        match (self.bytes, self.body) {
+            (Some(bytes), _) => Body::from(bytes),
+            (None, Some(body)) => body,
+            (None, None) => Body::empty(),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl SignedBody for KeptBody {
+    async fn bytes(&mut self) -> Result<Bytes> {
+        if let Some(bytes) = &self.bytes {
+            return Ok(bytes.clone());
+        }
+        let body = self.body.take().unwrap_or_default();
+        let bytes = collect(body, SIGNED_BODY_LIMIT, self.idle).await?;
+        self.bytes = Some(bytes.clone());
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,343 @@
+//! From the domain's error to the wire: one function to a status, one to the IMS envelope, one to the native
+//! form. Each is total, and none can see more of the error than kind, code and message.
+//!
+//! A handler returns a [`Failure`]. What it looks like on the wire is decided by [`render`], the outermost layer,
+//! which knows the request's path and what the client accepts. So an error from an extractor, an unknown path and
+//! a handler's own refusal look alike.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use calotype_core::codes::ImsCode;
+use calotype_core::{Error, ErrorKind};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use crate::negotiate::{ErrorForm, error_form};
+use crate::request_id::RequestId;
+use crate::state::ApiState;
+
+/// A handler's failure. `?` turns a domain error into one.
+#[derive(Debug)]
+pub struct Failure(Error);
+
+/// What a handler returns.
+pub type Reply = Result<Response, Failure>;
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+/// Carries the error from the handler to [`render`].
+#[derive(Clone)]
+struct Carried(Arc<Error>);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = native_status(&self.0).into_response();
+        response.extensions_mut().insert(Carried(Arc::new(self.0)));
+        response
+    }
+}
+
+/// Which API a path belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// The IMS API: errors in its envelope.
+    Ims,
+    /// The OpenStack Image API: errors as Glance's.
+    Native,
+    /// The identity API: errors as Keystone's.
+    Identity,
+}
+
+impl Family {
+    /// The family of a path.
+    pub fn of(path: &str) -> Self {
+        let mut segments = path.trim_start_matches('/').split('/');
+        let (first, second, third) = (segments.next(), segments.next(), segments.next());
+        match (first, second, third) {
+            (Some("identity"), ..) => Self::Identity,
+            (Some("v1" | "v2" | "v2.1"), Some("cloudimages"), _) | (Some("admin" | "v2.1"), ..) => {
+                Self::Ims
+            }
+            (Some("v1"), Some(_), Some("jobs")) => Self::Ims,
+            (Some("v2"), Some(project), Some("images"))
+                if project != "images" && project != "schemas" =>
+            {
+                Self::Ims
+            }
+            _ => Self::Native,
+        }
+    }
+}
+
+/// The status of a native answer, which is also the status of the kind itself.
+fn native_status(error: &Error) -> StatusCode {
+    match error.kind() {
+        ErrorKind::InvalidRequest => StatusCode::BAD_REQUEST,
+        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Conflict => StatusCode::CONFLICT,
+        ErrorKind::Gone => StatusCode::GONE,
+        ErrorKind::TooLarge | ErrorKind::LimitReached => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorKind::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ErrorKind::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+        ErrorKind::TimedOut => StatusCode::REQUEST_TIMEOUT,
+        ErrorKind::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorKind::Damaged | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The status and code of an IMS answer (decisions D1 to D5).
+fn ims_status_and_code(error: &Error) -> (StatusCode, ImsCode) {
+    let fallback = match error.kind() {
+        ErrorKind::Unauthenticated => ImsCode::IMG_0087,
+        ErrorKind::Forbidden => ImsCode::IMG_0026,
+        ErrorKind::Unavailable { .. } | ErrorKind::Internal | ErrorKind::StorageFull => {
+            ImsCode::IMG_0061
+        }
+        ErrorKind::Damaged => ImsCode::IMG_0057,
+        ErrorKind::NotFound | ErrorKind::Gone => ImsCode::IMG_0121,
+        ErrorKind::TooLarge => ImsCode::IMG_0059,
+        ErrorKind::LimitReached => ImsCode::IMG_0060,
+        ErrorKind::Conflict => ImsCode::IMG_0035,
+        ErrorKind::InvalidRequest
+        | ErrorKind::UnsupportedMediaType
+        | ErrorKind::TimedOut
+        | ErrorKind::RangeNotSatisfiable => ImsCode::IMG_0001,
+    };
+    let code = error.code().unwrap_or(fallback);
+    let status = match error.kind() {
+        // A code of the table brings its status, but for the two that decisions D1 and D2 raise to 404.
+        ErrorKind::InvalidRequest | ErrorKind::LimitReached | ErrorKind::TooLarge => {
+            StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_REQUEST)
+        }
+        _ => native_status(error),
+    };
+    (status, code)
+}
+
+/// Renders failures, and gives bare error statuses (an unknown path, a wrong method) a body. Logs faults of ours,
+/// here and nowhere else.
+pub async fn render(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let family = Family::of(request.uri().path());
+    let form = error_form(request.headers());
+    let id = request
+        .extensions()
+        .get::<RequestId>()
+        .map(|id| Arc::clone(&id.0))
+        .unwrap_or_default();
+    let base_url = state.base_url(request.headers());
+    let mut response = next.run(request).await;
+    let carried = response.extensions_mut().remove::<Carried>();
+    let error = match carried {
+        Some(Carried(error)) => error,
+        None => match bare_failure(&response) {
+            Some(error) => Arc::new(error),
+            None => return response,
+        },
+    };
+    log(&error);
+    let bare_headers = std::mem::take(response.headers_mut());
+    let mut rendered = match family {
+        Family::Ims => ims(&error, &id, response.status()),
+        Family::Native => native(&error, &id, response.status(), form),
+        Family::Identity => identity(&error, &id, response.status()),
+    };
+    let accept_patch = HeaderName::from_static("accept-patch");
+    for name in [
+        header::ALLOW,
+        header::CONTENT_RANGE,
+        header::ACCEPT,
+        accept_patch,
+    ] {
+        if let Some(value) = bare_headers.get(&name) {
+            rendered.headers_mut().insert(name, value.clone());
+        }
+    }
+    if rendered.status() == StatusCode::UNAUTHORIZED {
+        let challenge = format!("Keystone uri=\"{base_url}/identity\"");
+        if let Ok(value) = HeaderValue::from_str(&challenge) {
+            rendered
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, value);
+        }
+    }
+    if let ErrorKind::Unavailable { retry_after } = error.kind() {
+        rendered.headers_mut().insert(
+            header::RETRY_AFTER,
+            HeaderValue::from(retry_after.as_secs().max(1)),
+        );
+    }
+    rendered
+}
+
+/// The failure that a bodiless answer of the router stands for.
+fn bare_failure(response: &Response) -> Option<Error> {
+    let status = response.status();
+    if response.headers().contains_key(header::CONTENT_TYPE) {
+        return None;
+    }
+    match status {
+        StatusCode::NOT_FOUND => Some(Error::not_found("The resource could not be found.")),
+        StatusCode::METHOD_NOT_ALLOWED => Some(
+            Error::invalid("The method is not allowed for this resource.")
+                .with_code(ImsCode::IMG_0105),
+        ),
+        _ => None,
+    }
+}
+
+fn log(error: &Error) {
+    match error.kind() {
+        ErrorKind::Internal | ErrorKind::Damaged | ErrorKind::StorageFull => {
+            tracing::error!(error.chain = %error.chain(), error.kind = ?error.kind(), "request failed");
+        }
+        ErrorKind::Unavailable { .. } => {
+            tracing::warn!(error.chain = %error.chain(), "request can't be served now");
+        }
+        _ => {
+            tracing::debug!(error.chain = %error.chain(), error.kind = ?error.kind(), "request refused");
+        }
+    }
+}
+
+/// The message for the caller; of a fault of ours, a fixed sentence and the request's id.
+fn message(error: &Error, id: &str) -> String {
+    if native_status(error).is_server_error() {
+        format!("{} (request {id})", error.message())
+    } else {
+        error.message().to_owned()
+    }
+}
+
+/// The method-not-allowed status is the router's own; every other comes from the error.
+fn effective(bare: StatusCode, of_error: StatusCode) -> StatusCode {
+    if bare == StatusCode::METHOD_NOT_ALLOWED {
+        bare
+    } else {
+        of_error
+    }
+}
+
+fn ims(error: &Error, id: &str, bare: StatusCode) -> Response {
+    let (status, code) = ims_status_and_code(error);
+    let body = json!({ "error": { "code": code.to_string(), "message": message(error, id) } });
+    (effective(bare, status), axum::Json(body)).into_response()
+}
+
+fn identity(error: &Error, id: &str, bare: StatusCode) -> Response {
+    let status = effective(bare, native_status(error));
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = json!({ "error": { "code": status.as_u16(), "title": title, "message": message(error, id) } });
+    (status, axum::Json(body)).into_response()
+}
+
+/// Glance's three forms (spec 7.2, decision D20).
+fn native(error: &Error, id: &str, bare: StatusCode, form: ErrorForm) -> Response {
+    let status = effective(bare, native_status(error));
+    let title = status.canonical_reason().unwrap_or("Error");
+    let line = format!("{} {title}", status.as_u16());
+    let text = message(error, id);
+    match form {
+        ErrorForm::Json => (
+            status,
+            axum::Json(json!({ "message": text, "code": line, "title": title })),
+        )
+            .into_response(),
+        ErrorForm::Html => {
+            let text = escape(&text);
+            let page = format!(
+                "<html>\n <head>\n  <title>{line}</title>\n </head>\n <body>\n  <h1>{line}</h1>\n  {text}<br /><br />\n </body>\n</html>\n"
+            );
+            typed(status, "text/html; charset=UTF-8", page)
+        }
+        ErrorForm::Text => typed(
+            status,
+            "text/plain; charset=UTF-8",
+            format!("{line}\n\n{text}\n"),
+        ),
+    }
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_belongs_to_one_family() {
+        for path in [
+            "/v1/cloudimages/x/copy",
+            "/v2/cloudimages",
+            "/v2.1/cloudimages/x/copy",
+            "/v1/0123456789abcdef0123456789abcdef/jobs/x",
+            "/v1/cloudimages/job/x",
+            "/v2/0123456789abcdef0123456789abcdef/images/tags",
+            "/admin/v1/jobs",
+        ] {
+            assert_eq!(Family::of(path), Family::Ims, "{path}");
+        }
+        for path in [
+            "/",
+            "/v2/images",
+            "/v2/images/x/tags/y",
+            "/v2/schemas/image",
+            "/v1/images/x",
+            "/versions",
+            "/v2",
+        ] {
+            assert_eq!(Family::of(path), Family::Native, "{path}");
+        }
+        assert_eq!(Family::of("/identity/v3/auth/tokens"), Family::Identity);
+    }
+
+    #[test]
+    fn codes_have_the_tables_status_but_for_the_two_that_the_decisions_raise() {
+        let cases = [
+            (ImsCode::IMG_0027, 404),
+            (ImsCode::IMG_0023, 404),
+            (ImsCode::IMG_0026, 403),
+            (ImsCode::IMG_0066, 400),
+            (ImsCode::IMG_0015, 400),
+            (ImsCode::IMG_0060, 400),
+            (ImsCode::IMG_0196, 400),
+        ];
+        for (code, status) in cases {
+            let (got, same) = ims_status_and_code(&Error::ims(code));
+            assert_eq!((got.as_u16(), same), (status, code));
+        }
+    }
+
+    #[test]
+    fn a_fault_of_ours_shows_its_request_and_nothing_else() {
+        let error = Error::internal("canary at /srv/db");
+        assert_eq!(
+            message(&error, "req-1"),
+            "An internal error occurred. (request req-1)"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! The identity API: a subset of Keystone v3 under `/identity/v3`, enough for the OpenStack, OTC and Huawei
+//! clients to log in, sign requests, look up names, and for an administrator to make users and projects.
+//!
+//! The endpoints answer from the embedded identity; permission is decided there. Nothing here is kept in memory.
+
+mod authenticator;
+mod credentials;
+mod domains;
+mod login;
+mod projects;
+mod request;
+mod roles;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod users;
+mod versions;
+
+use std::sync::Arc;
+
+use calotype_identity::Embedded;
+use http::HeaderMap;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// What the identity's handlers can reach.
+#[derive(Clone)]
+pub struct IdentityState {
+    /// The identity.
+    pub identity: Arc<Embedded>,
+    /// The URL under which clients reach the service, without a trailing slash; none: as the request's `Host`
+    /// says.
+    pub public_url: Option<Arc<str>>,
+}
+
+impl IdentityState {
+    fn base_url(&self, headers: &HeaderMap) -> String {
+        crate::state::base_url(self.public_url.as_deref(), headers)
+    }
+}
+
+/// The endpoints under `/identity`. They expect the layers of [`crate::caller`] and [`crate::errors`] around them.
+pub fn router<S: Clone + Send + Sync + 'static>(state: IdentityState) -> OpenApiRouter<S> {
+    routes().with_state(state)
+}
+
+/// The endpoints before they have their state: what the API's description is made from.
+pub(crate) fn routes() -> OpenApiRouter<IdentityState> {
+    OpenApiRouter::new()
+        .routes(routes!(versions::versions))
+        .routes(routes!(versions::versions_without_slash))
+        .routes(routes!(versions::version))
+        .routes(routes!(versions::version_without_slash))
+        .routes(routes!(
+            tokens::create_token,
+            tokens::validate_token,
+            tokens::revoke_token
+        ))
+        .routes(routes!(tokens::catalog))
+        .routes(routes!(projects::own_projects))
+        .routes(routes!(projects::list_projects, projects::create_project))
+        .routes(routes!(
+            projects::show_project,
+            projects::update_project,
+            projects::delete_project
+        ))
+        .routes(routes!(domains::own_domains))
+        .routes(routes!(domains::list_domains))
+        .routes(routes!(domains::show_domain))
+        .routes(routes!(users::list_users, users::create_user))
+        .routes(routes!(
+            users::show_user,
+            users::update_user,
+            users::delete_user
+        ))
+        .routes(routes!(roles::list_roles, roles::create_role))
+        .routes(routes!(roles::show_role, roles::delete_role))
+        .routes(routes!(roles::roles_in_project))
+        .routes(routes!(
+            roles::assign_in_project,
+            roles::unassign_in_project
+        ))
+        .routes(routes!(roles::assign_on_domain, roles::unassign_on_domain))
+        .routes(routes!(roles::assign_on_system, roles::unassign_on_system))
+        .routes(routes!(
+            credentials::list_credentials,
+            credentials::create_credential
+        ))
+        .routes(routes!(
+            credentials::show_credential,
+            credentials::delete_credential
+        ))
+}

@@ -1,0 +1,310 @@
+//! The identity API with its layers, on SQLite in a directory of the test's own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use aws_lc_rs::hmac;
+use axum::Router;
+use axum::body::Body;
+use calotype_catalog::SqlCatalog;
+use calotype_core::access::Access;
+use calotype_core::app::{Service, Settings};
+use calotype_core::id::BlobId;
+use calotype_core::ports::{
+    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Catalog, Clock, Directory, Entropy,
+    WriteOptions,
+};
+use calotype_core::size::ByteSize;
+use calotype_core::time::Timestamp;
+use calotype_core::{Error, Result};
+use calotype_identity::{Bootstrapped, Embedded, FirstUser, Options, Ports, Renewal, sha256_hex};
+use calotype_keys::{ServiceKey, SystemEntropy};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::identity::IdentityState;
+use crate::router::app;
+use crate::state::ApiState;
+
+pub(super) const BASE: &str = "http://calotype.test:9292";
+pub(super) const NOW: &str = "20261123T201500Z";
+
+pub(super) struct World {
+    app: Router,
+    pub(super) first: Bootstrapped,
+    _directory: tempfile::TempDir,
+}
+
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Value,
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(FixedClock::default());
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+        let url = format!("sqlite://{}/catalog.db", directory.path().display());
+        let options = calotype_catalog::Options::default();
+        let catalog = SqlCatalog::open(&url, options, Arc::clone(&clock)).await;
+        let catalog = Arc::new(catalog.unwrap());
+        let keys = ServiceKey::from_hex(&"07".repeat(32), Arc::clone(&entropy)).unwrap();
+        let ports = Ports {
+            directory: Arc::clone(&catalog) as Arc<dyn Directory>,
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            keys: Arc::new(keys),
+        };
+        let access = Arc::new(Access::default());
+        let identity = Arc::new(Embedded::new(ports, access, Options::default()));
+        let first = identity.bootstrap(Renewal::UntilConfirmed).await.unwrap();
+        let service = Service::new(
+            catalog as Arc<dyn Catalog>,
+            Arc::new(NoBlobs),
+            clock,
+            Arc::clone(&entropy),
+            Access::default(),
+            Settings::default(),
+        );
+        let state = ApiState {
+            service: Arc::new(service),
+            authenticator: Arc::clone(&identity) as _,
+            public_url: Some(BASE.into()),
+            render_metrics: Arc::new(String::new),
+            max_json_body: 1 << 20,
+            body_idle_timeout: std::time::Duration::from_secs(60),
+        };
+        let public_url = state.public_url.clone();
+        let identity = IdentityState {
+            identity,
+            public_url,
+        };
+        let app = app(state, identity, entropy);
+        Self {
+            app,
+            first: first.unwrap(),
+            _directory: directory,
+        }
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let body = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).unwrap()
+        };
+        Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<Value>,
+    ) -> Answer {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("/identity{path}"));
+        if let Some(token) = token {
+            request = request.header("x-auth-token", token);
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        self.send(request.body(body).unwrap()).await
+    }
+
+    pub(super) async fn get(&self, path: &str, token: &str) -> Answer {
+        self.call(Method::GET, path, Some(token), None).await
+    }
+
+    pub(super) async fn login(&self, body: Value) -> Answer {
+        self.call(Method::POST, "/v3/auth/tokens", None, Some(body))
+            .await
+    }
+
+    /// A token for the user in its project.
+    pub(super) async fn token(&self, user: &FirstUser) -> String {
+        let scope = json!({ "project": { "id": user.project.id } });
+        let password = user.password.expose_secret();
+        let answer = self.login(login(&user.user.name, password, &scope)).await;
+        assert_eq!(answer.status, 201);
+        answer.token()
+    }
+}
+
+impl Answer {
+    pub(super) fn token(&self) -> String {
+        let token = self.headers.get("x-subject-token").unwrap();
+        token.to_str().unwrap().to_owned()
+    }
+
+    pub(super) fn names(&self, list: &str) -> Vec<&str> {
+        let items = self.body[list].as_array().unwrap().iter();
+        items.map(|item| item["name"].as_str().unwrap()).collect()
+    }
+
+    pub(super) fn assert_is_error(&self, status: StatusCode) {
+        let error = &self.body["error"];
+        assert_eq!(self.status, status.as_u16(), "{error}");
+        assert_eq!(error["code"], status.as_u16());
+        assert_eq!(error["title"], status.canonical_reason().unwrap());
+        assert!(error["message"].is_string());
+    }
+}
+
+pub(super) fn login(name: &str, password: &str, scope: &Value) -> Value {
+    let user = json!({ "name": name, "domain": { "name": "Default" }, "password": password });
+    let identity = json!({ "methods": ["password"], "password": { "user": user } });
+    json!({ "auth": { "identity": identity, "scope": scope } })
+}
+
+/// Signs as scheme A does: every header that is given, and the date.
+pub(super) fn signed_a(
+    user: &FirstUser,
+    method: Method,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Request<Body> {
+    let mut all = vec![("host", "calotype.test:9292"), ("x-sdk-date", NOW)];
+    all.extend_from_slice(headers);
+    all.sort_unstable();
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    let canonical = canonical(&method, target, &all, body);
+    let text = format!(
+        "SDK-HMAC-SHA256\n{NOW}\n{}",
+        sha256_hex(canonical.as_bytes())
+    );
+    let secret = user.access_key.secret.expose_secret();
+    let signature = hex::encode(mac(secret.as_bytes(), &text));
+    let authorization = format!(
+        "SDK-HMAC-SHA256 Access={}, SignedHeaders={}, Signature={signature}",
+        user.access_key.access,
+        names.join(";")
+    );
+    request(method, target, &all, &authorization, body)
+}
+
+/// Signs as scheme B does. `late` headers are added after signing.
+pub(super) fn signed_b(
+    user: &FirstUser,
+    method: Method,
+    target: &str,
+    late: &[(&str, &str)],
+    body: &str,
+) -> Request<Body> {
+    let all = [("host", "calotype.test:9292"), ("x-sdk-date", NOW)];
+    let canonical = canonical(&method, target, &all, body);
+    let scope = "20261123///sdk_request";
+    let hash = sha256_hex(canonical.as_bytes());
+    let text = format!("SDK-HMAC-SHA256\n{NOW}\n{scope}\n{hash}");
+    let secret = user.access_key.secret.expose_secret();
+    let mut key = format!("SDK{secret}").into_bytes();
+    for part in scope.split('/') {
+        key = mac(&key, part);
+    }
+    let authorization = format!(
+        "SDK-HMAC-SHA256 Credential={}/{scope}, SignedHeaders=host;x-sdk-date, Signature={}",
+        user.access_key.access,
+        hex::encode(mac(&key, &text))
+    );
+    let all = [all.as_slice(), late].concat();
+    request(method, target, &all, &authorization, body)
+}
+
+fn canonical(method: &Method, target: &str, headers: &[(&str, &str)], body: &str) -> String {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
+    let lines: Vec<String> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}:{value}\n"))
+        .collect();
+    let hash = sha256_hex(body.as_bytes());
+    format!(
+        "{method}\n{path}/\n{query}\n{}\n{}\n{hash}",
+        lines.concat(),
+        names.join(";")
+    )
+}
+
+fn mac(key: &[u8], text: &str) -> Vec<u8> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    hmac::sign(&key, text.as_bytes()).as_ref().to_vec()
+}
+
+fn request(
+    method: Method,
+    target: &str,
+    headers: &[(&str, &str)],
+    authorization: &str,
+    body: &str,
+) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.header("authorization", authorization);
+    request.body(Body::from(body.to_owned())).unwrap()
+}
+
+struct FixedClock(AtomicI64);
+
+impl Default for FixedClock {
+    fn default() -> Self {
+        let now = Timestamp::parse("2026-11-23T20:15:00Z").unwrap();
+        Self(AtomicI64::new(now.as_micros()))
+    }
+}
+
+impl Clock for FixedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// The identity needs no blobs.
+struct NoBlobs;
+
+fn none<T>() -> Result<T> {
+    Err(Error::internal("no blobs here"))
+}
+
+#[async_trait::async_trait]
+impl Blobs for NoBlobs {
+    async fn write(&self, _: BlobId, _: ByteStream, _: WriteOptions) -> Result<BlobFacts> {
+        none()
+    }
+    async fn open(&self, _: BlobId) -> Result<Arc<dyn BlobReader>> {
+        none()
+    }
+    async fn delete(&self, _: BlobId) -> Result<()> {
+        none()
+    }
+    async fn discard(&self, _: BlobId) -> Result<()> {
+        none()
+    }
+    async fn check(&self, _: BlobId, _: bool) -> Result<BlobCheck> {
+        none()
+    }
+    async fn list(&self) -> Result<Vec<(BlobId, Timestamp)>> {
+        none()
+    }
+    async fn list_staged(&self) -> Result<Vec<(BlobId, Timestamp)>> {
+        none()
+    }
+    async fn free_space(&self) -> Result<Option<ByteSize>> {
+        none()
+    }
+}

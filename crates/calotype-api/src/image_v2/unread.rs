@@ -1,0 +1,143 @@
+//! What an upload that was refused has not read.
+//!
+//! A server that answers and closes while its client still sends makes the client's system throw the answer away
+//! (RFC 9112, section 9.6): the client would see a broken connection, and not that the store is full. So the rest
+//! of a refused body is read and thrown away, within bounds, before the answer goes out.
+
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use calotype_core::ports::ByteStream;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderMap, header};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::bodies;
+
+/// How long a refused client is listened to in all, and how long it may be silent: nginx's `lingering_time` and
+/// `lingering_timeout`.
+const LONGEST: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// A body that is lent to the upload, and comes back when the upload drops it before its end.
+struct Lent {
+    frames: Option<BodyDataStream>,
+    begun: bool,
+    back: Option<oneshot::Sender<Rest>>,
+}
+
+struct Rest {
+    frames: BodyDataStream,
+    begun: bool,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(frames), Some(back)) = (self.frames.take(), self.back.take()) {
+            let begun = self.begun;
+            // Nobody may want it: then the connection ends with it.
+            let _ = back.send(Rest { frames, begun });
+        }
+    }
+}
+
+/// What an upload leaves of its body.
+pub(super) struct Unread {
+    rest: oneshot::Receiver<Rest>,
+    /// The client sends nothing before it is told to go on.
+    waits: bool,
+}
+
+/// The body as the bytes of an image, and what will be left of it. The bytes end with an error where the client
+/// breaks off or stands still for `idle`.
+pub(super) fn lend(headers: &HeaderMap, body: Body, idle: Duration) -> (ByteStream, Unread) {
+    let (back, rest) = oneshot::channel();
+    let lent = Lent {
+        frames: Some(body.into_data_stream()),
+        begun: false,
+        back: Some(back),
+    };
+    let bytes = stream::unfold(lent, move |mut lent| async move {
+        lent.begun = true;
+        let next = bodies::next(lent.frames.as_mut()?, idle).await;
+        if !matches!(next, Some(Ok(_))) {
+            // At its end, or broken: nothing is left to be read.
+            lent.frames = None;
+        }
+        next.map(|frame| (frame, lent))
+    });
+    let waits = headers.contains_key(header::EXPECT);
+    (Box::pin(bytes), Unread { rest, waits })
+}
+
+impl Unread {
+    /// Reads what the refused client still sends, within bounds, and throws it away. The upload must have dropped
+    /// the bytes.
+    pub(super) async fn throw_away(mut self) {
+        let Ok(Rest { mut frames, begun }) = self.rest.try_recv() else {
+            return;
+        };
+        if self.waits && !begun {
+            return;
+        }
+        let reading =
+            async { while let Ok(Some(Ok(_))) = timeout(SILENCE, frames.next()).await {} };
+        // Who still sends then has its connection broken.
+        let _ = timeout(LONGEST, reading).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use http::HeaderValue;
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    /// A body of three parts, and how many of them were read.
+    fn body() -> (Body, Arc<AtomicUsize>) {
+        let read = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&read);
+        let parts = stream::iter(["a", "b", "c"]).map(move |part| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(Bytes::from_static(part.as_bytes()))
+        });
+        (Body::from_stream(parts), read)
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_upload_left_is_read_to_its_end() {
+        let (body, read) = body();
+        let (mut bytes, unread) = lend(&HeaderMap::new(), body, IDLE);
+        assert_eq!(bytes.next().await.unwrap().unwrap(), "a");
+        drop(bytes);
+        unread.throw_away().await;
+        assert_eq!(read.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_waits_to_be_told_to_go_on_is_not_told_so() {
+        let (body, read) = body();
+        let headers =
+            HeaderMap::from_iter([(header::EXPECT, HeaderValue::from_static("100-continue"))]);
+        let (bytes, unread) = lend(&headers, body, IDLE);
+        drop(bytes);
+        unread.throw_away().await;
+        assert_eq!(read.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_read_to_its_end_is_over() {
+        let (body, read) = body();
+        let (bytes, unread) = lend(&HeaderMap::new(), body, IDLE);
+        assert_eq!(bytes.count().await, 3);
+        unread.throw_away().await;
+        assert_eq!(read.load(Ordering::Relaxed), 3);
+    }
+}

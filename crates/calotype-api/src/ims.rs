@@ -1,0 +1,20 @@
+//! The IMS API: replicating an image, following its job, and listing images as OTC's clients do.
+
+pub mod copy;
+pub mod job_document;
+pub mod jobs;
+pub mod list;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::state::ApiState;
+
+/// The operations of the IMS API.
+pub fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(copy::copy_image))
+        .routes(routes!(jobs::show_job))
+        .routes(routes!(jobs::show_job_progress))
+        .routes(routes!(list::list_cloud_images))
+}

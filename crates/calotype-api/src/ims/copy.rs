@@ -1,0 +1,117 @@
+//! `POST /v1/cloudimages/{image_id}/copy`: replicates an image within the region (spec 3).
+//!
+//! The checks come in the order of spec 3.3: the credential and the permission before anything of the body is read,
+//! the body before the path's id, the id before the name. A refusal changes nothing. The answer is sent after the
+//! one transaction that wrote job, replica and (with an `Idempotency-Key`) the answer itself: a crash leaves all or
+//! nothing of it.
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::IntoResponse as _;
+use calotype_core::Result;
+use calotype_core::app::ReplicaOrder;
+use calotype_core::codes::ImsCode;
+use calotype_core::id::{ImageId, JobId};
+use calotype_core::name::{Description, ImageName};
+use calotype_core::{Error, ports::StoredAnswer};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::caller::Caller;
+use crate::errors::{Failure, Reply};
+use crate::idempotency::{IdempotencyKey, once};
+use crate::json_body::{json_object, optional_text, read_body};
+use crate::state::ApiState;
+
+/// The body of a replication's request, for the API's description. Unknown fields are ignored.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct CopyImageRequest {
+    /// The replica's name: 1 to 128 of letters, digits, `-`, `.`, `_` and inner spaces.
+    pub name: String,
+    /// The replica's description: at most 1024 characters. It is not inherited.
+    pub description: Option<String>,
+    /// The customer's master key to seal the replica under.
+    pub cmk_id: Option<String>,
+    /// The replica's enterprise project; absent, empty or `0`: the default one. It is not inherited.
+    pub enterprise_project_id: Option<String>,
+}
+
+/// The answer to every asynchronous call.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct JobAccepted {
+    /// The job's id: 32 lower-case hexadecimal digits.
+    pub job_id: String,
+}
+
+/// Replicates an image within the region.
+#[utoipa::path(
+    post,
+    path = "/v1/cloudimages/{image_id}/copy",
+    operation_id = "copyImageInRegion",
+    tag = "Replication",
+    params(
+        ("image_id" = String, Path, description = "The image to replicate: a UUID."),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours."),
+    ),
+    request_body(content = CopyImageRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The replication was accepted.", body = JobAccepted),
+        (status = 400, description = "The request breaks a rule; the code says which."),
+        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
+        (status = 403, description = "The caller may not replicate (IMG.0026)."),
+        (status = 404, description = "There is no such image for the caller (IMG.0027)."),
+        (status = 409, description = "The Idempotency-Key was used with another body."),
+        (status = 500, description = "A fault of the service (IMG.0061)."),
+        (status = 503, description = "The service can't do it now (IMG.0061)."),
+    ),
+    security(("token" = []), ("signature" = [])),
+)]
+pub async fn copy_image(
+    State(state): State<ApiState>,
+    Caller(call): Caller,
+    key: Result<IdempotencyKey, Failure>,
+    path: Result<Path<String>, PathRejection>,
+    body: Body,
+) -> Reply {
+    let service = &state.service;
+    service.authorize_replication(&call)?;
+    let body = read_body(&state, body).await?;
+    let slot = key?.slot(&call, &body);
+    once(service, slot.as_ref(), async {
+        let order = parse_order(path, &body)?;
+        let keep = slot.as_ref().map(|slot| {
+            |job: &JobId| -> StoredAnswer {
+                slot.answer(service, StatusCode::OK, accepted_text(job), None)
+            }
+        });
+        let keep = keep
+            .as_ref()
+            .map(|keep| keep as &(dyn Fn(&JobId) -> StoredAnswer + Sync));
+        let job = service.replicate(&call, &order, keep).await?;
+        let content_type = [(http::header::CONTENT_TYPE, "application/json")];
+        Ok((content_type, accepted_text(&job)).into_response())
+    })
+    .await
+}
+
+/// Steps 2 to 5 of spec 3.3.
+fn parse_order(path: Result<Path<String>, PathRejection>, body: &[u8]) -> Result<ReplicaOrder> {
+    let mut body = json_object(body)?;
+    let name = optional_text(&mut body, "name")?;
+    let description = optional_text(&mut body, "description")?;
+    let cmk_id = optional_text(&mut body, "cmk_id")?;
+    let enterprise_project = optional_text(&mut body, "enterprise_project_id")?;
+    let source: Option<ImageId> = path.ok().and_then(|Path(id)| id.parse().ok());
+    Ok(ReplicaOrder {
+        source: source.ok_or_else(|| Error::ims(ImsCode::IMG_0066))?,
+        name: ImageName::parse(&name.unwrap_or_default())?,
+        description: Description::parse(&description.unwrap_or_default())?,
+        cmk_id,
+        enterprise_project,
+    })
+}
+
+fn accepted_text(job: &JobId) -> String {
+    serde_json::json!({ "job_id": job.as_str() }).to_string()
+}

@@ -1,0 +1,208 @@
+//! Jobs as the API shows them (spec 5.2, 3.7, 5.6; decision D17).
+//!
+//! Clients decode these strictly: `process_percent` is a number, every time a string or null, `status` one of four
+//! words. A progress bar needs nothing but `process_percent`: it is right also for work that moves no bytes (a share),
+//! whose `bytes_total` is 0, and it is 1 exactly when the job has succeeded.
+
+use calotype_core::job::{Job, JobStatus};
+use calotype_core::size::ByteSize;
+use calotype_core::time::Timestamp;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// The most that an unfinished job shows of itself as done: committing is part of the work.
+const ALMOST: f64 = 0.99;
+
+/// A job's document. `now` is the time of asking.
+pub fn job_document(job: &Job, now: Timestamp) -> Map<String, Value> {
+    document(job, now, entities(job))
+}
+
+/// As [`job_document`], with what the progress API adds.
+pub fn progress_document(job: &Job, now: Timestamp) -> Map<String, Value> {
+    let mut entities = entities(job);
+    entities.insert("current_task".to_owned(), current_task(job).into());
+    entities.insert("subJobId".to_owned(), "".into());
+    document(job, now, entities)
+}
+
+fn document(job: &Job, now: Timestamp, entities: Map<String, Value>) -> Map<String, Value> {
+    let failure = job.failure.as_ref();
+    let mut document = Map::new();
+    let mut put = |name: &str, value: Value| document.insert(name.to_owned(), value);
+    put("job_id", job.id.as_str().into());
+    put("job_type", job.job_type.as_str().into());
+    put("status", job.status.as_str().into());
+    put("begin_time", job.created_at.to_millis().into());
+    put("end_time", json!(job.ended_at.map(Timestamp::to_millis)));
+    put(
+        "error_code",
+        json!(failure.map(|failure| failure.code.to_string())),
+    );
+    put(
+        "fail_reason",
+        json!(failure.map(|failure| failure.reason.as_str())),
+    );
+    put("entities", entities.into());
+    put("calotype", measures(job, now));
+    document
+}
+
+/// A failed job names its error in place of the image, which is gone (spec 3.7).
+fn entities(job: &Job) -> Map<String, Value> {
+    let mut entities = Map::new();
+    let mut put = |name: &str, value: Value| entities.insert(name.to_owned(), value);
+    if let Some(name) = &job.image_name {
+        put("image_name", name.as_str().into());
+    }
+    match (job.status, job.image, &job.failure) {
+        (JobStatus::Running | JobStatus::Success, Some(image), _) => {
+            put("image_id", image.to_string().into());
+        }
+        (JobStatus::Fail, _, Some(failure)) => {
+            put("error_code", failure.code.to_string().into());
+            put("error", failure.reason.as_str().into());
+        }
+        _ => {}
+    }
+    put("process_percent", json!(fraction(job)));
+    entities
+}
+
+/// Between 0 and 1, in steps of a hundredth of a percent.
+fn fraction(job: &Job) -> f64 {
+    let done = (job.progress.fraction() * 10_000.0).floor() / 10_000.0;
+    match job.status {
+        JobStatus::Success => 1.0,
+        JobStatus::Init => 0.0,
+        JobStatus::Running | JobStatus::Fail => done.min(ALMOST),
+    }
+}
+
+fn current_task(job: &Job) -> &'static str {
+    match job.status {
+        JobStatus::Init => "waiting",
+        JobStatus::Running if job.progress.total == ByteSize::ZERO => "sharing",
+        JobStatus::Running => "sealing",
+        JobStatus::Success | JobStatus::Fail => "",
+    }
+}
+
+/// The `calotype` object of decision D17. The rate is the mean since the first attempt began, and null where no
+/// bytes moved; the expected end is null where there is no rate or nothing left to expect.
+fn measures(job: &Job, now: Timestamp) -> Value {
+    let (done, total) = (job.progress.done.bytes(), job.progress.total.bytes());
+    let until = job.ended_at.unwrap_or(now);
+    let elapsed = job.started_at.map(|start| until.since(start));
+    let rate = elapsed.and_then(|elapsed| per_second(done, elapsed));
+    let left = total.saturating_sub(done);
+    let end = match (job.status, rate) {
+        (JobStatus::Running, Some(rate)) => {
+            Some(now.plus(Duration::from_secs(left.div_ceil(rate))))
+        }
+        _ => None,
+    };
+    json!({
+        "bytes_total": total,
+        "bytes_done": done,
+        "bytes_per_second": rate,
+        "estimated_end": end.map(Timestamp::to_millis),
+        "attempt": job.attempt,
+    })
+}
+
+fn per_second(bytes: u64, elapsed: Duration) -> Option<u64> {
+    let micros = elapsed.as_micros();
+    if micros == 0 || bytes == 0 {
+        return None;
+    }
+    let rate = u128::from(bytes) * 1_000_000 / micros;
+    u64::try_from(rate).ok().filter(|rate| *rate > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use calotype_core::codes::ImsCode;
+    use calotype_core::job::{JobFailure, JobType, Progress};
+
+    use super::*;
+
+    const BEGIN: i64 = 1_704_164_645_678_901;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(BEGIN + seconds * 1_000_000)
+    }
+
+    fn job(status: JobStatus) -> Job {
+        let started = status != JobStatus::Init;
+        let ended = matches!(status, JobStatus::Success | JobStatus::Fail);
+        Job {
+            id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+            project: "p1".parse().unwrap(),
+            user: "u1".parse().unwrap(),
+            job_type: JobType::CopyImageInRegion,
+            status,
+            source: Some("11111111-2222-3333-4444-555555555555".parse().unwrap()),
+            image: Some("66666666-7777-8888-9999-000000000000".parse().unwrap()),
+            image_name: Some("img-copy-1".to_owned()),
+            progress: Progress::default(),
+            attempt: i64::from(started),
+            failure: (status == JobStatus::Fail).then(|| JobFailure {
+                code: ImsCode::IMG_0144,
+                reason: "The image does not exist.".to_owned(),
+            }),
+            created_at: at(0),
+            started_at: started.then(|| at(1)),
+            ended_at: ended.then(|| at(121)),
+        }
+    }
+
+    fn moving(status: JobStatus, done: u64, total: u64) -> Job {
+        Job {
+            progress: Progress {
+                done: ByteSize::new(done),
+                total: ByteSize::new(total),
+            },
+            ..job(status)
+        }
+    }
+
+    #[test]
+    fn a_job_that_waits_has_no_end_no_error_and_no_image_yet() {
+        insta::assert_json_snapshot!(job_document(&job(JobStatus::Init), at(5)));
+    }
+
+    #[test]
+    fn a_running_job_shows_its_bytes_its_rate_and_its_expected_end() {
+        let job = moving(JobStatus::Running, 1 << 30, 4 << 30);
+        insta::assert_json_snapshot!(progress_document(&job, at(11)));
+    }
+
+    #[test]
+    fn a_share_that_succeeded_is_wholly_done_though_no_bytes_moved() {
+        insta::assert_json_snapshot!(job_document(&job(JobStatus::Success), at(500)));
+    }
+
+    #[test]
+    fn a_failed_job_shows_its_error_in_place_of_the_image() {
+        insta::assert_json_snapshot!(job_document(&job(JobStatus::Fail), at(500)));
+    }
+
+    #[test]
+    fn only_a_job_that_succeeded_is_wholly_done() {
+        let all_bytes = moving(JobStatus::Running, 100, 100);
+        assert!(fraction(&all_bytes) < 1.0);
+        assert!(fraction(&moving(JobStatus::Fail, 100, 100)) < 1.0);
+        assert!(fraction(&moving(JobStatus::Running, u64::MAX, 1)) < 1.0);
+        assert!((fraction(&moving(JobStatus::Success, 0, 0)) - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn extreme_numbers_neither_overflow_nor_divide_by_zero() {
+        let job = moving(JobStatus::Running, u64::MAX, u64::MAX);
+        for now in [at(0), at(1), at(2), Timestamp::from_micros(i64::MAX)] {
+            let document = progress_document(&job, now);
+            assert!(document["entities"]["process_percent"].is_number());
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `GET /v2/cloudimages`: images as OTC's clients list them (spec 2.1, 8).
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::response::IntoResponse as _;
+use calotype_core::codes::ImsCode;
+use calotype_core::{Error, ErrorKind};
+use serde_json::json;
+
+use crate::caller::Caller;
+use crate::errors::Reply;
+use crate::image_document::image_document;
+use crate::list_query::{BadParameter, Params, ims};
+use crate::state::ApiState;
+
+/// Lists the images that the caller may see. There is no link to the next page: the last id is its marker.
+#[utoipa::path(
+    get,
+    path = "/v2/cloudimages",
+    operation_id = "listCloudImages",
+    tag = "Images",
+    params(
+        ("id" = Option<String>, Query, description = "The image with this id."),
+        ("name" = Option<String>, Query, description = "Images of exactly this name."),
+        ("status" = Option<String>, Query, description = "Images in this status."),
+        ("owner" = Option<String>, Query, description = "Images of this project."),
+        ("visibility" = Option<String>, Query, description = "public, private or shared."),
+        ("member_status" = Option<String>, Query, description = "accepted (default), pending, rejected or all."),
+        ("__imagetype" = Option<String>, Query, description = "gold, private or shared."),
+        ("enterprise_project_id" = Option<String>, Query, description = "0, a UUID, or all_granted_eps."),
+        ("tag" = Option<String>, Query, description = "Images with this tag; may be repeated."),
+        ("created_at" = Option<String>, Query, description = "operator:time, such as gte:2024-01-02T03:04:05Z."),
+        ("updated_at" = Option<String>, Query, description = "operator:time."),
+        ("sort_key" = Option<String>, Query, description = "created_at by default."),
+        ("sort_dir" = Option<String>, Query, description = "asc or desc (default)."),
+        ("limit" = Option<u32>, Query, description = "500 by default, at most 1000."),
+        ("marker" = Option<String>, Query, description = "The last image of the page before."),
+    ),
+    responses(
+        (status = 200, description = "The images."),
+        (status = 400, description = "A value that its parameter does not have (IMG.0001), or an unknown marker (IMG.0027)."),
+        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
+        (status = 403, description = "The caller may not list images (IMG.0026)."),
+        (status = 503, description = "The service can't do it now (IMG.0061)."),
+    ),
+    security(("token" = []), ("signature" = [])),
+)]
+pub async fn list_cloud_images(
+    State(state): State<ApiState>,
+    Caller(call): Caller,
+    RawQuery(query): RawQuery,
+) -> Reply {
+    let listing = Params::parse(query.as_deref())
+        .and_then(|params| ims::listing(&params))
+        .map_err(refusal)?;
+    let images = state
+        .service
+        .list_images(&call, |viewer| listing.seen_by(viewer))
+        .await
+        .map_err(unknown_marker)?;
+    let settings = state.service.settings();
+    let images: Vec<_> = images
+        .iter()
+        .map(|image| image_document(image, settings))
+        .collect();
+    Ok(Json(json!({ "images": images })).into_response())
+}
+
+fn refusal(bad: BadParameter) -> Error {
+    Error::invalid(bad.0).with_code(ImsCode::IMG_0001)
+}
+
+/// A list that can't begin after its marker is a bad request and not a missing thing: status 400 (spec 8.4).
+fn unknown_marker(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            Error::invalid(ImsCode::IMG_0027.message()).with_code(ImsCode::IMG_0027)
+        }
+        _ => error,
+    }
+}

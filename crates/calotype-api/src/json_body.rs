@@ -1,0 +1,140 @@
+//! Reading a JSON body: bounded in bytes and in time, before anything is parsed.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use calotype_core::codes::ImsCode;
+use calotype_core::{Error, ErrorKind, Result};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::{Map, Value};
+
+use crate::state::ApiState;
+
+/// How long a whole body may take to arrive, in multiples of the time that a body may stand still.
+const WHOLE_BODY: u32 = 2;
+
+/// The whole body of a request, of at most `limit` bytes, within twice the time that a body may stand still: a
+/// client that sends a byte now and then is not waited for.
+///
+/// # Errors
+/// TooLarge, before any of it is read where its length is known; TimedOut; InvalidRequest where it breaks off.
+pub(crate) async fn collect(body: Body, limit: usize, idle: Duration) -> Result<Bytes> {
+    let too_large = || {
+        let message = format!("The request's body has at most {limit} bytes.");
+        Error::new(ErrorKind::TooLarge, message)
+    };
+    if http_body::Body::size_hint(&body).lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let whole = Limited::new(body, limit).collect();
+    match tokio::time::timeout(idle * WHOLE_BODY, whole).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Error::invalid("The request's body broke off.").with_context(error)),
+        Err(_) => Err(Error::new(
+            ErrorKind::TimedOut,
+            "The request's body did not arrive in time.",
+        )),
+    }
+}
+
+/// The whole body of an IMS request.
+///
+/// # Errors
+/// As `collect` over [`ApiState::max_json_body`], with IMG.0001: on IMS paths that is status 400, as every code of
+/// theirs.
+pub async fn read_body(state: &ApiState, body: Body) -> Result<Bytes> {
+    let collected = collect(body, state.max_json_body, state.body_idle_timeout).await;
+    collected.map_err(|error| error.with_code(ImsCode::IMG_0001))
+}
+
+/// The body as a JSON object.
+///
+/// # Errors
+/// IMG.0007 where it is empty, IMG.0001 where it is anything else.
+pub fn json_object(body: &[u8]) -> Result<Map<String, Value>> {
+    if body.trim_ascii().is_empty() {
+        return Err(Error::ims(ImsCode::IMG_0007));
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(invalid("The request's body must be a JSON object.")),
+        Err(_) => Err(invalid("The request's body is not JSON.")),
+    }
+}
+
+/// A field that is a text, absent, or null, which means absent.
+///
+/// # Errors
+/// IMG.0001 where it is anything else.
+pub fn optional_text(object: &mut Map<String, Value>, name: &str) -> Result<Option<String>> {
+    match object.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(invalid(&format!("The field '{name}' must be a string."))),
+    }
+}
+
+fn invalid(message: &str) -> Error {
+    Error::invalid(message).with_code(ImsCode::IMG_0001)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_waited_for_and_taken_only_within_its_bounds() {
+        use futures_util::{StreamExt as _, stream};
+        let idle = Duration::from_millis(1);
+        let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(b"ab"));
+        let kind = async |body: Body| {
+            let refused = collect(body, 3, idle).await;
+            refused.unwrap_err().kind()
+        };
+        let stalled = Body::from_stream(stream::iter([chunk()]).chain(stream::pending()));
+        assert_eq!(kind(stalled).await, ErrorKind::TimedOut);
+        let broken = stream::iter([chunk(), Err(std::io::Error::other("reset"))]);
+        let broken = Body::from_stream(broken);
+        assert_eq!(kind(broken).await, ErrorKind::InvalidRequest);
+        let long = Body::from_stream(stream::iter([chunk(), chunk()]));
+        assert_eq!(kind(long).await, ErrorKind::TooLarge);
+        assert_eq!(kind(Body::from("abcd")).await, ErrorKind::TooLarge);
+        assert_eq!(collect(Body::from("abc"), 3, idle).await.unwrap(), "abc");
+    }
+
+    #[test]
+    fn only_an_object_is_accepted_and_an_empty_body_has_its_own_code() {
+        let code = |body: &str| json_object(body.as_bytes()).unwrap_err().code();
+        assert_eq!(code(""), Some(ImsCode::IMG_0007));
+        assert_eq!(code(" \r\n"), Some(ImsCode::IMG_0007));
+        for bad in [
+            "null",
+            "[]",
+            "1",
+            "\"a\"",
+            "{",
+            "{}x",
+            "{'a':1}",
+            &"[".repeat(5000),
+        ] {
+            assert_eq!(code(bad), Some(ImsCode::IMG_0001), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_text_field_is_a_string_or_absent() {
+        let mut object = json_object(br#"{"a":"x","b":null,"c":1,"d":["x"],"e":true}"#).unwrap();
+        assert_eq!(
+            optional_text(&mut object, "a").unwrap().as_deref(),
+            Some("x")
+        );
+        assert_eq!(optional_text(&mut object, "b").unwrap(), None);
+        assert_eq!(optional_text(&mut object, "z").unwrap(), None);
+        for name in ["c", "d", "e"] {
+            let refused = optional_text(&mut object, name).unwrap_err();
+            assert_eq!(refused.code(), Some(ImsCode::IMG_0001), "{name}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What the operator's machines ask: is it alive, is it ready, how is it doing.
+//!
+//! No label of a metric is taken from a request but its method, if it is a known one, and the template of its
+//! route: the number of time series is bounded, and no id or name is among them.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http::{Method, StatusCode, header};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::errors::Reply;
+use crate::state::ApiState;
+
+/// The content type of Prometheus' text form.
+const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const REQUESTS: &str = "calotype_http_requests_total";
+const DURATION: &str = "calotype_http_request_duration_seconds";
+const IN_FLIGHT: &str = "calotype_http_requests_in_flight";
+const JOBS_WAITING: &str = "calotype_jobs_waiting";
+const JOBS_RUNNING: &str = "calotype_jobs_running";
+
+/// The operations of this module. All are public.
+pub fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(live))
+        .routes(routes!(ready))
+        .routes(routes!(show_metrics))
+}
+
+/// Tells the metrics' meaning to the recorder that is installed. Called once, after it is.
+pub fn describe_metrics() {
+    metrics::describe_counter!(REQUESTS, "Requests that were answered.");
+    metrics::describe_histogram!(
+        DURATION,
+        metrics::Unit::Seconds,
+        "Time to the head of the answer."
+    );
+    metrics::describe_gauge!(IN_FLIGHT, "Requests whose answer has not begun.");
+    metrics::describe_gauge!(JOBS_WAITING, "Jobs that no worker has begun.");
+    metrics::describe_gauge!(JOBS_RUNNING, "Jobs that a worker has begun and not ended.");
+}
+
+/// Answers while the process lives.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "live",
+    tag = "Operations",
+    responses((status = 200, description = "The process lives.")),
+)]
+pub async fn live() -> Response {
+    text("ok\n")
+}
+
+/// Answers whether the service can do its work: its database and its store answer.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "ready",
+    tag = "Operations",
+    responses(
+        (status = 200, description = "The service can do its work."),
+        (status = 503, description = "It can't now."),
+    ),
+)]
+pub async fn ready(State(state): State<ApiState>) -> Response {
+    match state.service.ready().await {
+        Ok(()) => text("ready\n"),
+        Err(error) => {
+            tracing::warn!(error.chain = %error.chain(), "not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, text("not ready\n")).into_response()
+        }
+    }
+}
+
+/// Shows the metrics in Prometheus' text form.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "showMetrics",
+    tag = "Operations",
+    responses((status = 200, description = "The metrics.")),
+)]
+pub async fn show_metrics(State(state): State<ApiState>) -> Reply {
+    // A database that is away must not hide the other metrics: they are what explains it.
+    match state.service.unfinished_jobs().await {
+        Ok((waiting, running)) => {
+            metrics::gauge!(JOBS_WAITING).set(waiting as f64);
+            metrics::gauge!(JOBS_RUNNING).set(running as f64);
+        }
+        Err(error) => {
+            tracing::warn!(error.chain = %error.chain(), "jobs can't be counted");
+        }
+    }
+    let content_type = [(header::CONTENT_TYPE, PROMETHEUS_TEXT)];
+    Ok((content_type, (state.render_metrics)()).into_response())
+}
+
+/// Counts and times each request, and writes one line of the log for it. The time ends with the answer's head: a
+/// body may stream for hours.
+pub async fn measure(request: Request, next: Next) -> Response {
+    let method = known_method(request.method());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let in_flight = InFlight::begin();
+    let start = Instant::now();
+    let response = next.run(request).await;
+    drop(in_flight);
+    let seconds = start.elapsed().as_secs_f64();
+    let status = response.status().as_u16();
+    metrics::counter!(REQUESTS, "method" => method, "route" => route.clone(), "status" => status.to_string())
+        .increment(1);
+    metrics::histogram!(DURATION, "method" => method, "route" => route.clone()).record(seconds);
+    tracing::info!(
+        http.route = route,
+        http.status = status,
+        http.duration_s = seconds,
+        "request answered"
+    );
+    response
+}
+
+/// Clients may send any word as a method.
+fn known_method(method: &Method) -> &'static str {
+    const KNOWN: [Method; 7] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    const WORDS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let known = KNOWN.iter().zip(WORDS).find(|(known, _)| *known == method);
+    known.map_or("other", |(_, word)| word)
+}
+
+/// Counts down also when the client goes away and the request is dropped.
+struct InFlight;
+
+impl InFlight {
+    fn begin() -> Self {
+        metrics::gauge!(IN_FLIGHT).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        metrics::gauge!(IN_FLIGHT).decrement(1.0);
+    }
+}
+
+fn text(line: &'static str) -> Response {
+    line.into_response()
+}

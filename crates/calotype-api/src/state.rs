@@ -1,0 +1,71 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use calotype_core::Result;
+use calotype_core::access::Principal;
+use calotype_core::app::Service;
+use http::request::Parts;
+
+/// Turns a request's credential into a principal.
+#[async_trait]
+pub trait Authenticator: Send + Sync {
+    /// Who is calling.
+    ///
+    /// `body` yields the request's whole body where the credential signs it. It is asked for at most once.
+    ///
+    /// # Errors
+    /// Unauthenticated; Unavailable where the identity service is away.
+    async fn authenticate(&self, parts: &Parts, body: &mut dyn SignedBody) -> Result<Principal>;
+}
+
+/// A body that a signature may cover. Reading it for the signature keeps it for the handler.
+#[async_trait]
+pub trait SignedBody: Send {
+    /// The whole body.
+    ///
+    /// # Errors
+    /// TooLarge over the limit of signed bodies (12 MB; spec, "General wire facts").
+    async fn bytes(&mut self) -> Result<bytes::Bytes>;
+}
+
+/// The state of the API: cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The use cases.
+    pub service: Arc<Service>,
+    /// Who is calling.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// The URL under which clients reach the service, without a trailing slash; none: as the request's `Host`
+    /// says.
+    pub public_url: Option<Arc<str>>,
+    /// Renders the metrics in Prometheus' text form.
+    pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The largest JSON body that is read, in bytes.
+    pub max_json_body: usize,
+    /// How long a body may stand still while it is received.
+    pub body_idle_timeout: std::time::Duration,
+}
+
+impl ApiState {
+    /// The URL under which this request's client reaches the service, without a trailing slash.
+    pub fn base_url(&self, headers: &http::HeaderMap) -> String {
+        base_url(self.public_url.as_deref(), headers)
+    }
+}
+
+/// The public URL where one is set, else what the request's `Host` says.
+pub(crate) fn base_url(public_url: Option<&str>, headers: &http::HeaderMap) -> String {
+    if let Some(url) = public_url {
+        return url.to_owned();
+    }
+    let host = headers
+        .get(http::header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let plain = |host: &&str| {
+        host.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-.:[]_".contains(&b))
+    };
+    format!("http://{}", host.filter(plain).unwrap_or("localhost"))
+}

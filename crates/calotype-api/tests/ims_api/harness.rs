@@ -1,0 +1,400 @@
+//! A service with everything real but its clock, its randomness, its callers and where its bytes lie.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use calotype_api::ApiState;
+use calotype_api::identity::IdentityState;
+use calotype_api::state::{Authenticator, SignedBody};
+use calotype_catalog::SqlCatalog;
+use calotype_core::access::{Access, Named, Principal, ProjectScope, Scope};
+use calotype_core::app::{Service, Settings, Worker, WorkerOptions};
+use calotype_core::id::{BlobId, EnterpriseProjectId, ImageId, ProjectId};
+use calotype_core::image::{Digests, Image, ImageStatus, Member, MemberStatus, Visibility};
+use calotype_core::ports::{
+    AuditEvent, BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Catalog, Clock, Entropy,
+    ImageLimit, Images as _, Jobs as _, Trail, WriteOptions,
+};
+use calotype_core::size::ByteSize;
+use calotype_core::time::Timestamp;
+use calotype_core::{Error, ErrorKind, Result};
+use calotype_identity::{Embedded, Options, Ports};
+use calotype_keys::ServiceKey;
+use http::request::Parts;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+/// The project that most tests act in, the one that owns what it does not, and a third.
+pub(crate) const OWN: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const OTHER: &str = "fedcba9876543210fedcba9876543210";
+
+/// A member of [`OWN`], a reader there, a member of [`OTHER`], and an administrator in [`OWN`].
+pub(crate) const MEMBER: &str = "alice 0123456789abcdef0123456789abcdef member";
+pub(crate) const READER: &str = "bob 0123456789abcdef0123456789abcdef reader";
+pub(crate) const STRANGER: &str = "carol fedcba9876543210fedcba9876543210 member";
+pub(crate) const ADMIN: &str = "root 0123456789abcdef0123456789abcdef admin";
+
+pub(crate) const LONG: Duration = Duration::from_secs(3600);
+
+pub(crate) struct World {
+    pub(crate) app: Router,
+    pub(crate) catalog: Arc<SqlCatalog>,
+    pub(crate) service: Arc<Service>,
+    pub(crate) clock: Arc<TestClock>,
+    entropy: Arc<dyn Entropy>,
+    _directory: tempfile::TempDir,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {}", self.text))
+    }
+
+    /// The status and the IMS code.
+    pub(crate) fn refusal(&self) -> (u16, String) {
+        let body = self.json();
+        let code = body["error"]["code"].as_str().unwrap_or("none");
+        assert!(body["error"]["message"].is_string());
+        (self.status.as_u16(), code.to_owned())
+    }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    pub(crate) async fn with(settings: Settings) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(TestClock(AtomicI64::new(1_704_164_645_678_901)));
+        let url = format!("sqlite://{}", directory.path().join("c.db").display());
+        let options = calotype_catalog::Options::default();
+        let port: Arc<dyn Clock> = clock.clone();
+        let catalog = SqlCatalog::open(&url, options, Arc::clone(&port)).await;
+        let catalog = Arc::new(catalog.unwrap());
+        let entropy: Arc<dyn Entropy> = Arc::new(Counting(AtomicU64::new(1)));
+        let service = Arc::new(Service::new(
+            Arc::clone(&catalog) as Arc<dyn Catalog>,
+            Arc::new(NoBytes),
+            port,
+            Arc::clone(&entropy),
+            Access::default(),
+            settings,
+        ));
+        let state = ApiState {
+            service: Arc::clone(&service),
+            authenticator: Arc::new(TokenText),
+            public_url: None,
+            render_metrics: Arc::new(|| "calotype_up 1\n".to_owned()),
+            max_json_body: 4096,
+            body_idle_timeout: LONG,
+        };
+        let identity = IdentityState {
+            identity: Arc::new(identity(&catalog, &clock, &entropy)),
+            public_url: None,
+        };
+        Self {
+            app: calotype_api::app(state, identity, Arc::clone(&entropy)),
+            catalog,
+            service,
+            clock,
+            entropy,
+            _directory: directory,
+        }
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
+    }
+
+    pub(crate) async fn get(&self, token: &str, path: &str) -> Answer {
+        self.send(request("GET", token, path, Body::empty())).await
+    }
+
+    pub(crate) async fn post(&self, token: &str, path: &str, body: &str) -> Answer {
+        let body = Body::from(body.to_owned());
+        self.send(request("POST", token, path, body)).await
+    }
+
+    /// An image's record as `change` makes it, with bytes where its status is `active`.
+    pub(crate) async fn image(&self, change: impl FnOnce(&mut Image)) -> Image {
+        let mut image = self.blank();
+        image.status = ImageStatus::Active;
+        change(&mut image);
+        let (wanted, key) = (image.status, image.cmk_id.clone());
+        image.status = ImageStatus::Queued;
+        image.cmk_id = key;
+        let limit = ImageLimit(u64::MAX >> 1);
+        let inserted = self.catalog.insert_image(&image, limit, self.trail()).await;
+        inserted.unwrap();
+        if wanted == ImageStatus::Queued {
+            return image;
+        }
+        let blob = BlobId::random(self.entropy.as_ref());
+        self.catalog
+            .begin_upload(image.id, blob, LONG)
+            .await
+            .unwrap();
+        if wanted == ImageStatus::Saving {
+            return image;
+        }
+        let finished = self
+            .catalog
+            .finish_upload(image.id, blob, &facts(), None, self.trail())
+            .await;
+        finished.unwrap()
+    }
+
+    pub(crate) async fn share(&self, image: &Image, status: MemberStatus) {
+        let project: ProjectId = OWN.parse().unwrap();
+        let now = self.clock.now();
+        let member = Member {
+            image: image.id,
+            project: project.clone(),
+            status: MemberStatus::Pending,
+            created_at: now,
+            updated_at: now,
+        };
+        let added = self.catalog.add_member(&member, 100, self.trail()).await;
+        added.unwrap();
+        if status != MemberStatus::Pending {
+            let answered = self
+                .catalog
+                .set_member_status(image.id, &project, status, self.trail())
+                .await;
+            answered.unwrap().unwrap();
+        }
+    }
+
+    /// Works until the job has ended.
+    pub(crate) async fn work_until_ended(&self, job: &str) {
+        let job = job.parse().unwrap();
+        let worker = Worker::new(Arc::clone(&self.service), WorkerOptions::default());
+        let ended = async {
+            while self
+                .catalog
+                .job(&job)
+                .await
+                .unwrap()
+                .unwrap()
+                .ended_at
+                .is_none()
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        worker.run(ended).await;
+    }
+
+    fn blank(&self) -> Image {
+        let now = self.clock.now();
+        Image {
+            id: ImageId::random(self.entropy.as_ref()),
+            name: Some("source".to_owned()),
+            owner: OWN.parse().unwrap(),
+            status: ImageStatus::Queued,
+            visibility: Visibility::Private,
+            disk_format: Some("qcow2".to_owned()),
+            container_format: Some("bare".to_owned()),
+            min_disk: 1,
+            min_ram: 0,
+            protected: false,
+            hidden: false,
+            size: None,
+            virtual_size: None,
+            digests: Digests::default(),
+            blob: None,
+            cmk_id: None,
+            enterprise_project: EnterpriseProjectId::Default,
+            properties: BTreeMap::new(),
+            tags: Vec::new(),
+            created_at: now,
+            updated_at: now,
+            active_at: None,
+            version: 1,
+        }
+    }
+
+    pub(crate) fn trail(&self) -> Trail {
+        Trail {
+            event: AuditEvent {
+                at: self.clock.now(),
+                trace: "test".to_owned(),
+                request_id: "req-test".to_owned(),
+                project: Some(OWN.parse().unwrap()),
+                user: "alice".parse().unwrap(),
+                resource_type: "image".to_owned(),
+                resource_id: "test".to_owned(),
+                detail: serde_json::json!({}),
+            },
+            answer: None,
+        }
+    }
+}
+
+/// The identity behind `/identity`, which these tests do not ask.
+fn identity(
+    catalog: &Arc<SqlCatalog>,
+    clock: &Arc<TestClock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Embedded {
+    let keys = ServiceKey::from_hex(&"07".repeat(32), Arc::clone(entropy)).unwrap();
+    let ports = Ports {
+        directory: catalog.clone(),
+        clock: clock.clone(),
+        entropy: Arc::clone(entropy),
+        keys: Arc::new(keys),
+    };
+    Embedded::new(ports, Arc::default(), Options::default())
+}
+
+pub(crate) fn request(method: &str, token: &str, path: &str, body: Body) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path);
+    if !token.is_empty() {
+        request = request.header("X-Auth-Token", token);
+    }
+    request.body(body).unwrap()
+}
+
+pub(crate) fn facts() -> BlobFacts {
+    BlobFacts {
+        size: ByteSize::new(5),
+        stored: ByteSize::new(100),
+        digests: Digests {
+            md5: Some("5d41402abc4b2a76b9719d911017c592".to_owned()),
+            sha256: None,
+            sha512: Some("9b71d224".to_owned()),
+        },
+    }
+}
+
+pub(crate) struct TestClock(AtomicI64);
+
+impl TestClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        let micros = i64::try_from(by.as_micros()).unwrap();
+        self.0.fetch_add(micros, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Numbers that look random and are the same in every run (SplitMix64).
+struct Counting(AtomicU64);
+
+impl Entropy for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let state = self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::SeqCst);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            chunk.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+/// A token is the text `user project role`.
+struct TokenText;
+
+#[async_trait::async_trait]
+impl Authenticator for TokenText {
+    async fn authenticate(&self, parts: &Parts, _: &mut dyn SignedBody) -> Result<Principal> {
+        let refused = || Error::new(ErrorKind::Unauthenticated, "No good credential.");
+        let token = parts.headers.get("X-Auth-Token").ok_or_else(refused)?;
+        let mut words = token.to_str().map_err(|_| refused())?.split(' ');
+        let (Some(user), Some(project), Some(role)) = (words.next(), words.next(), words.next())
+        else {
+            return Err(refused());
+        };
+        let domain = Named {
+            id: "default".parse().unwrap(),
+            name: "Default".to_owned(),
+        };
+        Ok(Principal {
+            user: Named {
+                id: user.parse().unwrap(),
+                name: user.to_owned(),
+            },
+            user_domain: domain.clone(),
+            scope: Scope::Project(ProjectScope {
+                project: Named {
+                    id: project.parse().unwrap(),
+                    name: project.to_owned(),
+                },
+                domain,
+            }),
+            roles: vec![role.to_owned()],
+            expires_at: None,
+        })
+    }
+}
+
+/// Blobs that are all there and hold nothing: these tests are about records.
+struct NoBytes;
+
+struct NoReader(BlobFacts);
+
+impl BlobReader for NoReader {
+    fn facts(&self) -> &BlobFacts {
+        &self.0
+    }
+
+    fn read(&self, _: std::ops::Range<u64>) -> ByteStream {
+        Box::pin(futures_util::stream::iter([Ok(Bytes::from_static(
+            b"hello",
+        ))]))
+    }
+}
+
+#[async_trait::async_trait]
+impl Blobs for NoBytes {
+    async fn write(&self, _: BlobId, _: ByteStream, _: WriteOptions) -> Result<BlobFacts> {
+        Ok(facts())
+    }
+    async fn open(&self, _: BlobId) -> Result<Arc<dyn BlobReader>> {
+        Ok(Arc::new(NoReader(facts())))
+    }
+    async fn delete(&self, _: BlobId) -> Result<()> {
+        Ok(())
+    }
+    async fn discard(&self, _: BlobId) -> Result<()> {
+        Ok(())
+    }
+    async fn check(&self, _: BlobId, _: bool) -> Result<BlobCheck> {
+        Ok(BlobCheck::Whole(facts()))
+    }
+    async fn list(&self) -> Result<Vec<(BlobId, Timestamp)>> {
+        Ok(Vec::new())
+    }
+    async fn list_staged(&self) -> Result<Vec<(BlobId, Timestamp)>> {
+        Ok(Vec::new())
+    }
+    async fn free_space(&self) -> Result<Option<ByteSize>> {
+        Ok(None)
+    }
+}

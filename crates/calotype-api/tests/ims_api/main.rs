@@ -1,0 +1,13 @@
+//! The IMS API, the lists and the operator's API as a client meets them: the whole router over a real catalog.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test, and what prepares it, fails by panicking"
+)]
+
+mod copy;
+mod harness;
+mod jobs;
+mod lists;
+mod surroundings;
