@@ -1,0 +1,176 @@
+//! The command line's grammar. What each command does is in `commands`.
+
+mod admin;
+mod image;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Bytes, parse_bytes, parse_span};
+use crate::output::Format;
+
+pub(crate) use admin::{
+    AccessKeyCommand, AdminCommand, EnterpriseProjectCommand, ProjectCommand, RoleCommand,
+    RoleTarget, UserCommand, VerifyArgs,
+};
+pub(crate) use image::{CreateArgs, DownloadArgs, ImageCommand, ListArgs, ReplicateArgs, SetArgs};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    success
+  1    failure: the network, the disk, the service's own fault
+  2    usage: the command line, the configuration or clouds.yaml is wrong
+  3    not found, or not visible to you
+  4    not authorised: no, wrong or insufficient credentials
+  5    refused: a conflict, a quota, a rule, an ambiguous name
+  6    the job ended in FAIL
+  7    timeout; what was waited for goes on
+  8    damaged: bytes don't match their digest, or verify found a violation
+  130  stopped by Ctrl-C
+
+Results go to standard output, everything else to standard error.
+The service and the user are chosen as by the OpenStack tools: --os-cloud or OS_CLOUD in
+clouds.yaml, and OS_* variables. Without any, ./calotype-data/clouds.yaml is taken.";
+
+/// An image management service, and its command line.
+#[derive(Debug, Parser)]
+#[command(name = "calotype", version, after_long_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The form of results: a table for people, JSON for programs.
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    pub(crate) output: Format,
+
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which service, as whom.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Connection {
+    /// The cloud in clouds.yaml. Also: OS_CLOUD.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) os_cloud: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the service: HTTP and workers.
+    Serve(ServeArgs),
+    /// Run workers only, on the catalog and store of a service.
+    Worker(ServeArgs),
+    /// Show the service at work on a real disk image, and measure it.
+    Demo(DemoArgs),
+    /// Look at the service's configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make, find, change, fetch, delete and replicate images.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Follow jobs.
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Administer a service: its users, projects and integrity.
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    /// Print the API's OpenAPI document.
+    #[command(hide = true)]
+    Openapi,
+}
+
+/// Flags of `serve` and `worker`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServeArgs {
+    /// The directory of the catalog, the blobs, the keys and clouds.yaml; made where it is not there.
+    #[arg(long, value_name = "DIR", default_value = "./calotype-data")]
+    pub(crate) data_dir: PathBuf,
+    /// The address to listen on. [default: 127.0.0.1:9292, or what the configuration says]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE", env = "CALOTYPE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DemoArgs {
+    /// The disk image's size.
+    #[arg(long, default_value = "1 GiB", value_parser = parse_bytes)]
+    pub(crate) size: Bytes,
+    /// Leave the service running, and say how to reach it, until Ctrl-C.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Where to make the demo's own directory. [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a configuration, and print what is in force.
+    Check(ConfigArgs),
+    /// Print the whole documented configuration, at its defaults.
+    Default,
+}
+
+/// Flags of `config check`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConfigArgs {
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE", env = "CALOTYPE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// `job`
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Show a job.
+    Show {
+        /// The job's id.
+        id: String,
+    },
+    /// Wait until a job has ended.
+    Wait {
+        /// The job's id.
+        id: String,
+        /// Stop waiting after this long. The job goes on.
+        #[arg(long, value_parser = parse_duration)]
+        timeout: Option<Duration>,
+    },
+    /// List the project's jobs.
+    List {
+        /// Only jobs in this status.
+        #[arg(long, value_parser = ["INIT", "RUNNING", "SUCCESS", "FAIL"], ignore_case = true)]
+        status: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Go on after this job.
+        #[arg(long, value_name = "ID")]
+        marker: Option<String>,
+    },
+}
+
+/// A length of time on the command line.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    parse_span(text).map(crate::config::Span::duration)
+}
+
+/// `k=v` on the command line.
+pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not NAME=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! The grammar of `admin`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `admin`. Needs the credentials of an administrator.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminCommand {
+    /// Check that every image is whole, and every invariant holds.
+    Verify(VerifyArgs),
+    /// Enterprise projects.
+    #[command(subcommand)]
+    EnterpriseProject(EnterpriseProjectCommand),
+    /// Projects.
+    #[command(subcommand)]
+    Project(ProjectCommand),
+    /// Users.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Roles, and who has them.
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// Access keys (AK/SK), for clients that sign their requests.
+    #[command(subcommand)]
+    AccessKey(AccessKeyCommand),
+}
+
+/// Flags of `admin verify`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct VerifyArgs {
+    /// Read and authenticate every byte, not only every manifest.
+    #[arg(long)]
+    pub(crate) deep: bool,
+    /// Check a stopped system in this directory, without HTTP.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// `admin enterprise-project`
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnterpriseProjectCommand {
+    /// Make one.
+    Create {
+        /// Its name.
+        name: String,
+    },
+    /// List all.
+    List,
+    /// Refuse new images in it.
+    Disable {
+        /// Its id.
+        id: String,
+    },
+    /// Take new images in it again.
+    Enable {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// `admin project`. A PROJECT is an id, or a name that only one has.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProjectCommand {
+    /// Make one.
+    Create {
+        /// Its name.
+        name: String,
+        /// Its domain's id.
+        #[arg(long, default_value = "default")]
+        domain: String,
+    },
+    /// List all.
+    List,
+    /// Delete one.
+    Delete {
+        /// Id, or unique name.
+        project: String,
+    },
+    /// Refuse logins to it.
+    Disable {
+        /// Id, or unique name.
+        project: String,
+    },
+    /// Allow logins to it again.
+    Enable {
+        /// Id, or unique name.
+        project: String,
+    },
+}
+
+/// `admin user`. A USER is an id, or a name that only one has.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Make one. Without a password file a password is made up and printed, once.
+    Create {
+        /// Its name.
+        name: String,
+        /// Its domain's id.
+        #[arg(long, default_value = "default")]
+        domain: String,
+        /// A file with the password in its first line; "-" reads standard input.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// List all.
+    List,
+    /// Delete one.
+    Delete {
+        /// Id, or unique name.
+        user: String,
+    },
+    /// Refuse its logins.
+    Disable {
+        /// Id, or unique name.
+        user: String,
+    },
+    /// Allow its logins again.
+    Enable {
+        /// Id, or unique name.
+        user: String,
+    },
+}
+
+/// Whose role, and where.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RoleTarget {
+    /// The user: id, or unique name.
+    #[arg(long)]
+    pub(crate) user: String,
+    /// The project: id, or unique name.
+    #[arg(long)]
+    pub(crate) project: String,
+}
+
+/// `admin role`. A ROLE is an id or a name.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// Make one.
+    Create {
+        /// Its name.
+        name: String,
+    },
+    /// List all, or those of a user in a project.
+    List {
+        /// The user: id, or unique name.
+        #[arg(long, requires = "project")]
+        user: Option<String>,
+        /// The project: id, or unique name.
+        #[arg(long, requires = "user")]
+        project: Option<String>,
+    },
+    /// Delete one.
+    Delete {
+        /// Id or name.
+        role: String,
+    },
+    /// Give a role to a user in a project.
+    Grant {
+        /// Id or name.
+        role: String,
+        #[command(flatten)]
+        target: RoleTarget,
+    },
+    /// Take it away.
+    Revoke {
+        /// Id or name.
+        role: String,
+        #[command(flatten)]
+        target: RoleTarget,
+    },
+}
+
+/// `admin access-key`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccessKeyCommand {
+    /// Make one. The secret is printed once.
+    Create {
+        /// The user: id, or unique name.
+        #[arg(long)]
+        user: String,
+        /// The project that it signs for. [default: the user's first]
+        #[arg(long)]
+        project: Option<String>,
+    },
+    /// List a user's, without their secrets.
+    List {
+        /// The user: id, or unique name.
+        #[arg(long)]
+        user: String,
+    },
+    /// Delete one.
+    Delete {
+        /// The access key.
+        access: String,
+        /// The user: id, or unique name.
+        #[arg(long)]
+        user: String,
+    },
+}

@@ -1,0 +1,191 @@
+//! The grammar of `image`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{parse_duration, parse_pair};
+
+/// `image`. An IMAGE is an id, or a name that only one image has.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Make an image, and upload its bytes.
+    Create(Box<CreateArgs>),
+    /// List the images that you may see.
+    List(ListArgs),
+    /// Show an image.
+    Show {
+        /// Id, or unique name.
+        image: String,
+    },
+    /// Change an image.
+    Set(Box<SetArgs>),
+    /// Fetch an image's bytes, verified.
+    Download(DownloadArgs),
+    /// Delete images.
+    Delete {
+        /// Ids, or unique names.
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Replicate an image within the region.
+    Replicate(ReplicateArgs),
+}
+
+/// Who sees an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Visibility {
+    /// Its project.
+    Private,
+    /// Its project and the projects that it is shared with.
+    Shared,
+    /// All, where they know its id.
+    Community,
+    /// All.
+    Public,
+}
+
+impl Visibility {
+    /// The word of the API.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Shared => "shared",
+            Self::Community => "community",
+            Self::Public => "public",
+        }
+    }
+}
+
+/// Flags of `image create`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CreateArgs {
+    /// The image's name.
+    pub(crate) name: String,
+    /// The bytes; "-" reads standard input. Without it a record without bytes is made.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The bytes' format.
+    #[arg(long, default_value = "raw", value_name = "FORMAT")]
+    pub(crate) disk_format: String,
+    /// The format around them.
+    #[arg(long, default_value = "bare", value_name = "FORMAT")]
+    pub(crate) container_format: String,
+    /// A property. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(crate) property: Vec<(String, String)>,
+    /// A tag. May be repeated.
+    #[arg(long)]
+    pub(crate) tag: Vec<String>,
+    /// The least disk that a server needs, in GB.
+    #[arg(long, value_name = "GB")]
+    pub(crate) min_disk: Option<u32>,
+    /// The least memory that a server needs, in MB.
+    #[arg(long, value_name = "MB")]
+    pub(crate) min_ram: Option<u32>,
+    /// Who sees it.
+    #[arg(long, value_enum)]
+    pub(crate) visibility: Option<Visibility>,
+    /// Refuse to delete it.
+    #[arg(long)]
+    pub(crate) protected: bool,
+    /// Compute the digest of the file here too, and compare it with the service's.
+    #[arg(long, requires = "file")]
+    pub(crate) verify: bool,
+}
+
+/// Flags of `image list`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ListArgs {
+    /// Only images with this name.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Only images in this status.
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+    /// Only images seen this way.
+    #[arg(long, value_enum)]
+    pub(crate) visibility: Option<Visibility>,
+    /// Only images with this tag. May be repeated.
+    #[arg(long)]
+    pub(crate) tag: Vec<String>,
+    /// At most so many. [default: all]
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+}
+
+/// Flags of `image set`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SetArgs {
+    /// Id, or unique name.
+    pub(crate) image: String,
+    /// A new name.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Set a property. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(crate) property: Vec<(String, String)>,
+    /// Remove a property. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) remove_property: Vec<String>,
+    /// Add a tag. May be repeated.
+    #[arg(long)]
+    pub(crate) tag: Vec<String>,
+    /// Remove a tag. May be repeated.
+    #[arg(long, value_name = "TAG")]
+    pub(crate) remove_tag: Vec<String>,
+    /// The least disk that a server needs, in GB.
+    #[arg(long, value_name = "GB")]
+    pub(crate) min_disk: Option<u32>,
+    /// The least memory that a server needs, in MB.
+    #[arg(long, value_name = "MB")]
+    pub(crate) min_ram: Option<u32>,
+    /// Who sees it.
+    #[arg(long, value_enum)]
+    pub(crate) visibility: Option<Visibility>,
+    /// Refuse to delete it.
+    #[arg(long, conflicts_with = "unprotected")]
+    pub(crate) protected: bool,
+    /// Allow to delete it.
+    #[arg(long)]
+    pub(crate) unprotected: bool,
+}
+
+/// Flags of `image download`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DownloadArgs {
+    /// Id, or unique name.
+    pub(crate) image: String,
+    /// Where to; without it, or with "-", standard output. A file has its name once it is verified.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Replace the file where it exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Flags of `image replicate`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReplicateArgs {
+    /// Id, or unique name.
+    pub(crate) image: String,
+    /// The replica's name.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// The replica's description.
+    #[arg(long)]
+    pub(crate) description: Option<String>,
+    /// The replica's enterprise project, by id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) enterprise_project: Option<String>,
+    /// The master key that seals the replica.
+    #[arg(long, value_name = "ID")]
+    pub(crate) cmk_id: Option<String>,
+    /// Wait until the replica is there.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Stop waiting after this long. The job goes on.
+    #[arg(long, requires = "wait", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+}

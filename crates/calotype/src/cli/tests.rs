@@ -1,0 +1,81 @@
+//! The help pages, and what the grammar takes and refuses.
+
+use clap::CommandFactory;
+
+use super::*;
+
+/// Every page, top down.
+fn pages(command: &mut clap::Command, path: &str, out: &mut String) {
+    let help = command.render_long_help().to_string();
+    let help = help
+        .lines()
+        .map(str::trim_end)
+        .collect::<Vec<_>>()
+        .join("\n");
+    out.push_str(&format!("=== {path}\n{}\n\n", help.trim_end()));
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned())
+        .filter(|name| name != "help")
+        .collect();
+    for name in names {
+        if let Some(sub) = command.find_subcommand_mut(&name) {
+            pages(sub, &format!("{path} {name}"), out);
+        }
+    }
+}
+
+#[test]
+fn the_help_pages_are_as_reviewed() {
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    let mut text = String::new();
+    pages(&mut command, "calotype", &mut text);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_grammar_has_no_contradictions() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn commands_are_read() {
+    for line in [
+        "calotype serve",
+        "calotype serve --data-dir d --listen [::1]:0 --config c.toml",
+        "calotype demo --size 64MiB --keep",
+        "calotype image create n --file f --disk-format raw --property a=b=c --tag t --protected",
+        "calotype image set n --remove-property a --unprotected",
+        "calotype image download n --file f --force -o json",
+        "calotype image replicate n --name m --wait --timeout 5m --os-cloud c",
+        "calotype image delete a b c",
+        "calotype job list --status fail",
+        "calotype job wait 0 --timeout 30s",
+        "calotype admin verify --deep",
+        "calotype admin verify --data-dir d",
+        "calotype admin role grant member --user u --project p",
+        "calotype admin access-key create --user u",
+        "calotype admin enterprise-project create e",
+        "calotype config default",
+    ] {
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn nonsense_is_a_usage_error() {
+    for line in [
+        "calotype",
+        "calotype demo --size much",
+        "calotype image create n --property ab",
+        "calotype image replicate n",
+        "calotype image set n --protected --unprotected",
+        "calotype job list --status DONE",
+        "calotype job wait 0 --timeout 5",
+        "calotype admin role grant member --user u",
+    ] {
+        let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+}

@@ -1,0 +1,324 @@
+//! `admin`: identity by Keystone's paths, the rest by the service's own.
+
+use std::io::Read;
+use std::path::Path;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::session;
+use crate::cli::{
+    AccessKeyCommand, AdminCommand, Connection, EnterpriseProjectCommand, ProjectCommand,
+    RoleCommand, RoleTarget, UserCommand, VerifyArgs,
+};
+use crate::client::{Call, Session, encode};
+use crate::config::Environment;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Rows, cell};
+use crate::system::fresh_name;
+
+/// Runs an `admin` command.
+pub(crate) async fn run(
+    command: AdminCommand,
+    connection: &Connection,
+    environment: &Environment,
+    output: &Output,
+) -> Result<(), Failure> {
+    if let AdminCommand::Verify(VerifyArgs {
+        deep,
+        data_dir: Some(directory),
+    }) = &command
+    {
+        return verdict(
+            &crate::serve::verify_stopped(directory, *deep).await?,
+            output,
+        );
+    }
+    let session = session(connection, environment).await?;
+    match command {
+        AdminCommand::Verify(args) => {
+            let path = format!("/admin/v1/verify?deep={}", args.deep);
+            verdict(
+                &json_of(session.image(Call::get(path).patient()).await?).await?,
+                output,
+            )
+        }
+        AdminCommand::EnterpriseProject(command) => {
+            enterprise_project(&session, command, output).await
+        }
+        AdminCommand::Project(command) => project(&session, command, output).await,
+        AdminCommand::User(command) => user(&session, command, output).await,
+        AdminCommand::Role(command) => role(&session, command, output).await,
+        AdminCommand::AccessKey(command) => access_key(&session, command, output).await,
+    }
+}
+
+/// Prints a report; violations are a failure.
+fn verdict(report: &Value, output: &Output) -> Result<(), Failure> {
+    let violations = report["violations"].as_array().map_or(0, Vec::len);
+    output.result(report, |report| {
+        if violations == 0 {
+            return crate::output::fields(report);
+        }
+        let mut rows = Rows::new(&["INVARIANT", "DETAIL"]);
+        for violation in report["violations"].as_array().into_iter().flatten() {
+            rows.push([cell(violation, "invariant"), cell(violation, "detail")]);
+        }
+        rows
+    })?;
+    if violations == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{violations} violations")).with_exit(Exit::Damaged))
+}
+
+async fn enterprise_project(
+    session: &Session,
+    command: EnterpriseProjectCommand,
+    output: &Output,
+) -> Result<(), Failure> {
+    const PATH: &str = "/admin/v1/enterprise-projects";
+    let (id, verb) = match command {
+        EnterpriseProjectCommand::Create { name } => {
+            let made = session
+                .image(Call::post(PATH, &json!({"name": name})))
+                .await?;
+            return output.object(&json_of(made).await?);
+        }
+        EnterpriseProjectCommand::List => {
+            let all = json_of(session.image(Call::get(PATH)).await?).await?;
+            return output.result(&all["enterprise_projects"], |all| {
+                columns(
+                    all,
+                    &["ID", "NAME", "ENABLED", "CREATED"],
+                    &["id", "name", "enabled", "created_at"],
+                )
+            });
+        }
+        EnterpriseProjectCommand::Disable { id } => (id, "disable"),
+        EnterpriseProjectCommand::Enable { id } => (id, "enable"),
+    };
+    let path = format!("{PATH}/{}/{verb}", encode(&id));
+    session.image(Call::post(path, &json!({}))).await.map(drop)
+}
+
+async fn project(
+    session: &Session,
+    command: ProjectCommand,
+    output: &Output,
+) -> Result<(), Failure> {
+    let (project, enabled) = match command {
+        ProjectCommand::Create { name, domain } => {
+            let body = json!({"project": {"name": name, "domain_id": domain}});
+            return make(session, "projects", "project", &body, output).await;
+        }
+        ProjectCommand::List => return list(session, "projects", output).await,
+        ProjectCommand::Delete { project } => return remove(session, "projects", &project).await,
+        ProjectCommand::Disable { project } => (project, false),
+        ProjectCommand::Enable { project } => (project, true),
+    };
+    switch(session, "projects", "project", &project, enabled).await
+}
+
+async fn user(session: &Session, command: UserCommand, output: &Output) -> Result<(), Failure> {
+    let (user, enabled) = match command {
+        UserCommand::Create {
+            name,
+            domain,
+            password_file,
+        } => {
+            let given = password_file.is_some();
+            let password = match password_file {
+                Some(path) => first_line(&path)?,
+                None => fresh_name(),
+            };
+            let body = json!({"user": {"name": name, "domain_id": domain, "password": password}});
+            let made = session.keystone(Call::post("/users", &body)).await?;
+            let mut made = json_of(made).await?["user"].take();
+            if !given {
+                made["password"] = json!(password);
+            }
+            return output.object(&made);
+        }
+        UserCommand::List => return list(session, "users", output).await,
+        UserCommand::Delete { user } => return remove(session, "users", &user).await,
+        UserCommand::Disable { user } => (user, false),
+        UserCommand::Enable { user } => (user, true),
+    };
+    switch(session, "users", "user", &user, enabled).await
+}
+
+async fn role(session: &Session, command: RoleCommand, output: &Output) -> Result<(), Failure> {
+    let (method, role, target) = match command {
+        RoleCommand::Create { name } => {
+            let body = json!({"role": {"name": name}});
+            return make(session, "roles", "role", &body, output).await;
+        }
+        RoleCommand::List {
+            user: Some(user),
+            project: Some(project),
+        } => {
+            let path = assignments(session, &RoleTarget { user, project }).await?;
+            let found = json_of(session.keystone(Call::get(path)).await?).await?;
+            return output.result(&found["roles"], identities);
+        }
+        RoleCommand::List { .. } => return list(session, "roles", output).await,
+        RoleCommand::Delete { role } => return remove(session, "roles", &role).await,
+        RoleCommand::Grant { role, target } => (Method::PUT, role, target),
+        RoleCommand::Revoke { role, target } => (Method::DELETE, role, target),
+    };
+    let role = find(session, "roles", &role).await?;
+    let path = format!("{}/{role}", assignments(session, &target).await?);
+    session.keystone(Call::new(method, path)).await.map(drop)
+}
+
+async fn assignments(session: &Session, target: &RoleTarget) -> Result<String, Failure> {
+    let project = find(session, "projects", &target.project).await?;
+    let user = find(session, "users", &target.user).await?;
+    Ok(format!("/projects/{project}/users/{user}/roles"))
+}
+
+async fn access_key(
+    session: &Session,
+    command: AccessKeyCommand,
+    output: &Output,
+) -> Result<(), Failure> {
+    let keys_of = |user: &str| format!("/users/{user}/credentials/OS-EC2");
+    match command {
+        AccessKeyCommand::Create { user, project } => {
+            let user = find(session, "users", &user).await?;
+            let project = match project {
+                Some(project) => json!(find(session, "projects", &project).await?),
+                None => Value::Null,
+            };
+            let body = json!({"tenant_id": project});
+            let made = session.keystone(Call::post(keys_of(&user), &body)).await?;
+            output.object(&json_of(made).await?["credential"])
+        }
+        AccessKeyCommand::List { user } => {
+            let user = find(session, "users", &user).await?;
+            let found = json_of(session.keystone(Call::get(keys_of(&user))).await?).await?;
+            let mut keys = found["credentials"].clone();
+            for key in keys.as_array_mut().into_iter().flatten() {
+                if let Some(key) = key.as_object_mut() {
+                    key.remove("secret");
+                }
+            }
+            output.result(&keys, |keys| {
+                columns(
+                    keys,
+                    &["ACCESS", "USER", "PROJECT"],
+                    &["access", "user_id", "tenant_id"],
+                )
+            })
+        }
+        AccessKeyCommand::Delete { access, user } => {
+            let user = find(session, "users", &user).await?;
+            let path = format!("{}/{}", keys_of(&user), encode(&access));
+            session
+                .keystone(Call::new(Method::DELETE, path))
+                .await
+                .map(drop)
+        }
+    }
+}
+
+async fn make(
+    session: &Session,
+    kind: &str,
+    one: &str,
+    body: &Value,
+    output: &Output,
+) -> Result<(), Failure> {
+    let made = session
+        .keystone(Call::post(format!("/{kind}"), body))
+        .await?;
+    output.object(&json_of(made).await?[one])
+}
+
+async fn list(session: &Session, kind: &str, output: &Output) -> Result<(), Failure> {
+    let found = json_of(session.keystone(Call::get(format!("/{kind}"))).await?).await?;
+    output.result(&found[kind], identities)
+}
+
+async fn remove(session: &Session, kind: &str, reference: &str) -> Result<(), Failure> {
+    let id = find(session, kind, reference).await?;
+    let call = Call::new(Method::DELETE, format!("/{kind}/{id}"));
+    session.keystone(call).await.map(drop)
+}
+
+async fn switch(
+    session: &Session,
+    kind: &str,
+    one: &str,
+    reference: &str,
+    enabled: bool,
+) -> Result<(), Failure> {
+    let id = find(session, kind, reference).await?;
+    let call = Call::new(Method::PATCH, format!("/{kind}/{id}"))
+        .json(&json!({one: {"enabled": enabled}}), "application/json");
+    session.keystone(call).await.map(drop)
+}
+
+/// The id, escaped for a path, of what `reference`, a name or an id, names. A name wins.
+async fn find(session: &Session, kind: &str, reference: &str) -> Result<String, Failure> {
+    let path = format!("/{kind}?name={}", encode(reference));
+    let found = json_of(session.keystone(Call::get(path)).await?).await?;
+    let ids: Vec<&str> = found[kind]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|one| one["name"] == reference)
+        .filter_map(|one| one["id"].as_str())
+        .collect();
+    match ids.as_slice() {
+        [id] => Ok(encode(id)),
+        [] => Ok(encode(reference)),
+        several => Err(Failure::new(format!(
+            "{} {kind} are named {reference:?}: {}",
+            several.len(),
+            several.join(", ")
+        ))
+        .with_exit(Exit::Refused)),
+    }
+}
+
+fn identities(document: &Value) -> Rows {
+    columns(
+        document,
+        &["ID", "NAME", "DOMAIN", "ENABLED"],
+        &["id", "name", "domain_id", "enabled"],
+    )
+}
+
+fn columns(document: &Value, headings: &[&'static str], names: &[&str]) -> Rows {
+    let mut rows = Rows::new(headings);
+    for one in document.as_array().into_iter().flatten() {
+        rows.push(names.iter().map(|name| cell(one, name)));
+    }
+    rows
+}
+
+async fn json_of(response: reqwest::Response) -> Result<Value, Failure> {
+    response
+        .json()
+        .await
+        .map_err(|_| Failure::new("the service's answer is no JSON document"))
+}
+
+fn first_line(path: &Path) -> Result<String, Failure> {
+    let named = |error: std::io::Error| Failure::usage(format!("{}: {error}", path.display()));
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).map_err(named)?;
+    } else {
+        text = std::fs::read_to_string(path).map_err(named)?;
+    }
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(line.to_owned()),
+        _ => Err(Failure::usage(format!(
+            "{}: no password in its first line",
+            path.display()
+        ))),
+    }
+}

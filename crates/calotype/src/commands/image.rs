@@ -1,0 +1,363 @@
+//! `image`: images and their bytes.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::session;
+use crate::cli::{
+    Connection, CreateArgs, DownloadArgs, ImageCommand, ListArgs, ReplicateArgs, SetArgs,
+};
+use crate::client::{JobWait, Session, Target, Upload, encode};
+use crate::config::Environment;
+use crate::demo::digests_of;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, Rows, cell};
+
+/// Runs an `image` command.
+pub(crate) async fn run(
+    command: ImageCommand,
+    connection: &Connection,
+    environment: &Environment,
+    output: &Output,
+) -> Result<(), Failure> {
+    let session = session(connection, environment).await?;
+    match command {
+        ImageCommand::Create(args) => create(&session, &args, output).await,
+        ImageCommand::List(args) => {
+            let images = session.list_images(&query(&args), args.limit).await?;
+            output.result(&Value::Array(images), table)
+        }
+        ImageCommand::Show { image } => {
+            let id = session.find_image(&image).await?;
+            output.object(&session.show_image(&id).await?)
+        }
+        ImageCommand::Set(args) => set(&session, &args, output).await,
+        ImageCommand::Download(args) => download(&session, &args, output).await,
+        ImageCommand::Delete { images } => delete(&session, &images).await,
+        ImageCommand::Replicate(args) => replicate(&session, &args, output).await,
+    }
+}
+
+async fn create(session: &Session, args: &CreateArgs, output: &Output) -> Result<(), Failure> {
+    let upload = match &args.file {
+        None => None,
+        Some(path) if path == Path::new("-") && args.verify => {
+            return Err(Failure::usage(
+                "--verify needs a file: standard input is read once",
+            ));
+        }
+        Some(path) if path == Path::new("-") => Some((Upload::Stdin, None)),
+        Some(path) => {
+            let named = |error| Failure::usage(format!("{}: {error}", path.display()));
+            let size = std::fs::metadata(path).map_err(named)?.len();
+            Some((Upload::File(path.clone()), Some(size)))
+        }
+    };
+    let image = session.create_image(&new_image(args)?).await?;
+    let id = image["id"].as_str().unwrap_or_default().to_owned();
+    let Some((upload, size)) = upload else {
+        return output.object(&image);
+    };
+    let bar = output.bytes_bar("uploading", size);
+    let sent = session.upload(&id, &upload, &bar).await;
+    bar.finish_and_clear();
+    if let Err(failure) = sent {
+        // Nobody asked for an image without bytes: it goes, unless that fails too.
+        if session.delete_image(&id).await.is_err() {
+            output.note(&format!("image {id} is left without bytes"));
+        }
+        return Err(failure.during("upload"));
+    }
+    let image = session.show_image(&id).await?;
+    if args.verify
+        && let Upload::File(path) = &upload
+    {
+        verify(path, &image).await?;
+    }
+    output.object(&image)
+}
+
+async fn verify(path: &Path, image: &Value) -> Result<(), Failure> {
+    let owned = path.to_owned();
+    let digests = tokio::task::spawn_blocking(move || digests_of(&owned))
+        .await
+        .map_err(|error| Failure::new(error.to_string()))??;
+    let hash = image["os_hash_algo"] == "sha512" && image["os_hash_value"] != digests.sha512;
+    if hash
+        || image["checksum"]
+            .as_str()
+            .is_some_and(|md5| md5 != digests.md5)
+    {
+        return Err(Failure::new(format!(
+            "image {} does not match {}",
+            cell(image, "id"),
+            path.display()
+        ))
+        .with_exit(Exit::Damaged));
+    }
+    Ok(())
+}
+
+fn new_image(args: &CreateArgs) -> Result<Value, Failure> {
+    let mut fields = Map::new();
+    fields.insert("name".into(), json!(args.name));
+    fields.insert("disk_format".into(), json!(args.disk_format));
+    fields.insert("container_format".into(), json!(args.container_format));
+    for (name, value) in [("min_disk", args.min_disk), ("min_ram", args.min_ram)] {
+        if let Some(value) = value {
+            fields.insert(name.into(), json!(value));
+        }
+    }
+    if let Some(visibility) = args.visibility {
+        fields.insert("visibility".into(), json!(visibility.word()));
+    }
+    if args.protected {
+        fields.insert("protected".into(), json!(true));
+    }
+    if !args.tag.is_empty() {
+        fields.insert("tags".into(), json!(args.tag));
+    }
+    for (name, value) in &args.property {
+        if fields.insert(name.clone(), json!(value)).is_some() {
+            return Err(Failure::usage(format!(
+                "--property {name}: it has a flag of its own"
+            )));
+        }
+    }
+    Ok(Value::Object(fields))
+}
+
+fn query(args: &ListArgs) -> String {
+    let visibility = args
+        .visibility
+        .map(|visibility| visibility.word().to_owned());
+    let tags = args.tag.iter().map(|tag| ("tag", Some(tag.clone())));
+    [
+        ("name", args.name.clone()),
+        ("status", args.status.clone()),
+        ("visibility", visibility),
+    ]
+    .into_iter()
+    .chain(tags)
+    .filter_map(|(name, value)| Some(format!("{name}={}", encode(&value?))))
+    .chain([format!(
+        "limit={}",
+        args.limit.map_or(1000, |limit| limit.min(1000))
+    )])
+    .collect::<Vec<_>>()
+    .join("&")
+}
+
+fn table(document: &Value) -> Rows {
+    let columns = ["id", "name", "status", "visibility", "disk_format", "size"];
+    let mut rows =
+        Rows::new(&["ID", "NAME", "STATUS", "VISIBILITY", "FORMAT", "SIZE"]).numeric(&[5]);
+    for image in document.as_array().into_iter().flatten() {
+        rows.push(columns.map(|name| cell(image, name)));
+    }
+    rows
+}
+
+async fn set(session: &Session, args: &SetArgs, output: &Output) -> Result<(), Failure> {
+    let id = session.find_image(&args.image).await?;
+    let mut patch = Vec::new();
+    if !args.tag.is_empty() || !args.remove_tag.is_empty() {
+        let image = session.show_image(&id).await?;
+        let mut tags: Vec<String> = image["tags"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|tag| tag.as_str().map(str::to_owned))
+            .filter(|tag| !args.remove_tag.contains(tag))
+            .collect();
+        for tag in &args.tag {
+            if !tags.contains(tag) {
+                tags.push(tag.clone());
+            }
+        }
+        patch.push(json!({"op": "replace", "path": "/tags", "value": tags}));
+    }
+    patch.extend(changes(args));
+    if patch.is_empty() {
+        return Err(Failure::usage("nothing to change"));
+    }
+    output.object(&session.patch_image(&id, &Value::Array(patch)).await?)
+}
+
+/// The operations of a JSON patch (RFC 6902) that need not know the image.
+fn changes(args: &SetArgs) -> Vec<Value> {
+    let mut changes: Vec<(String, Value)> = Vec::new();
+    if let Some(name) = &args.name {
+        changes.push(("name".into(), json!(name)));
+    }
+    for (name, value) in [("min_disk", args.min_disk), ("min_ram", args.min_ram)] {
+        if let Some(value) = value {
+            changes.push((name.into(), json!(value)));
+        }
+    }
+    if let Some(visibility) = args.visibility {
+        changes.push(("visibility".into(), json!(visibility.word())));
+    }
+    if args.protected || args.unprotected {
+        changes.push(("protected".into(), json!(args.protected)));
+    }
+    changes.extend(
+        args.property
+            .iter()
+            .map(|(name, value)| (name.clone(), json!(value))),
+    );
+    // `add` replaces what is there.
+    let add = changes
+        .into_iter()
+        .map(|(name, value)| json!({"op": "add", "path": pointer(&name), "value": value}));
+    let remove = args
+        .remove_property
+        .iter()
+        .map(|name| json!({"op": "remove", "path": pointer(name)}));
+    add.chain(remove).collect()
+}
+
+/// A name as a JSON pointer (RFC 6901).
+fn pointer(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+async fn download(session: &Session, args: &DownloadArgs, output: &Output) -> Result<(), Failure> {
+    let target = match &args.file {
+        Some(path) if path != Path::new("-") => {
+            if path.exists() && !args.force {
+                return Err(Failure::new(format!("{} exists", path.display()))
+                    .with_exit(Exit::Refused)
+                    .with_hint("--force replaces it"));
+            }
+            Target::File(path.clone())
+        }
+        _ if std::io::stdout().is_terminal() => {
+            return Err(Failure::usage(
+                "an image's bytes are nothing for a terminal: give --file",
+            ));
+        }
+        _ => Target::Stdout,
+    };
+    let id = session.find_image(&args.image).await?;
+    let image = session.show_image(&id).await?;
+    let bar = output.bytes_bar("downloading", image["size"].as_u64());
+    let fetched = session.download(&image, &target, &bar).await;
+    bar.finish_and_clear();
+    let fetched = fetched?;
+    let Target::File(path) = &target else {
+        return Ok(());
+    };
+    output.object(&json!({
+        "id": id,
+        "file": path.display().to_string(),
+        "bytes": fetched.bytes,
+        "resumed_from": fetched.resumed_from,
+        "verified": fetched.algorithm,
+    }))
+}
+
+/// Deletes all that can be; the first failure is the command's.
+async fn delete(session: &Session, images: &[String]) -> Result<(), Failure> {
+    let mut first = None;
+    for image in images {
+        let deleted = match session.find_image(image).await {
+            Ok(id) => session.delete_image(&id).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = deleted {
+            first.get_or_insert(failure.during(image));
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+async fn replicate(
+    session: &Session,
+    args: &ReplicateArgs,
+    output: &Output,
+) -> Result<(), Failure> {
+    let id = session.find_image(&args.image).await?;
+    let mut request = json!({"name": args.name});
+    for (field, value) in [
+        ("description", &args.description),
+        ("enterprise_project_id", &args.enterprise_project),
+        ("cmk_id", &args.cmk_id),
+    ] {
+        if let Some(value) = value {
+            request[field] = json!(value);
+        }
+    }
+    let job_id = session.replicate(&id, &request).await?;
+    if !args.wait {
+        return output.object(&json!({"job_id": job_id}));
+    }
+    let bar = output.bytes_bar("replicating", Some(0));
+    let wait = JobWait {
+        timeout: args.timeout,
+        ..JobWait::default()
+    };
+    let ended = session.wait_job(&job_id, wait, &bar).await;
+    bar.finish_and_clear();
+    output.result(&ended?, super::job::table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn parsed(line: &str) -> ImageCommand {
+        match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Image(command) => command,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_become_the_image_that_is_made() {
+        let ImageCommand::Create(args) = parsed(
+            "calotype image create n --property os_distro=debian --tag a --min-disk 4 --protected",
+        ) else {
+            panic!("another command");
+        };
+        insta::assert_snapshot!(new_image(&args).unwrap());
+        let ImageCommand::Create(args) = parsed("calotype image create n --property name=x") else {
+            panic!("another command");
+        };
+        assert_eq!(new_image(&args).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn flags_become_a_patch_with_escaped_pointers() {
+        let ImageCommand::Set(args) = parsed(
+            "calotype image set n --name m --property a/b~c=d --remove-property e --unprotected",
+        ) else {
+            panic!("another command");
+        };
+        insta::assert_snapshot!(Value::Array(changes(&args)));
+    }
+
+    #[test]
+    fn flags_become_a_query_with_escaped_values() {
+        let ImageCommand::List(args) =
+            parsed("calotype image list --name a&b --tag x --tag y --limit 5000")
+        else {
+            panic!("another command");
+        };
+        assert_eq!(query(&args), "name=a%26b&tag=x&tag=y&limit=1000");
+    }
+
+    #[test]
+    fn images_are_listed_in_columns() {
+        let images = json!([
+            {"id": "1", "name": "debian", "status": "active", "visibility": "public",
+             "disk_format": "raw", "size": 1024},
+            {"id": "2", "name": null, "status": "queued", "visibility": "private"},
+        ]);
+        insta::assert_snapshot!(table(&images).render());
+    }
+}

@@ -1,0 +1,436 @@
+//! From the file and the environment to a checked [`Config`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::sections::{Config, Digest, Limits, Profile};
+use crate::exit::Failure;
+
+/// The environment's variables, read once: tests give their own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The process's own. Variables that are not UTF-8 are left out.
+    pub(crate) fn of_process() -> Self {
+        Self(
+            std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+        )
+    }
+
+    /// The variable's value; none where it is empty, as shells and the OpenStack tools have it.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// `CALOTYPE_SECTION__FIELD` variables, as paths of names.
+    fn overrides(&self) -> impl Iterator<Item = (&str, Vec<String>, &str)> {
+        self.0.iter().filter_map(|(name, value)| {
+            let rest = name.strip_prefix("CALOTYPE_")?;
+            let path: Vec<String> = rest.split("__").map(str::to_ascii_lowercase).collect();
+            (path.len() > 1).then_some((name.as_str(), path, value.as_str()))
+        })
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(pairs: [(&str, &str); N]) -> Self {
+        Self(
+            pairs
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        )
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConfigError {
+    /// The file, or the environment's variable.
+    source: String,
+    /// What is wrong there; for a file with its line, column and field.
+    problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.source, self.problem)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl Config {
+    /// Reads `file` (none: only defaults) and the environment.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] that names the file's line and field, or the variable.
+    pub(crate) fn load(
+        file: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        let Some(path) = file else {
+            return Self::from_text("", &PathBuf::from("defaults"), environment);
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+            source: path.display().to_string(),
+            problem: error.to_string(),
+        })?;
+        Self::from_text(&text, path, environment)
+    }
+
+    /// As [`Config::load`], of a file's `text`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub(crate) fn from_text(
+        text: &str,
+        path: &Path,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        let in_file = |problem: String| ConfigError {
+            source: path.display().to_string(),
+            problem,
+        };
+        // First by itself, so that an error has its line.
+        let alone: Self = toml::from_str(text).map_err(|error| in_file(with_line(&error)))?;
+        check(&alone).map_err(in_file)?;
+        let mut table: Table = toml::from_str(text).map_err(|error| in_file(with_line(&error)))?;
+        for (name, path, value) in environment.overrides() {
+            table = set_one(&table, &path, value).map_err(|problem| ConfigError {
+                source: name.to_owned(),
+                problem,
+            })?;
+        }
+        let chosen: Self = typed(&table).map_err(in_file)?;
+        if chosen.images.profile == Profile::Calotype {
+            return Ok(chosen);
+        }
+        let mut limits = Table::try_from(Limits::of(chosen.images.profile))
+            .map_err(|error| in_file(error.to_string()))?;
+        if let Some(Value::Table(given)) = table.get("limits") {
+            limits.extend(given.clone());
+        }
+        table.insert("limits".to_owned(), Value::Table(limits));
+        typed(&table).map_err(in_file)
+    }
+}
+
+/// The table with one value set from the environment: as TOML where that fits the field, else as
+/// plain text.
+fn set_one(table: &Table, path: &[String], text: &str) -> Result<Table, String> {
+    let as_toml = toml::from_str::<Table>(&format!("value = {text}"))
+        .ok()
+        .filter(|parsed| parsed.len() == 1)
+        .and_then(|mut parsed| parsed.remove("value"));
+    let mut problem = String::new();
+    for value in as_toml.into_iter().chain([Value::String(text.to_owned())]) {
+        let mut candidate = table.clone();
+        insert(&mut candidate, path, value)?;
+        match typed(&candidate).and_then(|config| check(&config)) {
+            Ok(()) => return Ok(candidate),
+            Err(error) if problem.is_empty() => problem = error,
+            Err(_) => {}
+        }
+    }
+    Err(problem)
+}
+
+fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
+    let Some((last, sections)) = path.split_last() else {
+        return Ok(());
+    };
+    let mut here = table;
+    for section in sections {
+        let next = here
+            .entry(section.clone())
+            .or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(next) = next else {
+            return Err(format!("{section} is no section"));
+        };
+        here = next;
+    }
+    here.insert(last.clone(), value);
+    Ok(())
+}
+
+fn typed(table: &Table) -> Result<Config, String> {
+    table
+        .clone()
+        .try_into::<Config>()
+        .map_err(|error| error.to_string().trim().replace('\n', " "))
+}
+
+/// TOML's errors show line, column and the line itself.
+fn with_line(error: &toml::de::Error) -> String {
+    error.to_string().trim_end().to_owned()
+}
+
+/// Bounds that types don't hold.
+fn check(config: &Config) -> Result<(), String> {
+    let positive = [
+        (
+            "limits.images_per_project",
+            u64::from(config.limits.images_per_project),
+        ),
+        (
+            "server.max_json_body",
+            config.server.max_json_body.0.bytes(),
+        ),
+        ("jobs.lease", micros(config.jobs.lease)),
+        ("jobs.poll_interval", micros(config.jobs.poll_interval)),
+        (
+            "server.body_idle_timeout",
+            micros(config.server.body_idle_timeout),
+        ),
+        (
+            "identity.token_lifetime",
+            micros(config.identity.token_lifetime),
+        ),
+    ];
+    if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
+        return Err(format!("{field} must be more than nothing"));
+    }
+    if config.jobs.lease.duration() < 3 * config.jobs.poll_interval.duration() {
+        return Err("jobs.lease must be at least three times jobs.poll_interval".to_owned());
+    }
+    if let Some(url) = &config.server.public_url {
+        let http = url.starts_with("http://") || url.starts_with("https://");
+        if !http || url.ends_with('/') {
+            return Err(format!(
+                "server.public_url {url:?} must be an http or https URL without a slash at its end"
+            ));
+        }
+    }
+    if let Some(url) = &config.catalog.url {
+        check_catalog(url)?;
+    }
+    let digests = &config.images.digests;
+    if !digests.contains(&Digest::Md5) || digests.iter().all(|digest| *digest == Digest::Md5) {
+        return Err("images.digests must have \"md5\" and a sha".to_owned());
+    }
+    crate::telemetry::filter(&config.log.level).map_err(|failure| failure.message)?;
+    Ok(())
+}
+
+fn check_catalog(url: &str) -> Result<(), String> {
+    let postgres = url
+        .strip_prefix("postgres://")
+        .or_else(|| url.strip_prefix("postgresql://"));
+    let Some(rest) = postgres else {
+        return if url.starts_with("sqlite:") {
+            Ok(())
+        } else {
+            // The URL itself could hold a password: it is not shown.
+            Err("catalog.url must start with sqlite: or postgres://".to_owned())
+        };
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let password = authority
+        .rsplit_once('@')
+        .is_some_and(|(user, _)| user.contains(':'))
+        || rest.contains("password=");
+    if password {
+        return Err("catalog.url must not hold a password: use catalog.password_file".to_owned());
+    }
+    Ok(())
+}
+
+fn micros(span: super::values::Span) -> u64 {
+    u64::try_from(span.duration().as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Bytes, DEFAULT_TOML};
+    use calotype_core::size::ByteSize;
+
+    fn load(text: &str, environment: &Environment) -> Result<Config, String> {
+        Config::from_text(text, Path::new("calotype.toml"), environment)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_default_file_is_the_defaults() {
+        assert_eq!(
+            load(DEFAULT_TOML, &Environment::default()).unwrap(),
+            Config::default()
+        );
+        assert_eq!(
+            load("", &Environment::default()).unwrap(),
+            Config::default()
+        );
+    }
+
+    #[test]
+    fn every_field_is_in_the_default_file() {
+        // A commented field is uncommented: what results must be every field that there is.
+        let full: String = DEFAULT_TOML
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest)
+                    if rest
+                        .split_once(" = ")
+                        .is_some_and(|(name, _)| !name.contains(' ')) =>
+                {
+                    format!("{rest}\n")
+                }
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let config = load(&full, &Environment::default()).unwrap();
+        let written = Table::try_from(&config).unwrap();
+        let given: Table = toml::from_str(&full).unwrap();
+        for (section, fields) in &written {
+            let fields = fields.as_table().unwrap();
+            let names: Vec<_> = given[section].as_table().unwrap().keys().collect();
+            for field in fields.keys() {
+                assert!(names.contains(&field), "{section}.{field}");
+            }
+        }
+        for (field, present) in [
+            ("server.public_url", config.server.public_url.is_some()),
+            ("catalog.url", config.catalog.url.is_some()),
+            (
+                "catalog.password_file",
+                config.catalog.password_file.is_some(),
+            ),
+            ("store.main.path", config.store.main.path.is_some()),
+            ("keys.root_key_file", config.keys.root_key_file.is_some()),
+            (
+                "limits.max_image_size",
+                config.limits.max_image_size.is_some(),
+            ),
+            (
+                "limits.max_replica_size",
+                config.limits.max_replica_size.is_some(),
+            ),
+        ] {
+            assert!(present, "{field}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_line() {
+        let error = load(
+            "[server]\nlisten = \"[::1]:1\"\nlissten = 1\n",
+            &Environment::default(),
+        )
+        .unwrap_err();
+        insta::assert_snapshot!(error);
+    }
+
+    #[test]
+    fn a_wrong_type_is_refused_with_its_line() {
+        let error = load("[jobs]\nlease = 30\n", &Environment::default()).unwrap_err();
+        insta::assert_snapshot!(error);
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file_whatever_the_type() {
+        let config = load(
+            "[server]\nlisten = \"127.0.0.1:1\"\n[jobs]\nworkers = 2\n",
+            &Environment::from([
+                ("CALOTYPE_SERVER__LISTEN", "0.0.0.0:80"),
+                ("CALOTYPE_JOBS__WORKERS", "9"),
+                ("CALOTYPE_REPLICATION__ALLOW_PUBLIC", "true"),
+                ("CALOTYPE_IMAGES__DIGESTS", "[\"md5\", \"sha256\"]"),
+                ("CALOTYPE_STORE__MAIN__PATH", "123"),
+                ("CALOTYPE_LIMITS__MAX_IMAGE_SIZE", "2 GiB"),
+                ("CALOTYPE_CONFIG", "not-a-field"),
+                ("UNRELATED__THING", "x"),
+            ]),
+        )
+        .unwrap();
+        assert_eq!(config.server.listen.to_string(), "0.0.0.0:80");
+        assert_eq!(config.jobs.workers, 9);
+        assert!(config.replication.allow_public);
+        assert_eq!(config.images.digests, [Digest::Md5, Digest::Sha256]);
+        assert_eq!(config.store.main.path, Some(PathBuf::from("123")));
+        assert_eq!(config.limits.max_image_size, Some(Bytes(ByteSize::gib(2))));
+    }
+
+    #[test]
+    fn a_wrong_override_names_its_variable() {
+        let error = load("", &Environment::from([("CALOTYPE_JOBS__WORKERS", "many")])).unwrap_err();
+        assert!(error.starts_with("CALOTYPE_JOBS__WORKERS: "), "{error}");
+        let error = load("", &Environment::from([("CALOTYPE_JOBS__WROKERS", "1")])).unwrap_err();
+        assert!(error.contains("wrokers"), "{error}");
+    }
+
+    #[test]
+    fn the_otc_profile_sets_limits_that_the_file_may_set_again() {
+        let text = "[images]\nprofile = \"otc\"\n[limits]\nimages_per_project = 70\n";
+        let config = load(text, &Environment::default()).unwrap();
+        assert_eq!(config.limits.images_per_project, 70);
+        assert_eq!(
+            config.limits.max_replica_size,
+            Some(Bytes(ByteSize::gib(128)))
+        );
+        let config = load(
+            "",
+            &Environment::from([("CALOTYPE_IMAGES__PROFILE", "otc")]),
+        )
+        .unwrap();
+        assert_eq!(config.limits, Limits::of(Profile::Otc));
+    }
+
+    #[test]
+    fn a_password_in_the_catalog_url_is_refused_and_not_shown() {
+        for url in [
+            "postgres://me:geheim@db/x",
+            "postgres://db/x?password=geheim",
+        ] {
+            let error = load(
+                &format!("[catalog]\nurl = {url:?}\n"),
+                &Environment::default(),
+            )
+            .unwrap_err();
+            assert!(
+                error.contains("password_file") && !error.contains("geheim"),
+                "{error}"
+            );
+        }
+        assert!(
+            load(
+                "[catalog]\nurl = \"postgres://me@db/x\"\n",
+                &Environment::default()
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused() {
+        for text in [
+            "[limits]\nimages_per_project = 0\n",
+            "[jobs]\nlease = \"2s\"\n",
+            "[server]\npublic_url = \"https://x.example/\"\n",
+            "[server]\npublic_url = \"x.example\"\n",
+            "[images]\ndigests = [\"md5\"]\n",
+            "[images]\ndigests = [\"sha512\"]\n",
+            "[log]\nlevel = \"calotype=loud\"\n",
+            "[catalog]\nurl = \"mysql://x\"\n",
+        ] {
+            assert!(load(text, &Environment::default()).is_err(), "{text}");
+        }
+    }
+}

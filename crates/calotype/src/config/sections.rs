@@ -1,0 +1,304 @@
+//! The sections and fields, and their defaults. What each means is in `default.toml`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use calotype_core::size::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use super::values::{Bytes, Span};
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// HTTP.
+    pub(crate) server: Server,
+    /// The catalog's database.
+    pub(crate) catalog: Catalog,
+    /// Where blobs are kept.
+    pub(crate) store: Stores,
+    /// The service's own master key.
+    pub(crate) keys: Keys,
+    /// Users, projects and tokens.
+    pub(crate) identity: Identity,
+    /// Limits on projects and images.
+    pub(crate) limits: Limits,
+    /// Rules for images.
+    pub(crate) images: Images,
+    /// Rules for replicas.
+    pub(crate) replication: Replication,
+    /// Workers.
+    pub(crate) jobs: Jobs,
+    /// Log lines.
+    pub(crate) log: Log,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Server {
+    /// The address that HTTP is served on.
+    pub(crate) listen: SocketAddr,
+    /// The address that clients use, without a slash at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) public_url: Option<String>,
+    /// How long work may go on after the signal to stop.
+    pub(crate) shutdown_grace: Span,
+    /// A body without progress for this long is ended.
+    pub(crate) body_idle_timeout: Span,
+    /// The largest JSON body.
+    pub(crate) max_json_body: Bytes,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9292),
+            public_url: None,
+            shutdown_grace: Span::seconds(30),
+            body_idle_timeout: Span::seconds(60),
+            max_json_body: Bytes(ByteSize::mib(1)),
+        }
+    }
+}
+
+/// `[catalog]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Catalog {
+    /// `sqlite:PATH` or `postgres://...`, without a password. None: SQLite in the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
+    /// The file that holds the database user's password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) password_file: Option<PathBuf>,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Stores {
+    /// The store of all blobs.
+    pub(crate) main: Store,
+}
+
+/// `[store.main]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Store {
+    /// The kind of store.
+    #[serde(rename = "type")]
+    pub(crate) kind: StoreType,
+    /// The directory of blobs. None: `blobs` in the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// The kinds of stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StoreType {
+    /// A directory.
+    #[default]
+    File,
+}
+
+/// `[keys]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Keys {
+    /// The file that holds the root key. None: `root.key` in the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) root_key_file: Option<PathBuf>,
+}
+
+/// `[identity]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Identity {
+    /// Who answers for users and projects.
+    #[serde(rename = "type")]
+    pub(crate) kind: IdentityType,
+    /// How long a token is good for.
+    pub(crate) token_lifetime: Span,
+    /// The region's name in the catalog of services.
+    pub(crate) region: String,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            kind: IdentityType::Embedded,
+            token_lifetime: Span::seconds(24 * 3600),
+            region: "calotype".to_owned(),
+        }
+    }
+}
+
+/// The kinds of identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum IdentityType {
+    /// In the catalog.
+    #[default]
+    Embedded,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Images in a project.
+    pub(crate) images_per_project: u32,
+    /// Replicas being made at once, in a project. 0 refuses every one.
+    pub(crate) concurrent_replicas: u32,
+    /// Tags on an image.
+    pub(crate) tags_per_image: u32,
+    /// Projects that an image is shared with.
+    pub(crate) members_per_image: u32,
+    /// Properties of an image.
+    pub(crate) properties_per_image: u32,
+    /// The largest image. None: the store's own limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_image_size: Option<Bytes>,
+    /// The largest image that can be replicated. None: as `max_image_size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_replica_size: Option<Bytes>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::of(Profile::Calotype)
+    }
+}
+
+impl Limits {
+    /// The limits that `profile` sets (decision D14; OTC's as its documents give them).
+    pub(crate) const fn of(profile: Profile) -> Self {
+        let calotype = Self {
+            images_per_project: 1000,
+            concurrent_replicas: 5,
+            tags_per_image: 128,
+            members_per_image: 256,
+            properties_per_image: 128,
+            max_image_size: None,
+            max_replica_size: None,
+        };
+        match profile {
+            Profile::Calotype => calotype,
+            Profile::Otc => Self {
+                images_per_project: 50,
+                tags_per_image: 10,
+                max_image_size: Some(Bytes(ByteSize::gib(1024))),
+                max_replica_size: Some(Bytes(ByteSize::gib(128))),
+                ..calotype
+            },
+        }
+    }
+}
+
+/// `[images]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Images {
+    /// Whose rules apply.
+    pub(crate) profile: Profile,
+    /// The digests that are computed of every image.
+    pub(crate) digests: Vec<Digest>,
+    /// How long bytes without an image are kept.
+    pub(crate) deletion_grace: Span,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self {
+            profile: Profile::Calotype,
+            digests: vec![Digest::Md5, Digest::Sha512],
+            deletion_grace: Span::seconds(3600),
+        }
+    }
+}
+
+/// Whose rules apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Profile {
+    /// The project's own.
+    #[default]
+    Calotype,
+    /// The Open Telekom Cloud's.
+    Otc,
+}
+
+/// A digest of an image's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Digest {
+    /// The native API's `checksum`.
+    Md5,
+    /// The native API's `os_hash_value`.
+    Sha256,
+    /// The native API's `os_hash_value`, its usual algorithm.
+    Sha512,
+}
+
+/// `[replication]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Replication {
+    /// Whether another project's public image may be replicated (decision D8).
+    pub(crate) allow_public: bool,
+}
+
+/// `[jobs]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Jobs {
+    /// Attempts that one process runs at once.
+    pub(crate) workers: u32,
+    /// How long a worker may be silent.
+    pub(crate) lease: Span,
+    /// How often the catalog is asked for due jobs.
+    pub(crate) poll_interval: Span,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            workers: 4,
+            lease: Span::seconds(30),
+            poll_interval: Span::seconds(1),
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    /// The form of a line.
+    pub(crate) format: LogFormat,
+    /// What is logged.
+    pub(crate) level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+        }
+    }
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}

@@ -1,0 +1,300 @@
+//! The service itself: its parts put together, started, and stopped in order.
+//!
+//! # Crash consistency
+//! Nothing here needs an orderly end: `kill -9` at any instant leaves what the next start repairs. The order of
+//! stopping only spares clients: no new connections, a grace for running requests, jobs handed back.
+
+mod lock;
+mod parts;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::accept::NoDelayAcceptor;
+use calotype_core::app::{Reconciler, Service, Worker, WorkerOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::ServeArgs;
+use crate::config::{Config, Environment};
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::telemetry;
+
+/// How often the reconciler begins a round.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a client may take to send a request's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long after the grace's end the background tasks may take to notice it.
+const CUT_AFTER_GRACE: Duration = Duration::from_secs(1);
+
+/// What the service is started with.
+#[derive(Debug, Clone)]
+pub(crate) struct ServeOptions {
+    /// The directory of the catalog, the blobs, the root key and `clouds.yaml`.
+    pub(crate) data_dir: PathBuf,
+    /// The configuration in force, flags included.
+    pub(crate) config: Config,
+}
+
+/// A service that runs in this process.
+pub(crate) struct Running {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// The first users' file.
+    pub(crate) clouds_yaml: PathBuf,
+    stop: CancellationToken,
+    handle: axum_server::Handle<SocketAddr>,
+    grace: Duration,
+    server: JoinHandle<std::io::Result<()>>,
+    background: Vec<JoinHandle<()>>,
+    _lock: Option<lock::DataDirLock>,
+}
+
+/// `calotype serve`: runs until it is told to stop.
+///
+/// # Errors
+/// Where the service can't be started, or its listener fails.
+pub(crate) async fn run(
+    args: ServeArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<(), Failure> {
+    let options = options(&args, environment)?;
+    telemetry::start_logging(&options.config.log)?;
+    let mut termination = Termination::listen()?;
+    let data_dir = options.data_dir.display().to_string();
+    let mut running = start(options).await?;
+    output.text(&format!(
+        "calotype is ready: http://{} data={data_dir}",
+        running.address
+    ))?;
+    tokio::select! {
+        () = termination.asked() => {}
+        failed = &mut running.server => return server_outcome(failed),
+    }
+    running.stop(termination.asked()).await
+}
+
+/// `calotype worker`: does jobs, and serves no requests.
+///
+/// # Errors
+/// Where the worker can't be started.
+pub(crate) async fn run_worker(
+    args: ServeArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<(), Failure> {
+    let options = options(&args, environment)?;
+    telemetry::start_logging(&options.config.log)?;
+    let mut termination = Termination::listen()?;
+    let lock = lock::acquire_if_embedded(&options)?;
+    let parts = parts::assemble(&options).await?;
+    take_over(&options, lock.as_ref(), &parts).await?;
+    let stop = CancellationToken::new();
+    let background = start_background(&options.config, &parts.service, &stop);
+    output.text("calotype worker is ready")?;
+    termination.asked().await;
+    stop.cancel();
+    tokio::select! {
+        () = join_all(background) => {}
+        () = termination.asked() => tracing::warn!("cut short: the leases of running jobs will end"),
+    }
+    Ok(())
+}
+
+/// `calotype admin verify --data-dir`: checks a stopped system; the report has the form of
+/// `GET /admin/v1/verify`.
+///
+/// # Errors
+/// Where a service runs on the directory, or its parts can't be opened.
+pub(crate) async fn verify_stopped(
+    data_dir: &Path,
+    deep: bool,
+) -> Result<serde_json::Value, Failure> {
+    if !data_dir.is_dir() {
+        return Err(Failure::usage(format!(
+            "{} is no directory",
+            data_dir.display()
+        )));
+    }
+    let options = ServeOptions {
+        data_dir: data_dir.to_owned(),
+        config: Config::default(),
+    };
+    let _lock = lock::acquire_if_embedded(&options)?;
+    let parts = parts::assemble(&options).await?;
+    let verification = parts
+        .service
+        .verify(deep)
+        .await
+        .map_err(parts::failed("the check"))?;
+    serde_json::to_value(verification).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Starts the service in this process.
+///
+/// # Errors
+/// Where the data directory is in use or can't be written, the address is taken, or a part can't be reached.
+pub(crate) async fn start(options: ServeOptions) -> Result<Running, Failure> {
+    let config = &options.config;
+    let lock = lock::acquire_if_embedded(&options)?;
+    let listen = config.server.listen;
+    let listener = TcpListener::bind(listen)
+        .map_err(|error| Failure::new(format!("can't listen on {listen}: {error}")))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+
+    let parts = parts::assemble(&options).await?;
+    take_over(&options, lock.as_ref(), &parts).await?;
+    let clouds_yaml = parts.bootstrap(&options, address).await?;
+    let app = parts.router(config)?;
+
+    let stop = CancellationToken::new();
+    let handle = axum_server::Handle::new();
+    let mut server = axum_server::from_tcp(listener)?
+        .acceptor(NoDelayAcceptor::new())
+        .handle(handle.clone());
+    server
+        .http_builder()
+        .http1()
+        .timer(hyper_util::rt::TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    let server = tokio::spawn(server.serve(app.into_make_service()));
+    let background = start_background(config, &parts.service, &stop);
+    Ok(Running {
+        address,
+        clouds_yaml,
+        stop,
+        handle,
+        grace: config.server.shutdown_grace.duration(),
+        server,
+        background,
+        _lock: lock,
+    })
+}
+
+impl Running {
+    /// Stops in order: no new connections and no new jobs, then a grace for running requests and jobs. What
+    /// still runs when the grace is over, or when `cut` completes, is cut off, as a crash would do it.
+    ///
+    /// # Errors
+    /// Where the listener had failed.
+    pub(crate) async fn stop(self, cut: impl Future<Output = ()>) -> Result<(), Failure> {
+        tracing::info!(grace.s = self.grace.as_secs_f64(), "draining");
+        self.stop.cancel();
+        self.handle.graceful_shutdown(Some(self.grace));
+        let drained = async {
+            // The server ends its connections itself when the grace is over.
+            let served = server_outcome(self.server.await);
+            join_all(self.background).await;
+            served
+        };
+        let over = tokio::time::sleep(self.grace + CUT_AFTER_GRACE);
+        tokio::select! {
+            served = drained => served,
+            () = cut => {
+                tracing::warn!("asked again to stop: what still runs is cut off");
+                Ok(())
+            }
+            () = over => {
+                tracing::warn!("the grace is over: what still runs is cut off");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Ends what the directory's former process left under its leases, where the catalog is in the directory: the
+/// lock proves that the process is dead.
+async fn take_over(
+    options: &ServeOptions,
+    lock: Option<&lock::DataDirLock>,
+    parts: &parts::Parts,
+) -> Result<(), Failure> {
+    if lock.is_none() || options.config.catalog.url.is_some() {
+        return Ok(());
+    }
+    let taken = parts.service.take_over().await;
+    taken.map_err(parts::failed("what the former process left"))
+}
+
+fn server_outcome(
+    ended: Result<std::io::Result<()>, tokio::task::JoinError>,
+) -> Result<(), Failure> {
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::new(format!("the listener failed: {error}"))),
+        Err(error) => Err(Failure::new(format!("the server failed: {error}"))),
+    }
+}
+
+fn start_background(
+    config: &Config,
+    service: &Arc<Service>,
+    stop: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
+    let reconciler = Reconciler::new(Arc::clone(service), RECONCILE_INTERVAL);
+    let mut tasks = vec![tokio::spawn(reconciler.run(stop.clone().cancelled_owned()))];
+    let concurrency = usize::try_from(config.jobs.workers).unwrap_or(usize::MAX);
+    if concurrency > 0 {
+        let options = WorkerOptions {
+            name: format!("pid-{}", std::process::id()),
+            concurrency,
+            lease: config.jobs.lease.duration(),
+            poll_interval: config.jobs.poll_interval.duration(),
+            ..WorkerOptions::default()
+        };
+        let worker = Worker::new(Arc::clone(service), options);
+        tasks.push(tokio::spawn(worker.run(stop.clone().cancelled_owned())));
+    }
+    tasks
+}
+
+async fn join_all(tasks: Vec<JoinHandle<()>>) {
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!(error.chain = %error, "a background task failed");
+        }
+    }
+}
+
+/// SIGTERM and Ctrl-C, from the moment on that they are listened to.
+struct Termination {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Termination {
+    fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Completes when the process is asked to end: once for each time.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The options that flags, file and environment give.
+fn options(args: &ServeArgs, environment: &Environment) -> Result<ServeOptions, Failure> {
+    let mut config = Config::load(args.config.as_deref(), environment)?;
+    if let Some(listen) = args.listen {
+        config.server.listen = listen;
+    }
+    Ok(ServeOptions {
+        data_dir: args.data_dir.clone(),
+        config,
+    })
+}

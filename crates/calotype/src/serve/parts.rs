@@ -1,0 +1,232 @@
+//! The parts of the service, put together as the configuration says.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use calotype_api::ApiState;
+use calotype_api::identity::IdentityState;
+use calotype_blob::store::FileStore;
+use calotype_blob::{SealOptions, SealedBlobs};
+use calotype_catalog::SqlCatalog;
+use calotype_core::Error;
+use calotype_core::access::Access;
+use calotype_core::app::{Limits, Profile, Service, Settings};
+use calotype_core::ports::{Catalog, Clock, DigestChoice, Entropy, KeyService};
+use calotype_identity::{Embedded, Options, Ports, Renewal};
+use calotype_keys::{ServiceKey, SystemEntropy};
+
+use super::ServeOptions;
+use crate::clouds::{FirstUsers, write_clouds_yaml};
+use crate::config::Config;
+use crate::config::sections::{self, Digest};
+use crate::exit::Failure;
+use crate::system::SystemClock;
+use crate::telemetry;
+
+/// The parts.
+pub(crate) struct Parts {
+    /// The use cases.
+    pub(crate) service: Arc<Service>,
+    identity: Arc<Embedded>,
+    entropy: Arc<dyn Entropy>,
+}
+
+/// Opens keys, catalog and store, and puts the service together over them.
+///
+/// # Errors
+/// Where one of them can't be opened; says which.
+pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
+    let config = &options.config;
+    let data_dir = &options.data_dir;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+
+    let root_key = config
+        .keys
+        .root_key_file
+        .clone()
+        .unwrap_or_else(|| data_dir.join("root.key"));
+    let keys: Arc<dyn KeyService> = Arc::new(
+        ServiceKey::open_or_create(&root_key, Arc::clone(&entropy))
+            .map_err(failed("the root key"))?,
+    );
+
+    let url = catalog_url(config, data_dir)?;
+    let catalog: Arc<dyn Catalog> = Arc::new(
+        SqlCatalog::open(
+            &url,
+            calotype_catalog::Options::default(),
+            Arc::clone(&clock),
+        )
+        .await
+        .map_err(failed("the catalog"))?,
+    );
+
+    let blobs_dir = config
+        .store
+        .main
+        .path
+        .clone()
+        .unwrap_or_else(|| data_dir.join("blobs"));
+    let store = FileStore::open(&blobs_dir, Arc::clone(&entropy)).map_err(failed("the store"))?;
+    let blobs = SealedBlobs::new(
+        Arc::new(store),
+        Arc::clone(&keys),
+        Arc::clone(&entropy),
+        Arc::clone(&clock),
+        SealOptions::default(),
+    );
+
+    let access = Access::default();
+    let ports = Ports {
+        directory: Arc::clone(&catalog) as _,
+        clock: Arc::clone(&clock),
+        entropy: Arc::clone(&entropy),
+        keys,
+    };
+    let identity_options = Options {
+        token_lifetime: config.identity.token_lifetime.duration(),
+        region: config.identity.region.clone(),
+    };
+    let identity = Embedded::new(ports, Arc::new(access.clone()), identity_options);
+    let service = Service::new(
+        catalog,
+        Arc::new(blobs),
+        clock,
+        Arc::clone(&entropy),
+        access,
+        settings(config),
+    );
+    Ok(Parts {
+        service: Arc::new(service),
+        identity: Arc::new(identity),
+        entropy,
+    })
+}
+
+impl Parts {
+    /// Makes the first users where there are none, and writes their `clouds.yaml` into the data directory.
+    ///
+    /// # Errors
+    /// Where the catalog or the file can't be written. The next start does it again.
+    pub(crate) async fn bootstrap(
+        &self,
+        options: &ServeOptions,
+        address: SocketAddr,
+    ) -> Result<PathBuf, Failure> {
+        let clouds_yaml = options.data_dir.join("clouds.yaml");
+        let made = self.identity.bootstrap(Renewal::UntilConfirmed).await;
+        let Some(first) = made.map_err(failed("the first start"))? else {
+            return Ok(clouds_yaml);
+        };
+        let config = &options.config;
+        let url = config
+            .server
+            .public_url
+            .clone()
+            .unwrap_or_else(|| format!("http://{address}"));
+        let users = FirstUsers {
+            url,
+            region: config.identity.region.clone(),
+            demo_password: first.demo.password,
+            admin_password: first.admin.password,
+            demo_access_key: Some((first.demo.access_key.access, first.demo.access_key.secret)),
+        };
+        write_clouds_yaml(&clouds_yaml, &users)?;
+        self.identity
+            .confirm_bootstrap()
+            .await
+            .map_err(failed("the first start"))?;
+        Ok(clouds_yaml)
+    }
+
+    /// The API over the parts.
+    ///
+    /// # Errors
+    /// Where the metrics can't be started.
+    pub(crate) fn router(&self, config: &Config) -> Result<axum::Router, Failure> {
+        let metrics = telemetry::start_metrics()?;
+        let public_url: Option<Arc<str>> = config.server.public_url.as_deref().map(Arc::from);
+        let max_json_body = config.server.max_json_body.0.bytes();
+        let state = ApiState {
+            service: Arc::clone(&self.service),
+            authenticator: Arc::clone(&self.identity) as _,
+            public_url: public_url.clone(),
+            render_metrics: Arc::new(move || metrics.render()),
+            max_json_body: usize::try_from(max_json_body).unwrap_or(usize::MAX),
+            body_idle_timeout: config.server.body_idle_timeout.duration(),
+        };
+        let identity = IdentityState {
+            identity: Arc::clone(&self.identity),
+            public_url,
+        };
+        Ok(calotype_api::router::app(
+            state,
+            identity,
+            Arc::clone(&self.entropy),
+        ))
+    }
+}
+
+/// A failure that says which part of the service it is about, with the whole chain: it is for the operator.
+pub(super) fn failed(part: &'static str) -> impl Fn(Error) -> Failure {
+    move |error| Failure::new(format!("{part}: {}", error.chain()))
+}
+
+/// The catalog's URL, with the password of its file where it has one.
+fn catalog_url(config: &Config, data_dir: &Path) -> Result<String, Failure> {
+    let Some(url) = &config.catalog.url else {
+        return Ok(format!(
+            "sqlite://{}",
+            data_dir.join("catalog.db").display()
+        ));
+    };
+    let Some(file) = &config.catalog.password_file else {
+        return Ok(url.clone());
+    };
+    let password = std::fs::read_to_string(file).map_err(|error| {
+        Failure::usage(format!("catalog.password_file {}: {error}", file.display()))
+    })?;
+    let encoded = percent_encoding::utf8_percent_encode(
+        password.trim_end_matches(['\r', '\n']),
+        percent_encoding::NON_ALPHANUMERIC,
+    );
+    match url.split_once('@') {
+        Some((user, rest)) => Ok(format!("{user}:{encoded}@{rest}")),
+        None => Err(Failure::usage(
+            "catalog.url names no user for catalog.password_file",
+        )),
+    }
+}
+
+/// The domain's settings of a configuration.
+fn settings(config: &Config) -> Settings {
+    let limits = &config.limits;
+    let digests = &config.images.digests;
+    Settings {
+        region: config.identity.region.clone(),
+        profile: match config.images.profile {
+            sections::Profile::Calotype => Profile::Calotype,
+            sections::Profile::Otc => Profile::Otc,
+        },
+        limits: Limits {
+            images_per_project: limits.images_per_project.into(),
+            concurrent_replicas: limits.concurrent_replicas.into(),
+            tags_per_image: usize::try_from(limits.tags_per_image).unwrap_or(usize::MAX),
+            members_per_image: limits.members_per_image.into(),
+            properties_per_image: usize::try_from(limits.properties_per_image)
+                .unwrap_or(usize::MAX),
+            max_image_size: limits.max_image_size.map(|size| size.0),
+            max_replica_size: limits.max_replica_size.map(|size| size.0),
+        },
+        digests: DigestChoice {
+            md5: digests.contains(&Digest::Md5),
+            sha256: digests.contains(&Digest::Sha256),
+            sha512: digests.contains(&Digest::Sha512),
+        },
+        deletion_grace: config.images.deletion_grace.duration(),
+        replicate_public: config.replication.allow_public,
+        ..Settings::default()
+    }
+}
