@@ -1,0 +1,128 @@
+//! Records and lists at a thousand and at a hundred thousand images, on SQLite.
+
+use std::time::{Duration, Instant};
+
+use calotype_tests::{Client, Options, Server, config};
+use serde_json::{Value, json};
+
+use crate::report::{Report, quantile, time_text};
+use crate::wire::Wire;
+
+const CONNECTIONS: usize = 32;
+const FEW: usize = 1_000;
+const MANY: usize = 100_000;
+const LOAD: Duration = Duration::from_secs(10);
+
+pub(crate) fn measure(report: &mut Report) {
+    let server = Server::start(Options::config(config::limits(1_000_000, 10)));
+    let client = server.user();
+    let begin = Instant::now();
+    seed(&client, 0, FEW);
+    let few = lists(&client);
+    seed(&client, FEW, MANY);
+    let rate = MANY as f64 / begin.elapsed().as_secs_f64();
+    report.alone(
+        "records made, over 32 connections",
+        format!("{rate:.0} a second"),
+    );
+    for ((name, many), (_, few)) in lists(&client).into_iter().zip(few) {
+        let what = format!("page of 25 {name}, among 100,000 images, median");
+        report.times(&what, many, "among 1,000", few);
+    }
+    let id = one(&client);
+    load(
+        report,
+        &client,
+        "GET /v2/images/{id}",
+        &format!("/v2/images/{id}"),
+    );
+    load(
+        report,
+        &client,
+        "GET /v2/images, page of 25",
+        "/v2/images?limit=25",
+    );
+}
+
+/// Makes the images from one number to another. One in ten has a tag, one in ten thousand a property.
+fn seed(client: &Client, from: usize, to: usize) {
+    std::thread::scope(|scope| {
+        for connection in 0..CONNECTIONS {
+            scope.spawn(move || {
+                let mut wire = Wire::open(client);
+                for number in (from + connection..to).step_by(CONNECTIONS) {
+                    let mut body = json!({
+                        "name": format!("image-{number:06}"),
+                        "disk_format": "raw",
+                        "container_format": "bare",
+                        "os_distro": "debian",
+                    });
+                    if number.is_multiple_of(10) {
+                        body["tags"] = json!(["tenth"]);
+                    }
+                    if number % 10_000 == 77 {
+                        body["rare"] = json!("yes");
+                    }
+                    wire.post("/v2/images", &body.to_string(), 201);
+                }
+            });
+        }
+    });
+}
+
+/// The median time of each kind of list.
+fn lists(client: &Client) -> Vec<(&'static str, Duration)> {
+    let kinds = [
+        ("by default", "/v2/images?limit=25"),
+        ("by name", "/v2/images?limit=25&name=image-000500"),
+        ("by tag", "/v2/images?limit=25&tag=tenth"),
+        ("by a rare property", "/v2/images?limit=25&rare=yes"),
+    ];
+    let mut wire = Wire::open(client);
+    let median = |(name, path)| {
+        let once = || {
+            let begin = Instant::now();
+            wire.get(path);
+            begin.elapsed()
+        };
+        let mut times: Vec<Duration> = std::iter::repeat_with(once).take(200).collect();
+        (name, quantile(&mut times, 0.5))
+    };
+    kinds.map(median).to_vec()
+}
+
+fn one(client: &Client) -> String {
+    let mut wire = Wire::open(client);
+    let page = wire.get("/v2/images?name=image-000500");
+    let page: Value = serde_json::from_slice(page).expect("JSON");
+    page["images"][0]["id"].as_str().expect("an id").to_owned()
+}
+
+fn load(report: &mut Report, client: &Client, what: &str, path: &str) {
+    let deadline = Instant::now() + LOAD;
+    let ask = || {
+        let mut wire = Wire::open(client);
+        let mut times = Vec::new();
+        while Instant::now() < deadline {
+            let begin = Instant::now();
+            wire.get(path);
+            times.push(begin.elapsed());
+        }
+        times
+    };
+    let mut times: Vec<Duration> = std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(ask)).collect();
+        let times = askers.into_iter().map(|asker| asker.join().expect("times"));
+        times.flatten().collect()
+    });
+    let rate = times.len() as f64 / LOAD.as_secs_f64();
+    let (median, tail) = (quantile(&mut times, 0.5), quantile(&mut times, 0.99));
+    report.alone(
+        &format!("{what} among 100,000 images, 32 connections"),
+        format!(
+            "{rate:.0} a second, p50 {}, p99 {}",
+            time_text(median),
+            time_text(tail)
+        ),
+    );
+}

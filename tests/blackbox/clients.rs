@@ -1,0 +1,75 @@
+//! The clients that people use, run against the real server: each script of `tests/clients` is one test.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use calotype_tests::{Server, program};
+
+#[test]
+fn openstacksdk_works() {
+    script("openstacksdk_images.py");
+}
+
+#[test]
+fn the_openstack_command_works() {
+    script("openstack_command.py");
+}
+
+#[test]
+fn glanceclient_works() {
+    script("glanceclient_images.py");
+}
+
+#[test]
+fn the_huawei_sdk_with_signed_requests_works() {
+    script("huawei_sdk_images.py");
+}
+
+#[test]
+fn curl_works_as_the_readme_says() {
+    let server = Server::with_defaults();
+    let client = server.user();
+    let listed = program::run(
+        "curl",
+        &[
+            "-fsS",
+            "-H",
+            &format!("X-Auth-Token: {}", client.token()),
+            &format!("{}/v2/cloudimages", server.base()),
+        ],
+    );
+    assert_eq!(listed.trim(), r#"{"images":[]}"#);
+}
+
+/// Runs a script with its server's address and `clouds.yaml` in the environment.
+fn script(name: &str) {
+    let server = Server::with_defaults();
+    let clouds = server.clouds();
+    let client = server.user();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("clients")
+        .join(name);
+    let output = Command::new(program::python())
+        .arg("-B")
+        .arg(path)
+        .env("OS_CLIENT_CONFIG_FILE", server.data().join("clouds.yaml"))
+        .env("OS_CLOUD", "calotype")
+        .env("CALOTYPE_URL", server.base())
+        .env("CALOTYPE_PROJECT", client.project())
+        .env("CALOTYPE_ACCESS_KEY", clouds.get("access_key"))
+        .env("CALOTYPE_SECRET_KEY", clouds.get("secret_key"))
+        .env("HOME", directory.path())
+        .env("NO_PROXY", "127.0.0.1")
+        .current_dir(directory.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the interpreter runs");
+    assert!(
+        output.status.success(),
+        "{name}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,222 @@
+//! Killed at any instant, the server comes back with everything that it had acknowledged, and with nothing
+//! half-made: invariants 1, 3, 5, 6, 8 and 10 of the design, after SIGKILL.
+//!
+//! `CALOTYPE_CRASHES` sets how many kills there are, `CALOTYPE_SEED` which; the seed is printed.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use calotype_tests::content::next;
+use calotype_tests::{Client, Content, Digests, Options, Server, config, database, until};
+use reqwest::Method;
+use reqwest::blocking::Body;
+use serde_json::json;
+
+/// What the server acknowledged: the bytes of images that became active, and the jobs that it accepted.
+#[derive(Default)]
+struct Acknowledged {
+    images: BTreeMap<String, Digests>,
+    jobs: BTreeMap<String, Digests>,
+    deleted: Vec<String>,
+}
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost_and_nothing_half_made_stays_after_kills() {
+    let kills = number("CALOTYPE_CRASHES").unwrap_or(120);
+    let mut seed = number("CALOTYPE_SEED").unwrap_or(20_261_123);
+    println!("CALOTYPE_SEED={seed} CALOTYPE_CRASHES={kills}");
+    let mut server = Server::start(Options::config(config::limits(100_000, 100)));
+    let acknowledged = Mutex::new(Acknowledged::default());
+    // Tokens outlive the process; its address does not.
+    let (mut client, mut admin) = (server.user(), server.admin());
+    for kill in 0..kills {
+        let random = next(&mut seed);
+        let delay = Duration::from_micros(next(&mut seed) % 120_000);
+        std::thread::scope(|scope| {
+            for worker in 0..3_u64 {
+                let (client, acknowledged) = (client.clone(), &acknowledged);
+                scope.spawn(move || work(&client, random ^ (worker << 32), acknowledged));
+            }
+            std::thread::sleep(delay);
+            server.kill9();
+        });
+        server.restart();
+        (client, admin) = (client.at(server.base()), admin.at(server.base()));
+        assert_eq!(server.staged(), 0, "nothing unfinished stays");
+        admin.verify_rows();
+        // Reading every byte after every kill would be all that the test does.
+        if kill % 20 == 19 || kill + 1 == kills {
+            check(&client, &acknowledged);
+            server.verify_stopped();
+            server.restart();
+            (client, admin) = (client.at(server.base()), admin.at(server.base()));
+        }
+    }
+}
+
+#[test]
+fn an_accepted_replication_ends_in_success_whatever_instant_the_server_is_killed_at() {
+    let kills = number("CALOTYPE_CRASHES").unwrap_or(60);
+    let mut server = Server::start(Options::config(config::limits(100_000, 1000)));
+    kill_while_replicating(&mut server, kills);
+    server.verify_stopped();
+}
+
+#[test]
+fn an_accepted_replication_ends_in_success_although_its_server_on_postgresql_is_killed() {
+    let kills = number("CALOTYPE_CRASHES").unwrap_or(15);
+    // Another server might be alive, so what a killed one had claimed is due only when its lease ends.
+    let text = [
+        config::postgres(&database::fresh("crash")),
+        config::limits(100_000, 1000),
+        config::jobs(4, 3),
+    ];
+    let mut server = Server::start(Options::config(text.concat()));
+    kill_while_replicating(&mut server, kills);
+    server.verify();
+}
+
+fn kill_while_replicating(server: &mut Server, kills: u64) {
+    let mut seed = number("CALOTYPE_SEED").unwrap_or(7);
+    println!("CALOTYPE_SEED={seed} CALOTYPE_CRASHES={kills}");
+    let (mut client, mut admin) = (server.user(), server.admin());
+    let wanted = Digests::of(Content::new(1, 300_000));
+    let source = client.image("source", 1, 300_000);
+    let mut jobs = Vec::new();
+    for _ in 0..kills {
+        for _ in 0..3 {
+            let accepted = client.copy(&source, json!({"name": "replica"})).expect(200);
+            jobs.push(
+                accepted.json()["job_id"]
+                    .as_str()
+                    .expect("a job_id")
+                    .to_owned(),
+            );
+        }
+        std::thread::sleep(Duration::from_micros(next(&mut seed) % 8000));
+        server.restart();
+        (client, admin) = (client.at(server.base()), admin.at(server.base()));
+        admin.verify_rows();
+    }
+    let mut made = Vec::new();
+    for id in &jobs {
+        let job = client.job(id);
+        assert_eq!(job.status(), "SUCCESS", "{}", job.document);
+        made.push(job.image());
+    }
+    assert_eq!(client.download(&made[0]), wanted);
+    made.sort();
+    made.dedup();
+    assert_eq!(made.len(), jobs.len(), "each job made one image");
+    assert_eq!(client.list().len(), made.len() + 1, "and no other");
+}
+
+/// Creates, uploads, replicates and deletes until the server is gone, and notes what it acknowledged.
+fn work(client: &Client, mut random: u64, acknowledged: &Mutex<Acknowledged>) {
+    let note = |with: &dyn Fn(&mut Acknowledged)| {
+        with(
+            &mut acknowledged
+                .lock()
+                .expect("no worker panics while it notes"),
+        );
+    };
+    loop {
+        let (seed, length) = (next(&mut random), next(&mut random) % 400_000);
+        let made = calotype_tests::client::try_send(
+            client
+                .request(Method::POST, "/v2/images")
+                .header("Content-Type", "application/json")
+                .body(
+                    json!({"name": "w", "disk_format": "raw", "container_format": "bare"})
+                        .to_string(),
+                ),
+        );
+        let Ok(made) = made else { return };
+        let image = made.expect(201).json()["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
+        let Ok(answer) = client.upload_stream(&image, Content::new(seed, length), length) else {
+            return;
+        };
+        answer.expect(204);
+        let digests = Digests::of(Content::new(seed, length));
+        note(&|it| drop(it.images.insert(image.clone(), digests.clone())));
+        let Ok(answer) = try_json(
+            client,
+            Method::POST,
+            &format!("/v1/cloudimages/{image}/copy"),
+        ) else {
+            return;
+        };
+        let job = answer.expect(200).json()["job_id"]
+            .as_str()
+            .expect("a job_id")
+            .to_owned();
+        note(&|it| drop(it.jobs.insert(job.clone(), digests.clone())));
+        if next(&mut random).is_multiple_of(3) {
+            // Not known to be there from here on: an answer may be lost after its deletion.
+            note(&|it| drop(it.images.remove(&image)));
+            let Ok(answer) = try_json(client, Method::DELETE, &format!("/v2/images/{image}"))
+            else {
+                return;
+            };
+            answer.expect(204);
+            note(&|it| it.deleted.push(image.clone()));
+        }
+    }
+}
+
+fn try_json(
+    client: &Client,
+    method: Method,
+    path: &str,
+) -> Result<calotype_tests::Answer, reqwest::Error> {
+    let request = client
+        .request(method, path)
+        .header("Content-Type", "application/json");
+    calotype_tests::client::try_send(request.body(Body::from(r#"{"name":"replica"}"#)))
+}
+
+fn check(client: &Client, acknowledged: &Mutex<Acknowledged>) {
+    {
+        let mut acknowledged = acknowledged.lock().expect("no worker is left");
+        for (job, wanted) in std::mem::take(&mut acknowledged.jobs) {
+            let job = client.job(&job);
+            assert_eq!(job.status(), "SUCCESS", "{}", job.document);
+            acknowledged.images.insert(job.image(), wanted);
+        }
+        for (image, wanted) in std::mem::take(&mut acknowledged.images) {
+            assert_eq!(&client.download(&image), &wanted, "{image}");
+            client.delete(&format!("/v2/images/{image}")).expect(204);
+        }
+        for image in acknowledged.deleted.drain(..) {
+            client.get(&format!("/v2/images/{image}")).expect(404);
+        }
+    }
+    client.idle();
+    // What is left was never acknowledged: each is whole or without bytes, and each can be deleted.
+    for image in client.list() {
+        let id = image["id"].as_str().expect("an id");
+        let status = until("no image to be saving for ever", || {
+            let status = client.show(id)["status"].clone();
+            (status != "saving").then_some(status)
+        });
+        if status == "active" {
+            assert_eq!(client.download(id).sha512, client.show(id)["os_hash_value"]);
+        } else {
+            assert_eq!(status, "queued", "{image}");
+        }
+        client.delete(&format!("/v2/images/{id}")).expect(204);
+    }
+    assert!(client.list().is_empty());
+}
+
+pub(crate) fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
+    )
+}

@@ -1,0 +1,18 @@
+//! The black-box tests: each starts the real binary and speaks HTTP to it. One program, because linking
+//! is most of what a test program costs.
+
+mod clients;
+mod command;
+mod copy_refusals;
+mod copy_results;
+mod crash;
+mod crash_uploads;
+mod disk_full;
+mod glance_images;
+mod glance_lists;
+mod image_bytes;
+mod probe;
+mod serve;
+mod stopping;
+mod two_servers;
+mod workspace;

@@ -1,0 +1,268 @@
+//! Starting, stopping and being watched: what an operator meets first.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use calotype_tests::{Client, Content, Digests, Options, Server, config, until};
+use serde_json::json;
+
+#[test]
+fn the_first_start_gives_a_running_service_and_a_user_with_one_ready_line() {
+    let server = Server::with_defaults();
+    let lines = server.ready_lines();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].starts_with("calotype is ready: http://127.0.0.1:"),
+        "{lines:?}"
+    );
+    assert!(
+        lines[0].contains(&*server.data().to_string_lossy()),
+        "{lines:?}"
+    );
+
+    let path = server.data().join("clouds.yaml");
+    let mode = path.metadata().expect("clouds.yaml").permissions().mode() & 0o777;
+    assert_eq!(
+        mode, 0o600,
+        "only its owner reads the first user's password"
+    );
+    let clouds = server.clouds();
+    let auth_url = clouds.get("auth_url");
+    assert_eq!(auth_url, format!("{}/identity/v3", server.base()));
+    assert!(clouds.get("password").len() >= 16);
+    for caller in [server.user(), server.admin()] {
+        assert_eq!(caller.project().len(), 32);
+        caller.get("/v2/images").expect(200);
+    }
+    private(&server.data());
+}
+
+#[test]
+fn a_restart_keeps_users_images_jobs_and_bytes() {
+    let mut server = Server::with_defaults();
+    let client = server.user();
+    let image = client.image("kept", 1, 200_000);
+    let accepted = client
+        .copy(&image, json!({"name": "replica"}))
+        .expect(200)
+        .json();
+    let id = accepted["job_id"].as_str().expect("a job_id");
+    let job = client.job(id);
+    let before = client.list();
+    let password = server.clouds().get("password");
+    assert!(server.stop().success());
+    server.restart();
+    let again = server.user();
+    assert_eq!(server.clouds().get("password"), password);
+    assert_eq!(again.project(), client.project());
+    assert_eq!(again.list(), before);
+    assert_eq!(again.show_job(id).expect(200).json(), job.document);
+    assert_eq!(
+        again.download(&job.image()),
+        Digests::of(Content::new(1, 200_000))
+    );
+    let token = client.at(server.base());
+    assert_eq!(
+        token.show(&image)["id"],
+        image,
+        "a token outlives a restart"
+    );
+}
+
+#[test]
+fn being_asked_to_stop_lets_a_running_upload_end_and_exits_with_zero() {
+    let mut server = Server::with_defaults();
+    let client = server.user();
+    let image = client.create("in flight");
+    let (started, start) = std::sync::mpsc::channel();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wanted = Digests::of(Content::new(4, 8 << 20));
+    let uploader = {
+        let (client, image) = (client, image.clone());
+        std::thread::spawn(move || {
+            let body = Paused {
+                content: Content::new(4, 8 << 20),
+                left_before_pause: 1 << 20,
+                started,
+                wait,
+            };
+            client.upload_stream(&image, body, 8 << 20)
+        })
+    };
+    start.recv().expect("the upload begins");
+    until("the server to see the upload", || {
+        (server.user().show(&image)["status"] == "saving").then_some(())
+    });
+    server.terminate();
+    until("the server to take no new connections", || {
+        std::net::TcpStream::connect(server.base().trim_start_matches("http://")).err()
+    });
+    go_on.send(()).expect("the uploader waits");
+    let answer = uploader.join().expect("the uploader").expect("an answer");
+    answer.expect(204);
+    assert!(
+        server.stop().success(),
+        "a stop that was asked for is no failure"
+    );
+    server.restart();
+    assert_eq!(server.user().download(&image), wanted);
+}
+
+#[test]
+fn a_second_server_on_the_same_data_is_refused_and_the_first_goes_on() {
+    let server = Server::with_defaults();
+    let second = Server::try_start(Options {
+        data: Some(server.data()),
+        ..Options::default()
+    });
+    let reason = second.err().expect("a refusal");
+    assert!(
+        reason.contains(&*server.data().to_string_lossy()),
+        "{reason}"
+    );
+    server.user().get("/v2/images").expect(200);
+}
+
+#[test]
+fn health_readiness_and_metrics_answer_without_a_token() {
+    let server = Server::with_defaults();
+    let client = Client::anonymous(server.base());
+    client.get("/healthz").expect(200);
+    client.get("/readyz").expect(200);
+    server.user().image("counted", 1, 1000);
+    let metrics = client.get("/metrics").expect(200);
+    assert!(metrics.text().contains("# TYPE "), "{metrics}");
+    let project = server.user().project().to_owned();
+    assert!(!metrics.text().contains(&project), "no project in a label");
+}
+
+#[test]
+fn every_answer_has_a_request_id_and_an_unknown_path_or_verb_is_told_so() {
+    let server = Server::with_defaults();
+    let client = server.user();
+    for (answer, status) in [
+        (client.get("/v2/images"), 200),
+        (client.get("/no/such/path"), 404),
+        (client.delete("/v2/images"), 405),
+        (client.post("/healthz", json!({})), 405),
+    ] {
+        assert_eq!(answer.status, status, "{answer}");
+        assert!(
+            !answer.header("x-openstack-request-id").is_empty(),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn a_field_that_the_configuration_does_not_know_is_refused_by_name() {
+    let refused = Server::try_start(Options::config("[server]\nno_such_field = 1\n"));
+    let reason = refused.err().expect("a refusal");
+    assert!(reason.contains("no_such_field"), "{reason}");
+}
+
+#[test]
+fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
+    let server = Server::start(Options::config(config::log("trace")));
+    let admin = server.admin();
+    let member = admin.new_project("canary-project", "member");
+    let image = member.image("canary-image", 1, 1000);
+    member.replicate(&image, "replica");
+    let secret = "PLAINTEXT-CANARY-0123456789-abcdefghijklmnopqrstuvwxyz".repeat(40);
+    let sealed = member.create("sealed");
+    member.upload(&sealed, secret.clone()).expect(204);
+    let access_key = admin
+        .post(
+            &format!("/identity/v3/users/{}/credentials/OS-EC2", member.user()),
+            json!({"tenant_id": member.project()}),
+        )
+        .json();
+    Client::anonymous(server.base())
+        .post(
+            "/identity/v3/auth/tokens",
+            json!({"auth": {"identity": {"methods": ["password"], "password": {"user": {
+                "name": "nobody", "domain": {"id": "default"}, "password": "WRONG-CANARY-PASS"}}}}}),
+        )
+        .expect(401);
+    let mut canaries = vec![
+        server.clouds().get("password"),
+        server.clouds().cloud("calotype-admin").get("password"),
+        server.clouds().get("secret_key"),
+        "pass-canary-project-member-phrase".to_owned(),
+        "WRONG-CANARY-PASS".to_owned(),
+        admin.token().to_owned(),
+        member.token().to_owned(),
+        "PLAINTEXT-CANARY-0123456789".to_owned(),
+    ];
+    if let Some(secret) = access_key["credential"]["secret"].as_str() {
+        canaries.push(secret.to_owned());
+    }
+    let metrics = Client::anonymous(server.base()).get("/metrics").text();
+    let log = server.log() + &server.printed();
+    assert!(log.len() > 1000, "the log is on");
+    for canary in &canaries {
+        assert!(!canary.is_empty());
+        assert!(!log.contains(canary.as_str()), "{canary} is in the log");
+        assert!(
+            !metrics.contains(canary.as_str()),
+            "{canary} is in the metrics"
+        );
+        for file in files(&server.data()) {
+            if file.file_name().is_some_and(|name| name == "clouds.yaml") {
+                continue;
+            }
+            let bytes = std::fs::read(&file).unwrap_or_default();
+            let found = bytes
+                .windows(canary.len())
+                .any(|part| part == canary.as_bytes());
+            assert!(!found, "{canary} is in {}", file.display());
+        }
+    }
+}
+
+/// A body that tells when it has been read so far, and then waits to be allowed to go on.
+pub(crate) struct Paused {
+    pub(crate) content: Content,
+    pub(crate) left_before_pause: usize,
+    pub(crate) started: std::sync::mpsc::Sender<()>,
+    pub(crate) wait: std::sync::mpsc::Receiver<()>,
+}
+
+impl std::io::Read for Paused {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left_before_pause == 0 {
+            return self.content.read(buffer);
+        }
+        let length = buffer.len().min(self.left_before_pause);
+        let read = self.content.read(&mut buffer[..length])?;
+        self.left_before_pause -= read;
+        if self.left_before_pause == 0 {
+            self.started.send(()).expect("the test waits");
+            self.wait.recv().expect("the test goes on");
+        }
+        Ok(read)
+    }
+}
+
+/// Nothing under the data directory may be read by others.
+fn private(directory: &Path) {
+    let mode = directory
+        .metadata()
+        .expect("a directory")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o077, 0, "{} is open to others", directory.display());
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}

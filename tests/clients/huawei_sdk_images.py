@@ -1,0 +1,123 @@
+"""huaweicloudsdkims: signed requests (AK/SK) for the IMS calls, replication first of all."""
+
+import hashlib
+import os
+import time
+
+from huaweicloudsdkcore.auth.credentials import BasicCredentials
+from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
+from huaweicloudsdkims.v2 import (
+    CopyImageInRegionRequest,
+    CopyImageInRegionRequestBody,
+    GlanceAddImageMemberRequest,
+    GlanceAddImageMemberRequestBody,
+    GlanceCreateImageMetadataRequest,
+    GlanceCreateImageMetadataRequestBody,
+    GlanceCreateTagRequest,
+    GlanceDeleteImageMemberRequest,
+    GlanceDeleteImageRequest,
+    GlanceDeleteTagRequest,
+    GlanceListImageMembersRequest,
+    GlanceListImagesRequest,
+    GlanceShowImageRequest,
+    GlanceShowImageSchemasRequest,
+    GlanceUpdateImageRequest,
+    GlanceUpdateImageRequestBody,
+    ImsClient,
+    ListImagesRequest,
+    ListVersionsRequest,
+    ShowJobProgressRequest,
+    ShowJobRequest,
+)
+import openstack
+
+URL = os.environ["CALOTYPE_URL"]
+PROJECT = os.environ["CALOTYPE_PROJECT"]
+CONTENT = b"x" * 100_000
+
+
+def client(access, secret):
+    credentials = BasicCredentials(access, secret, PROJECT)
+    return ImsClient.new_builder().with_credentials(credentials).with_endpoint(URL).build()
+
+
+signed = client(os.environ["CALOTYPE_ACCESS_KEY"], os.environ["CALOTYPE_SECRET_KEY"])
+
+# The bytes go up with a token: a signature covers the whole body, and is limited to 12 MB.
+cloud = openstack.connect(cloud=os.environ["OS_CLOUD"])
+source = cloud.image.create_image("source", disk_format="raw", container_format="bare", data=CONTENT, validate_checksum=False)
+
+listed = signed.list_images(ListImagesRequest(id=source.id)).images
+assert [i.id for i in listed] == [source.id] and listed[0].status == "active", listed
+assert listed[0].min_disk == 0 or listed[0].min_disk is not None
+
+body = CopyImageInRegionRequestBody(name="replica", description="by the SDK")
+job = signed.copy_image_in_region(CopyImageInRegionRequest(image_id=source.id, body=body)).job_id
+for _ in range(600):
+    document = signed.show_job(ShowJobRequest(job_id=job))
+    if document.status in ("SUCCESS", "FAIL"):
+        break
+    time.sleep(0.02)
+assert document.status == "SUCCESS", document
+assert document.job_type == "imsCopyImageInRegionJob"
+replica = document.entities.image_id
+found = signed.list_images(ListImagesRequest(id=replica)).images[0]
+assert found.name == "replica" and found.description == "by the SDK", found
+assert found.owner == PROJECT
+
+made = signed.glance_create_image_metadata(
+    GlanceCreateImageMetadataRequest(body=GlanceCreateImageMetadataRequestBody(name="metadata", disk_format="raw"))
+)
+assert made.status == "queued", made
+
+shown = signed.glance_show_image(GlanceShowImageRequest(image_id=source.id))
+assert (shown.id, shown.size, shown.checksum) == (source.id, len(CONTENT), hashlib.md5(CONTENT).hexdigest()), shown
+patch = [GlanceUpdateImageRequestBody(op="replace", path="/name", value="renamed")]
+changed = signed.glance_update_image(GlanceUpdateImageRequest(image_id=source.id, body=patch))
+assert changed.name == "renamed", changed
+page = signed.glance_list_images(GlanceListImagesRequest(limit=2, sort_key="name", sort_dir="asc"))
+assert [i.name for i in page.images] == ["metadata", "renamed"] and page.next, page
+for query in (
+    {"imagetype": "private"}, {"status": "active"}, {"name": "replica"}, {"owner": PROJECT},
+    {"visibility": "private", "sort_key": "created_at", "sort_dir": "desc"}, {"disk_format": "raw"},
+    {"created_at": "gte:2020-01-01T00:00:00Z"}, {"protected": False}, {"min_disk": 0, "min_ram": 0},
+):
+    signed.list_images(ListImagesRequest(**query))
+assert [i.id for i in signed.list_images(ListImagesRequest(name="replica")).images] == [replica]
+progress = signed.show_job_progress(ShowJobProgressRequest(job_id=job))
+assert (progress.status, progress.job_id) == ("SUCCESS", job), progress
+assert signed.glance_show_image_schemas(GlanceShowImageSchemasRequest()).name == "image"
+assert signed.list_versions(ListVersionsRequest()).versions
+member = "0123456789abcdef0123456789abcdef"
+added = signed.glance_add_image_member(
+    GlanceAddImageMemberRequest(image_id=source.id, body=GlanceAddImageMemberRequestBody(member=member))
+)
+assert (added.member_id, added.status) == (member, "pending"), added
+found = signed.glance_list_image_members(GlanceListImageMembersRequest(image_id=source.id)).members
+assert [m.member_id for m in found] == [member], found
+signed.glance_delete_image_member(GlanceDeleteImageMemberRequest(image_id=source.id, member_id=member))
+signed.glance_create_tag(GlanceCreateTagRequest(image_id=source.id, tag="web"))
+assert signed.glance_show_image(GlanceShowImageRequest(image_id=source.id)).tags == ["web"]
+signed.glance_delete_tag(GlanceDeleteTagRequest(image_id=source.id, tag="web"))
+
+for each in (source.id, replica, made.id):
+    signed.glance_delete_image(GlanceDeleteImageRequest(image_id=each))
+assert signed.list_images(ListImagesRequest()).images == []
+
+
+def refused(call, status):
+    try:
+        call()
+    except ClientRequestException as error:
+        assert error.status_code == status, error
+        return error
+    raise AssertionError("it was not refused")
+
+
+wrong = client(os.environ["CALOTYPE_ACCESS_KEY"], "0" * 40)
+refused(lambda: wrong.list_images(ListImagesRequest()), 401)
+unknown = client("UNKNOWNACCESSKEY0000", "0" * 40)
+refused(lambda: unknown.list_images(ListImagesRequest()), 401)
+missing = CopyImageInRegionRequest(image_id="11111111-2222-4333-8444-555555555555", body=body)
+error = refused(lambda: signed.copy_image_in_region(missing), 404)
+assert error.error_code == "IMG.0027", error

@@ -1,0 +1,62 @@
+//! The texts of configuration files, so that the names of their fields stand in one place.
+
+use std::path::Path;
+
+/// A deployment in which a project may have this many images, and this many replications at a time.
+pub fn limits(images: u64, replicas: u64) -> String {
+    format!("[limits]\nimages_per_project = {images}\nconcurrent_replicas = {replicas}\n")
+}
+
+/// A deployment that takes no image of more than this many bytes.
+pub fn image_size(bytes: u64) -> String {
+    format!("[limits]\nmax_image_size = {bytes}\n")
+}
+
+/// A deployment that replicates no image of more than this many bytes.
+pub fn replica_size(bytes: u64) -> String {
+    format!("[limits]\nmax_replica_size = {bytes}\n")
+}
+
+/// A deployment in which public images may be replicated.
+pub fn public_replicas() -> String {
+    "[replication]\nallow_public = true\n".to_owned()
+}
+
+/// A deployment whose tokens end after this many seconds.
+pub fn token_lifetime(seconds: u64) -> String {
+    format!("[identity]\ntoken_lifetime = \"{seconds}s\"\n")
+}
+
+/// A deployment whose workers, this many in each process, are believed dead after this many seconds of
+/// silence.
+pub fn jobs(workers: u32, lease: u64) -> String {
+    format!("[jobs]\nworkers = {workers}\nlease = \"{lease}s\"\n")
+}
+
+/// A deployment that keeps bytes without an image for this many seconds.
+pub fn deletion_grace(seconds: u64) -> String {
+    format!("[images]\ndeletion_grace = \"{seconds}s\"\n")
+}
+
+/// A deployment that gives running requests this many seconds when it is asked to stop.
+pub fn shutdown_grace(seconds: u64) -> String {
+    format!("[server]\nshutdown_grace = \"{seconds}s\"\n")
+}
+
+/// A deployment that logs at this level.
+pub fn log(level: &str) -> String {
+    format!("[log]\nlevel = \"{level}\"\n")
+}
+
+/// A deployment whose catalog is a PostgreSQL.
+pub fn postgres(url: &str) -> String {
+    format!("[catalog]\nurl = \"{url}\"\n")
+}
+
+/// A deployment of several servers: one PostgreSQL, one directory of blobs and one root key that all see.
+pub fn shared(url: &str, blobs: &Path, root_key: &Path) -> String {
+    format!(
+        "{}\n[store.main]\npath = {blobs:?}\n[keys]\nroot_key_file = {root_key:?}\n",
+        postgres(url)
+    )
+}

@@ -1,0 +1,42 @@
+//! The harness of the black-box tests: it starts the real binary on a free port with a data directory of
+//! its own, speaks HTTP to it, and kills it.
+//!
+//! Everything here panics where the world is not as a test needs it; a test that fails prints the server's
+//! log. Nothing is skipped because something is missing: it fails and names `cargo xtask test`, which
+//! installs it.
+
+pub mod client;
+pub mod config;
+pub mod content;
+pub mod database;
+pub mod image;
+pub mod program;
+pub mod server;
+pub mod small_disk;
+pub mod worker;
+
+pub use client::{Answer, Client};
+pub use content::{Content, Digests};
+pub use image::Job;
+pub use server::{Options, Server};
+
+use std::time::{Duration, Instant};
+
+/// How long anything that must happen is waited for. It bounds a test that would hang; nothing is
+/// expected to take this long.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Asks until there is an answer, and panics with `what` where there is none in [`PATIENCE`].
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {PATIENCE:?} in vain: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(15));
+    }
+}

@@ -1,0 +1,46 @@
+//! Other programs, run to their end.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Runs a program that must be there and must succeed; returns what it printed.
+pub fn run<A: AsRef<OsStr>>(name: &str, arguments: &[A]) -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = Command::new(name)
+        .args(arguments)
+        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("{name}: {error}; run `cargo xtask test`, which installs it")
+        });
+    assert!(
+        output.status.success(),
+        "{name}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The interpreter with the clients that the tests drive.
+pub fn python() -> PathBuf {
+    let path = std::env::var_os("CALOTYPE_TEST_PYTHON");
+    let path = path.unwrap_or_else(|| {
+        panic!(
+            "no Python with the clients: CALOTYPE_TEST_PYTHON is not set; run `cargo xtask test`"
+        )
+    });
+    path.into()
+}
+
+/// The ISO image of memtest86+, a real one that Debian carries.
+pub fn memtest_iso() -> PathBuf {
+    let places = [
+        "/usr/lib/memtest86+/memtest86+x64.iso",
+        "/boot/memtest86+.iso",
+    ];
+    let iso = places.iter().map(PathBuf::from).find(|path| path.exists());
+    iso.unwrap_or_else(|| panic!("no memtest86+ ISO: run `cargo xtask test`, which installs it"))
+}

@@ -1,0 +1,66 @@
+//! A calotype process that does jobs and serves no requests.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use tempfile::TempDir;
+
+use crate::server::{binary, terminate};
+use crate::until;
+
+/// A running worker. It is killed when the value goes out of scope.
+pub struct Worker {
+    process: Child,
+    _home: TempDir,
+}
+
+impl Worker {
+    /// Starts a worker with a configuration file of this text, and waits until it is ready.
+    pub fn start(config: &str) -> Self {
+        let home = TempDir::with_prefix("calotype-worker-").expect("a temporary directory");
+        let file = home.path().join("calotype.toml");
+        std::fs::write(&file, config).expect("the configuration");
+        let mut process = Command::new(binary())
+            .arg("worker")
+            .arg("--config")
+            .arg(&file)
+            .arg("--data-dir")
+            .arg(home.path().join("data"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(home.path().join("log")).expect("the log"))
+            .spawn()
+            .expect("the calotype binary starts");
+        let output = process.stdout.take().expect("the standard output");
+        let mut line = String::new();
+        let read = BufReader::new(output).read_line(&mut line);
+        read.expect("the worker's output");
+        assert_eq!(line.trim_end(), "calotype worker is ready");
+        Self {
+            process,
+            _home: home,
+        }
+    }
+
+    /// Asks the worker to stop, and waits for its end.
+    pub fn stop(&mut self) -> ExitStatus {
+        terminate(&self.process);
+        until("the worker to stop", || {
+            self.process.try_wait().expect("the process's state")
+        })
+    }
+
+    /// Kills the worker as a power cut would end it.
+    pub fn kill9(&mut self) {
+        // An error means that the process had ended already, which is what is wanted.
+        let _ = self.process.kill();
+        self.process.wait().expect("the process's end");
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
