@@ -75,7 +75,7 @@ impl Service {
     /// A page of the images that the caller may see. `query` is given the eyes that `call` permits.
     ///
     /// # Errors
-    /// InvalidRequest where the marker is no image that the caller may see.
+    /// NotFound where the marker is no image that the caller may see.
     pub async fn list_images(
         &self,
         call: &Call,

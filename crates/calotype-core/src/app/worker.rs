@@ -9,7 +9,8 @@
 //! checkpoint. Replicating by sharing a blob is a single commit, so there is nothing half done.
 //!
 //! # Cancellation
-//! When the worker is stopped it picks no more jobs, and finishes those that it has: each is one commit.
+//! When the worker is stopped it picks no more jobs and lets those that it has finish: what a share has left to do
+//! is one commit. A job that is cut off keeps its claim until its lease ends or the next start takes over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,7 @@ pub struct Worker {
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Done,
+    PutOff,
     Lost,
 }
 
@@ -124,6 +126,8 @@ impl Worker {
             Ok(Outcome::Done) => {
                 tracing::info!(job.id = %job.id, job.attempt = claim.attempt, project.id = %job.project, "job ended");
             }
+            // Said where it was decided.
+            Ok(Outcome::PutOff) => {}
             Ok(Outcome::Lost) => {
                 tracing::warn!(job.id = %job.id, job.attempt = claim.attempt, "job lost to another attempt");
             }
@@ -168,7 +172,7 @@ impl Worker {
                 .catalog
                 .hand_back(&job.id, claim.attempt, delay)
                 .await?;
-            return Ok(Outcome::Done);
+            return Ok(Outcome::PutOff);
         }
         tracing::error!(job.id = %job.id, error.chain = %error.chain(), "job failed");
         let failure = JobFailure {
