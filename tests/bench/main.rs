@@ -5,6 +5,7 @@
 //! in the same run, and the ratio is what counts.
 
 mod bytes;
+mod glance;
 mod lists;
 mod machine;
 mod memory;

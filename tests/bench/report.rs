@@ -53,8 +53,7 @@ impl Report {
         let mut text = String::from(
             "# Performance\n\nWritten by `cargo xtask bench`, which measures the release binary on the machine \
              that it runs on,\nover loopback. What is measured against is measured in the same run; the ratio \
-             is the first divided by\nthe second. Before uploads, the memory that they write to is touched: in a virtual \
-             machine the first\ntouch of a page waits for the host. Uploads are the best of three rounds.\n\n",
+             is the first divided by\nthe second. Whole images are the best of three rounds, ours and others'.\n\n",
         );
         for (name, value) in machine::describe() {
             let _ = writeln!(text, "- {name}: {value}");

@@ -17,13 +17,17 @@ pub(crate) struct Wire {
 impl Wire {
     /// A connection for a caller.
     pub(crate) fn open(client: &Client) -> Self {
-        let host = client.base().trim_start_matches("http://").to_owned();
-        let stream = TcpStream::connect(&host).expect("the server accepts");
+        Self::to(client.base().trim_start_matches("http://"), client.token())
+    }
+
+    /// A connection to any server, with a token.
+    pub(crate) fn to(host: &str, token: &str) -> Self {
+        let stream = TcpStream::connect(host).expect("the server accepts");
         stream.set_nodelay(true).expect("a TCP connection");
         Self {
             stream: BufReader::with_capacity(64 * 1024, stream),
-            host,
-            token: client.token().to_owned(),
+            host: host.to_owned(),
+            token: token.to_owned(),
             line: String::new(),
             body: Vec::new(),
         }
@@ -59,6 +63,13 @@ impl Wire {
         }
         let status = self.answer();
         assert_eq!(status, 204, "PUT {path}: {}", self.text());
+    }
+
+    /// DELETE, which must be answered with 204.
+    pub(crate) fn delete(&mut self, path: &str) {
+        self.head("DELETE", path, "application/json", 0);
+        let status = self.answer();
+        assert_eq!(status, 204, "DELETE {path}: {}", self.text());
     }
 
     fn head(&mut self, method: &str, path: &str, media: &str, length: u64) {

@@ -69,12 +69,41 @@ const PACKAGES: &[Package] = &[
     },
 ];
 
-/// Installs the Debian packages that are missing.
+/// What the measurements need beside what the tests do: uWSGI is built from source.
+const BENCH_PACKAGES: &[Package] = &[
+    Package {
+        name: "gcc",
+        any_of: &["gcc"],
+    },
+    Package {
+        name: "python3-dev",
+        any_of: &[
+            "/usr/include/python3.11/Python.h",
+            "/usr/include/python3.12/Python.h",
+            "/usr/include/python3.13/Python.h",
+        ],
+    },
+];
+
+/// Installs the Debian packages that are missing for the tests.
 ///
 /// # Errors
 /// Where one is missing and the caller is not root, or apt fails.
 pub fn install_packages() -> Outcome {
-    let missing: Vec<&str> = PACKAGES
+    install(PACKAGES)
+}
+
+/// As [`install_packages`], for the measurements.
+///
+/// # Errors
+/// See [`install_packages`].
+pub fn install_bench_packages() -> Outcome {
+    install(PACKAGES)?;
+    install(BENCH_PACKAGES)
+}
+
+fn install(packages: &[Package]) -> Outcome {
+    let missing: Vec<&str> = packages
         .iter()
         .filter(|package| !package.any_of.iter().any(|file| is_there(file)))
         .map(|package| package.name)
@@ -134,12 +163,12 @@ pub fn install_cargo_tool(subcommand: &str, package: &str) -> Outcome {
         .env_remove("RUSTFLAGS"))
 }
 
-/// The interpreter of a Python environment with the clients that the tests drive, made where it is
-/// missing or its list of packages has changed.
-pub fn python() -> Outcome<PathBuf> {
-    let list = root().join("tests/clients/requirements.txt");
+/// The interpreter of a Python environment under `target/` with the packages of a list, made where it is missing
+/// or the list has changed.
+pub fn python(name: &str, list: &str) -> Outcome<PathBuf> {
+    let list = root().join(list);
     let wanted = std::fs::read_to_string(&list)?;
-    let home = target().join("test-python");
+    let home = target().join(name);
     let python = home.join("bin/python");
     let installed = home.join("requirements.installed");
     if std::fs::read_to_string(&installed).is_ok_and(|have| have == wanted) {
@@ -162,6 +191,8 @@ pub fn python() -> Outcome<PathBuf> {
             "install",
             "--quiet",
             "--disable-pip-version-check",
+            // What another interpreter of this version had built may not fit this one.
+            "--no-cache-dir",
             "-r",
         ])
         .arg(&list))?;

@@ -1,6 +1,6 @@
 //! Chores that run the binary: its tests, its OpenAPI document, its measurements.
 
-use crate::machine::{install_cargo_tool, install_packages, python};
+use crate::machine::{install_bench_packages, install_cargo_tool, install_packages, python};
 use crate::postgres::Postgres;
 use crate::process::{Failure, Outcome, cargo, command, output, root, run, target};
 
@@ -8,7 +8,7 @@ use crate::process::{Failure, Outcome, cargo, command, output, root, run, target
 pub fn test(arguments: &[String]) -> Outcome {
     install_packages()?;
     install_cargo_tool("nextest", "cargo-nextest")?;
-    let python = python()?;
+    let python = python("test-python", "tests/clients/requirements.txt")?;
     // One build for the binary and for every test, so that nothing is built twice.
     run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))?;
     let postgres = Postgres::start()?;
@@ -41,7 +41,8 @@ pub fn openapi(_: &[String]) -> Outcome {
 
 /// Measures the release binary; `arguments` name the measurements, none means all.
 pub fn bench(arguments: &[String]) -> Outcome {
-    install_packages()?;
+    install_bench_packages()?;
+    let glance = python("bench-python", "tests/bench/requirements.txt")?;
     run(cargo().args(["build", "--release", "--locked", "--package", "calotype"]))?;
     run(cargo().args([
         "build",
@@ -54,5 +55,6 @@ pub fn bench(arguments: &[String]) -> Outcome {
     ]))?;
     run(command(target().join("release/calotype-bench"))
         .args(arguments)
-        .env("CALOTYPE_BIN", target().join("release/calotype")))
+        .env("CALOTYPE_BIN", target().join("release/calotype"))
+        .env("CALOTYPE_BENCH_PYTHON", glance))
 }

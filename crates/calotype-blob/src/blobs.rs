@@ -45,7 +45,7 @@ impl Default for SealOptions {
     fn default() -> Self {
         Self {
             segment: SegmentSize::DEFAULT,
-            queue: 2,
+            queue: 4,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Digests of the plaintext, each on a thread of its own while the bytes go by.
+//!
+//! They are most of what an upload costs, so each is by the fastest implementation that there is as a
+//! library: docs/adr/0005-libraries-for-digests.md.
 
-use aws_lc_rs::digest::{Context, SHA256, SHA512};
 use bytes::Bytes;
 use calotype_core::image::Digests;
 use calotype_core::ports::DigestChoice;
 use calotype_core::{Error, Result};
-use md5::{Digest as _, Md5};
+use sha2::{Digest, Sha256, Sha512};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::threads;
@@ -25,12 +27,20 @@ impl Digesting {
     pub(crate) fn start(choice: DigestChoice, depth: usize) -> Result<Self> {
         let mut pieces = Vec::new();
         let md5 = start(choice.md5, "blob-md5", depth, &mut pieces, md5_of)?;
-        let sha256 = start(choice.sha256, "blob-sha256", depth, &mut pieces, |queue| {
-            sha_of(Context::new(&SHA256), queue)
-        })?;
-        let sha512 = start(choice.sha512, "blob-sha512", depth, &mut pieces, |queue| {
-            sha_of(Context::new(&SHA512), queue)
-        })?;
+        let sha256 = start(
+            choice.sha256,
+            "blob-sha256",
+            depth,
+            &mut pieces,
+            sha_of::<Sha256>,
+        )?;
+        let sha512 = start(
+            choice.sha512,
+            "blob-sha512",
+            depth,
+            &mut pieces,
+            sha_of::<Sha512>,
+        )?;
         Ok(Self {
             pieces,
             md5,
@@ -85,16 +95,60 @@ async fn answer(answer: Option<Answer>) -> Result<Option<String>> {
 }
 
 fn md5_of(mut queue: mpsc::Receiver<Bytes>) -> String {
-    let mut digest = Md5::new();
+    let mut digest = fast_md5::Md5::new();
     while let Some(piece) = queue.blocking_recv() {
         digest.update(&piece);
     }
     hex::encode(digest.finalize())
 }
 
-fn sha_of(mut digest: Context, mut queue: mpsc::Receiver<Bytes>) -> String {
+fn sha_of<D: Digest>(mut queue: mpsc::Receiver<Bytes>) -> String {
+    let mut digest = D::new();
     while let Some(piece) = queue.blocking_recv() {
         digest.update(&piece);
     }
-    hex::encode(digest.finish())
+    hex::encode(digest.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use md5::Md5;
+
+    use super::*;
+
+    /// Bytes that no cut of them repeats.
+    fn bytes(length: usize) -> Vec<u8> {
+        (0..length)
+            .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
+            .collect()
+    }
+
+    #[test]
+    fn both_libraries_agree_on_md5_at_every_length_around_its_blocks() {
+        let bytes = bytes(64 * 5 + 1);
+        for length in 0..=bytes.len() {
+            let ours = fast_md5::digest(&bytes[..length]);
+            assert_eq!(ours, Md5::digest(&bytes[..length]).0, "{length} bytes");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn both_libraries_agree_on_md5_however_the_bytes_are_cut(
+            length in 0_usize..20_000,
+            cuts in proptest::collection::vec(1_usize..700, 1..40),
+        ) {
+            let bytes = bytes(length);
+            let (mut ours, mut rest) = (fast_md5::Md5::new(), bytes.as_slice());
+            for cut in cuts.iter().cycle() {
+                let (now, later) = rest.split_at(rest.len().min(*cut));
+                ours.update(now);
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            proptest::prop_assert_eq!(ours.finalize(), Md5::digest(&bytes).0);
+        }
+    }
 }

@@ -16,6 +16,7 @@
 //! A [`Staged`] that is dropped leaves staged bytes. Whoever drops the future of a `commit` does not know
 //! whether the blob is there, but it is whole if it is.
 
+mod body;
 mod disk;
 mod faulty;
 mod file;

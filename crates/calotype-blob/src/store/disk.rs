@@ -8,6 +8,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
+
 /// A change to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -15,6 +17,8 @@ pub enum Step {
     MakeDirectory,
     /// A file is made.
     MakeFile,
+    /// A made file is opened once more, for writes that go past the page cache.
+    OpenUnbuffered,
     /// Bytes are written.
     Write,
     /// A file's bytes are made durable.
@@ -63,6 +67,22 @@ impl Disk {
             .create_new(true)
             .mode(0o600)
             .open(path)
+    }
+
+    /// A made file once more, for writes that go past the page cache; nothing where the file system has none.
+    pub(super) fn open_unbuffered(&self, path: &Path) -> io::Result<Option<File>> {
+        let flags = i32::try_from(OFlags::DIRECT.bits()).map_err(io::Error::other)?;
+        let opened = self.before(Step::OpenUnbuffered).and_then(|()| {
+            OpenOptions::new()
+                .write(true)
+                .custom_flags(flags)
+                .open(path)
+        });
+        match opened {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -34,6 +34,7 @@ use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind, Result};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::body::{Body, Run};
 use super::{BlobStore, Disk, Slot, Staged, Stored, io_error, read_error};
 use crate::manifest;
 
@@ -123,7 +124,7 @@ impl FileStore {
     fn stage_now(&self, blob: BlobId, slot: u64) -> io::Result<StagedFile> {
         let directory = self.fresh_staged_name(blob);
         self.disk.make_directory(&directory)?;
-        let body = match self.disk.make_file(&directory.join(BODY)) {
+        let body = match Body::create(&self.disk, &directory.join(BODY)) {
             Ok(body) => body,
             Err(error) => {
                 // Best effort: what stays is named by `list_staged`.
@@ -137,7 +138,8 @@ impl FileStore {
             directory,
             body: Arc::new(body),
             slot,
-            at: Cursor::default(),
+            at: None,
+            run: Run::new(),
             sync: None,
             failed: false,
         })
@@ -306,6 +308,10 @@ fn modified(path: &Path) -> io::Result<Timestamp> {
     Ok(Timestamp::from_micros(0).plus(since))
 }
 
+fn misplaced() -> Error {
+    Error::invalid("The bytes do not fit their segment.")
+}
+
 /// Runs blocking work on tokio's threads for it.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -360,8 +366,8 @@ impl BlobStore for FileStore {
     }
 }
 
-/// Where the next bytes go.
-#[derive(Debug, Clone, Copy, Default)]
+/// The segment that bytes came for, and how many.
+#[derive(Debug, Clone, Copy)]
 struct Cursor {
     index: u32,
     filled: u64,
@@ -371,9 +377,10 @@ struct StagedFile {
     store: FileStore,
     blob: BlobId,
     directory: PathBuf,
-    body: Arc<File>,
+    body: Arc<Body>,
     slot: u64,
-    at: Cursor,
+    at: Option<Cursor>,
+    run: Run,
     /// A sync in the background.
     sync: Option<JoinHandle<io::Result<()>>>,
     /// After the first error nothing is written or committed any more.
@@ -399,8 +406,23 @@ impl StagedFile {
     }
 
     fn start_sync(&mut self) {
-        let (disk, body) = (self.store.disk.clone(), Arc::clone(&self.body));
-        self.sync = Some(spawn_blocking(move || disk.sync_file(&body)));
+        let body = Arc::clone(&self.body);
+        self.sync = Some(spawn_blocking(move || body.sync()));
+    }
+
+    /// Runs `write` with the bytes that are gathered, away from tokio's own threads.
+    async fn with_run(
+        &mut self,
+        write: impl FnOnce(&mut Run, &Body) -> io::Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let mut run = std::mem::replace(&mut self.run, Run::new());
+        let body = Arc::clone(&self.body);
+        self.run = blocking(move || {
+            write(&mut run, &body).map_err(io_error)?;
+            Ok(run)
+        })
+        .await?;
+        Ok(())
     }
 }
 
@@ -408,28 +430,35 @@ impl StagedFile {
 impl Staged for StagedFile {
     async fn append(&mut self, index: u32, bytes: Bytes) -> Result<()> {
         self.begin_step()?;
-        let mut at = self.at;
-        if index > at.index {
-            at = Cursor { index, filled: 0 };
+        let filled = match self.at {
+            Some(at) if at.index == index => at.filled,
+            Some(at) if at.index > index => return Err(misplaced()),
+            _ => 0,
+        };
+        let end = filled + bytes.len() as u64;
+        if end > self.slot {
+            return Err(misplaced());
         }
-        let end = at.filled + bytes.len() as u64;
-        if index < at.index || end > self.slot {
-            return Err(Error::invalid("The bytes do not fit their segment."));
-        }
-        let offset = u64::from(index) * self.slot + at.filled;
-        let (store, body) = (self.store.clone(), Arc::clone(&self.body));
-        blocking(move || {
-            store.check_room(bytes.len() as u64).map_err(io_error)?;
-            store.disk.write(&body, &bytes, offset).map_err(io_error)
+        let begins = filled == 0;
+        let offset = u64::from(index) * self.slot;
+        let store = self.store.clone();
+        self.with_run(move |run, body| {
+            store.check_room(bytes.len() as u64)?;
+            if begins {
+                run.flush(body)?;
+                run.begin(offset);
+            }
+            run.push(body, &bytes)
         })
         .await?;
-        self.at = Cursor { index, filled: end };
+        self.at = Some(Cursor { index, filled: end });
         self.failed = false;
         Ok(())
     }
 
     async fn finish_segment(&mut self, _index: u32) -> Result<()> {
         self.begin_step()?;
+        self.with_run(Run::flush).await?;
         // The device works while the next segment is sealed, so that the sync of the commit is short. If
         // it still is at the last one, it is the bottleneck and gets no second order.
         if self.sync.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -442,6 +471,7 @@ impl Staged for StagedFile {
 
     async fn commit(&mut self, manifest: Bytes) -> Result<()> {
         self.begin_step()?;
+        self.with_run(Run::flush).await?;
         self.await_sync().await?;
         let (store, directory) = (self.store.clone(), self.directory.clone());
         let (body, blob) = (Arc::clone(&self.body), self.blob);
@@ -461,7 +491,7 @@ fn commit(
     store: &FileStore,
     blob: BlobId,
     directory: &Path,
-    body: &File,
+    body: &Body,
     manifest: &[u8],
 ) -> Result<()> {
     let disk = &store.disk;
@@ -485,9 +515,9 @@ fn commit(
     Ok(())
 }
 
-fn prepare(disk: &Disk, directory: &Path, body: &File, manifest: &[u8]) -> io::Result<()> {
+fn prepare(disk: &Disk, directory: &Path, body: &Body, manifest: &[u8]) -> io::Result<()> {
     // The pages first: a manifest must never be on disk without what it describes.
-    disk.sync_file(body)?;
+    body.sync()?;
     let file = disk.make_file(&directory.join(MANIFEST))?;
     disk.write(&file, manifest, 0)?;
     disk.sync_file(&file)?;

@@ -1,0 +1,223 @@
+//! A blob's body file while it is being written.
+//!
+//! What is written here is large, is made durable before anyone reads it, and is read later or never. So it goes
+//! past the page cache, where the file system allows that (`O_DIRECT`): an upload then neither evicts what
+//! others read nor pays for the copy. Such writes begin at, end at and come from multiples of [`BLOCK`]; the
+//! bytes are gathered into a buffer that is, and what is left at a segment's end goes the usual way.
+//!
+//! # Consistency
+//! The two ways never touch the same block, as long as no two segments share one. Where they do, because a
+//! slot is no multiple of a block, everything goes the usual way.
+//!
+//! # Crash consistency
+//! Nothing is durable before [`Body::sync`] has returned.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Disk;
+
+/// What an unbuffered write's place, length and memory are multiples of. No file system asks for more.
+const BLOCK: usize = 4096;
+
+/// Bytes that are gathered for one write.
+const RUN: usize = 1 << 20;
+
+/// A body file.
+pub(super) struct Body {
+    disk: Disk,
+    file: File,
+    direct: Option<File>,
+    /// Set once the file system has refused an unbuffered write.
+    refused: AtomicBool,
+}
+
+impl Body {
+    /// Makes the file, which must not exist.
+    pub(super) fn create(disk: &Disk, path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            disk: disk.clone(),
+            file: disk.make_file(path)?,
+            direct: disk.open_unbuffered(path)?,
+            refused: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes what was written durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.disk.sync_file(&self.file)
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let whole = bytes.len() - bytes.len() % BLOCK;
+        if !offset.is_multiple_of(BLOCK as u64) || whole == 0 {
+            return self.disk.write(&self.file, bytes, offset);
+        }
+        self.write_blocks(&bytes[..whole], offset)?;
+        if whole == bytes.len() {
+            return Ok(());
+        }
+        self.disk
+            .write(&self.file, &bytes[whole..], offset + whole as u64)
+    }
+
+    fn write_blocks(&self, blocks: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(direct) = self.direct.as_ref()
+            && !self.refused.load(Ordering::Relaxed)
+        {
+            match self.disk.write(direct, blocks, offset) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    self.refused.store(true, Ordering::Relaxed);
+                }
+                other => return other,
+            }
+        }
+        self.disk.write(&self.file, blocks, offset)
+    }
+}
+
+/// The bytes of one segment on their way into the body.
+pub(super) struct Run {
+    memory: Vec<u8>,
+    /// Where the buffer begins in `memory`, so that it is aligned.
+    lead: usize,
+    /// How much of the buffer is filled.
+    filled: usize,
+    /// Where its first byte goes.
+    offset: u64,
+}
+
+impl Run {
+    /// A run without bytes, and without memory yet.
+    pub(super) const fn new() -> Self {
+        Self {
+            memory: Vec::new(),
+            lead: 0,
+            filled: 0,
+            offset: 0,
+        }
+    }
+
+    /// Begins another segment, whose first byte goes to `offset`. The one before must have been flushed.
+    pub(super) const fn begin(&mut self, offset: u64) {
+        self.filled = 0;
+        self.offset = offset;
+    }
+
+    /// Adds bytes, and writes what is complete.
+    pub(super) fn push(&mut self, body: &Body, mut bytes: &[u8]) -> io::Result<()> {
+        if self.memory.is_empty() {
+            self.memory = vec![0; RUN + BLOCK];
+            self.lead = self.memory.as_ptr().addr().wrapping_neg() % BLOCK;
+        }
+        while !bytes.is_empty() {
+            let room = &mut self.memory[self.lead + self.filled..self.lead + RUN];
+            let (now, later) = bytes.split_at(bytes.len().min(room.len()));
+            room[..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = later;
+            if self.filled == RUN {
+                self.flush(body)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is gathered: after it the segment goes on only if its bytes are a multiple of [`RUN`].
+    pub(super) fn flush(&mut self, body: &Body) -> io::Result<()> {
+        if self.filled == 0 {
+            return Ok(());
+        }
+        body.write(
+            &self.memory[self.lead..self.lead + self.filled],
+            self.offset,
+        )?;
+        self.offset += self.filled as u64;
+        self.filled = 0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::Mutex;
+
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::store::Step;
+
+    /// Writes `pieces` from `offset` on, and returns what the file then has from there.
+    fn written(disk: &Disk, offset: u64, pieces: &[usize]) -> Vec<u8> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("body");
+        let body = Body::create(disk, &path).unwrap();
+        let mut run = Run::new();
+        run.begin(offset);
+        let mut next = 0_u8;
+        for length in pieces {
+            let piece: Vec<u8> = (0..*length)
+                .map(|_| {
+                    next = next.wrapping_mul(5).wrapping_add(3);
+                    next
+                })
+                .collect();
+            run.push(&body, &piece).unwrap();
+        }
+        run.flush(&body).unwrap();
+        body.sync().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        bytes.get(offset as usize..).unwrap_or_default().to_vec()
+    }
+
+    fn expected(pieces: &[usize]) -> Vec<u8> {
+        let mut next = 0_u8;
+        (0..pieces.iter().sum())
+            .map(|_| {
+                next = next.wrapping_mul(5).wrapping_add(3);
+                next
+            })
+            .collect()
+    }
+
+    const PIECES: [&[usize]; 9] = [
+        &[],
+        &[1],
+        &[BLOCK - 1],
+        &[BLOCK],
+        &[BLOCK + 1],
+        &[RUN - 1, 1, 1],
+        &[RUN],
+        &[7, RUN, RUN, 9],
+        &[3 * RUN + 2 * BLOCK + 5],
+    ];
+
+    #[test]
+    fn what_is_pushed_is_in_the_file_byte_for_byte() {
+        for offset in [0, BLOCK as u64, 3 * RUN as u64, 1, BLOCK as u64 + 32] {
+            for pieces in PIECES {
+                let found = written(&Disk::default(), offset, pieces);
+                assert!(found == expected(pieces), "{pieces:?} at {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_system_without_unbuffered_writes_takes_them_the_usual_way() {
+        for refused in [Step::OpenUnbuffered, Step::Write] {
+            let first = Arc::new(Mutex::new(true));
+            let disk = Disk::scripted(move |step| {
+                let mut first = first.lock().unwrap();
+                if step == refused && std::mem::take(&mut *first) {
+                    return Err(io::Error::from(Errno::INVAL));
+                }
+                Ok(())
+            });
+            let pieces = &[RUN, RUN + BLOCK + 1];
+            assert!(written(&disk, 0, pieces) == expected(pieces), "{refused:?}");
+        }
+    }
+}
