@@ -86,7 +86,7 @@ impl Images for SqlCatalog {
         self.members_of(image).await
     }
 
-    async fn begin_upload(&self, image: ImageId, blob: BlobId, lease: Duration) -> Result<()> {
+    async fn begin_upload(&self, image: ImageId, blob: BlobId, lease: Duration) -> Result<Image> {
         again_on_contention!(self.begin_upload_once(image, blob, lease))
     }
 

@@ -26,7 +26,7 @@ impl SqlCatalog {
         image: ImageId,
         blob: BlobId,
         lease: Duration,
-    ) -> Result<()> {
+    ) -> Result<Image> {
         let mut tx = self.db.write().await?;
         let Some(row) = lock_image(&mut tx, image).await? else {
             return Err(no_image());
@@ -48,7 +48,9 @@ impl SqlCatalog {
         let args = vec![Arg::text(image), Arg::text(blob), Arg::time(now)];
         let changed = tx.execute(sql, args).await?;
         one(changed, "a locked image is gone")?;
-        tx.commit().await
+        let image = load_image(&mut tx, image).await?;
+        tx.commit().await?;
+        image.ok_or_else(|| Error::internal("a locked image is gone"))
     }
 
     pub(crate) async fn extend_upload_once(&self, blob: BlobId, lease: Duration) -> Result<bool> {

@@ -2,7 +2,7 @@
 //!
 //! # Crash consistency
 //! Nothing here needs an orderly end: `kill -9` at any instant leaves what the next start repairs. The order of
-//! stopping only spares clients: no new connections, a grace for running requests, claimed jobs finished.
+//! stopping only spares clients: no new connections, a grace for running requests, running jobs handed back.
 
 mod lock;
 mod parts;

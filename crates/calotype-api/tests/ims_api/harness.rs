@@ -1,8 +1,8 @@
 //! A service with everything real but its clock, its randomness, its callers and where its bytes lie.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,6 +16,7 @@ use calotype_core::access::{Access, Named, Principal, ProjectScope, Scope};
 use calotype_core::app::{Service, Settings, Worker, WorkerOptions};
 use calotype_core::id::{BlobId, EnterpriseProjectId, ImageId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Member, MemberStatus, Visibility};
+use calotype_core::job::Job;
 use calotype_core::ports::{
     AuditEvent, BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Catalog, Clock, Entropy,
     ImageLimit, Images as _, Jobs as _, Trail, WriteOptions,
@@ -48,6 +49,7 @@ pub(crate) struct World {
     pub(crate) catalog: Arc<SqlCatalog>,
     pub(crate) service: Arc<Service>,
     pub(crate) clock: Arc<TestClock>,
+    pub(crate) opening: Arc<Mutex<Opening>>,
     entropy: Arc<dyn Entropy>,
     _directory: tempfile::TempDir,
 }
@@ -86,9 +88,10 @@ impl World {
         let catalog = SqlCatalog::open(&url, options, Arc::clone(&port)).await;
         let catalog = Arc::new(catalog.unwrap());
         let entropy: Arc<dyn Entropy> = Arc::new(Counting(AtomicU64::new(1)));
+        let opening = Arc::new(Mutex::new(Opening::Succeeds));
         let service = Arc::new(Service::new(
             Arc::clone(&catalog) as Arc<dyn Catalog>,
-            Arc::new(NoBytes),
+            Arc::new(NoBytes(Arc::clone(&opening))),
             port,
             Arc::clone(&entropy),
             Access::default(),
@@ -111,6 +114,7 @@ impl World {
             catalog,
             service,
             clock,
+            opening,
             entropy,
             _directory: directory,
         }
@@ -188,22 +192,20 @@ impl World {
 
     /// Works until the job has ended.
     pub(crate) async fn work_until_ended(&self, job: &str) {
-        let job = job.parse().unwrap();
+        self.work_until(job, |job| job.ended_at.is_some()).await;
+    }
+
+    /// Works until the job is as wanted, and returns it as it then is.
+    pub(crate) async fn work_until(&self, job: &str, wanted: impl Fn(&Job) -> bool) -> Job {
+        let id = job.parse().unwrap();
         let worker = Worker::new(Arc::clone(&self.service), WorkerOptions::default());
-        let ended = async {
-            while self
-                .catalog
-                .job(&job)
-                .await
-                .unwrap()
-                .unwrap()
-                .ended_at
-                .is_none()
-            {
+        let reached = async {
+            while !wanted(&self.catalog.job(&id).await.unwrap().unwrap()) {
                 tokio::task::yield_now().await;
             }
         };
-        worker.run(ended).await;
+        worker.run(reached).await;
+        self.catalog.job(&id).await.unwrap().unwrap()
     }
 
     fn blank(&self) -> Image {
@@ -355,7 +357,15 @@ impl Authenticator for TokenText {
 }
 
 /// Blobs that are all there and hold nothing: these tests are about records.
-struct NoBytes;
+struct NoBytes(Arc<Mutex<Opening>>);
+
+/// What becomes of the opening of a blob.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Opening {
+    Succeeds,
+    NeverEnds,
+    Panics,
+}
 
 struct NoReader(BlobFacts);
 
@@ -377,6 +387,12 @@ impl Blobs for NoBytes {
         Ok(facts())
     }
     async fn open(&self, _: BlobId) -> Result<Arc<dyn BlobReader>> {
+        let opening = *self.0.lock().unwrap();
+        match opening {
+            Opening::Succeeds => {}
+            Opening::NeverEnds => std::future::pending().await,
+            Opening::Panics => panic!("as the test asked"),
+        }
         Ok(Arc::new(NoReader(facts())))
     }
     async fn delete(&self, _: BlobId) -> Result<()> {

@@ -1,6 +1,8 @@
 //! Following a job.
 
-use crate::harness::{ADMIN, MEMBER, OTHER, OWN, READER, STRANGER, World};
+use calotype_core::job::JobStatus;
+
+use crate::harness::{ADMIN, MEMBER, OTHER, OWN, Opening, READER, STRANGER, World};
 
 async fn accepted(world: &World) -> String {
     let source = world.image(|_| ()).await.id;
@@ -118,4 +120,36 @@ async fn a_job_is_shown_only_to_who_may_see_images() {
         let answer = world.get(&roleless, &path).await;
         assert_eq!(answer.refusal(), (403, "IMG.0026".to_owned()), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_stopped_hands_back_what_it_is_doing_and_the_next_one_ends_it() {
+    let world = World::new().await;
+    let job = accepted(&world).await;
+    *world.opening.lock().unwrap() = Opening::NeverEnds;
+    let running = |job: &calotype_core::job::Job| job.status == JobStatus::Running;
+    let stopped = world.work_until(&job, running).await;
+    assert_eq!((stopped.status, stopped.attempt), (JobStatus::Running, 1));
+
+    // No lease is left to wait for: the clock stands still.
+    *world.opening.lock().unwrap() = Opening::Succeeds;
+    let ended = world.work_until(&job, |job| job.ended_at.is_some()).await;
+    assert_eq!((ended.status, ended.attempt), (JobStatus::Success, 2));
+}
+
+#[tokio::test]
+async fn a_job_whose_execution_panics_fails_and_its_replica_is_gone() {
+    let world = World::new().await;
+    let job = accepted(&world).await;
+    *world.opening.lock().unwrap() = Opening::Panics;
+    let ended = world.work_until(&job, |job| job.ended_at.is_some()).await;
+    assert_eq!((ended.status, ended.attempt), (JobStatus::Fail, 1));
+    let replica = format!("/v2/images/{}", ended.image.unwrap());
+    assert_eq!(world.get(MEMBER, &replica).await.status, 404);
+    let document = world
+        .get(MEMBER, &format!("/v1/{OWN}/jobs/{job}"))
+        .await
+        .json();
+    assert_eq!(document["error_code"], "IMG.0061");
+    assert!(!document["fail_reason"].as_str().unwrap().contains("panic"));
 }

@@ -26,27 +26,47 @@ impl Server {
 
     /// Makes an empty database and returns its URL.
     pub(crate) async fn database(&self, name: &str) -> String {
-        let mut admin = PgConnection::connect(&self.url).await.unwrap();
         let name = format!("calotype_{:.40}_{}", name, std::process::id());
-        let sql = format!("create database {name}");
+        self.execute(format!("create database {name}")).await;
+        let (before, _) = self.url.rsplit_once('/').unwrap();
+        format!("{before}/{name}")
+    }
+
+    /// A server that no other test uses, so that it can be stopped.
+    pub(crate) async fn start_own() -> Self {
+        tokio::task::spawn_blocking(start_own).await.unwrap()
+    }
+
+    /// Stops a server of our own as a crash would.
+    pub(crate) fn crash(&self) {
+        self.control(&["-m", "immediate", "stop"]);
+    }
+
+    /// Starts a server of our own that was stopped.
+    pub(crate) fn start_again(&self) {
+        self.control(&["-w", "-t", "60", "start"]);
+    }
+
+    fn control(&self, args: &[&str]) {
+        let (bin, place) = self.own.as_ref().unwrap();
+        let (data, log) = (place.path().join("data"), place.path().join("log"));
+        let fixed = ["-D", data.to_str().unwrap(), "-l", log.to_str().unwrap()];
+        run(&bin.join("pg_ctl"), &[&fixed[..], args].concat());
+    }
+
+    async fn execute(&self, sql: String) {
+        let mut admin = PgConnection::connect(&self.url).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(&mut admin)
             .await
             .unwrap();
-        let (before, _) = self.url.rsplit_once('/').unwrap();
-        format!("{before}/{name}")
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some((bin, place)) = &self.own {
-            let data = place.path().join("data");
-            let data = data.to_str().unwrap();
-            run(
-                &bin.join("pg_ctl"),
-                &["-D", data, "-m", "immediate", "stop"],
-            );
+        if self.own.is_some() {
+            self.crash();
         }
     }
 }
@@ -94,18 +114,17 @@ fn start_own() -> Server {
         .unwrap()
         .port();
     let settings = format!(
-        "-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={root} \
-         -c fsync=off -c max_connections=200"
+        "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{root}'\n\
+         fsync = off\nmax_connections = 200\n"
     );
-    let log = format!("{root}/log");
-    let start = [
-        "-D", &data, "-w", "-t", "60", "-l", &log, "-o", &settings, "start",
-    ];
-    run(&bin.join("pg_ctl"), &start);
-    Server {
+    let path = place.path().join("data/postgresql.conf");
+    std::fs::write(path, settings).unwrap();
+    let server = Server {
         url: format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres"),
         own: Some((bin, place)),
-    }
+    };
+    server.start_again();
+    server
 }
 
 /// Runs a program of the server's, as the user `postgres` where we are root: it refuses to run as root.

@@ -299,8 +299,16 @@ pub(crate) async fn an_upload_makes_the_image_active_once(world: World) {
     world.insert(&image).await;
     let (blob, other) = (world.blob_id(), world.blob_id());
     let catalog = &world.catalog;
-    catalog.begin_upload(image.id, blob, LEASE).await.unwrap();
-    assert_eq!(world.get(image.id).await.status, ImageStatus::Saving);
+    // What the image says at the beginning is what its bytes are judged by: as changed after it was read.
+    let changed = Image {
+        disk_format: Some("raw".to_owned()),
+        ..image.clone()
+    };
+    catalog.update_image(&changed, trail()).await.unwrap();
+    let begun = catalog.begin_upload(image.id, blob, LEASE).await.unwrap();
+    assert_eq!(begun.disk_format.as_deref(), Some("raw"));
+    assert_eq!(begun.status, ImageStatus::Saving);
+    assert_eq!(world.get(image.id).await, begun);
     assert_kind(
         catalog.begin_upload(image.id, other, LEASE).await,
         ErrorKind::Conflict,

@@ -8,6 +8,8 @@ mod directory;
 #[cfg(test)]
 mod engines;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod images;
 #[cfg(test)]
 mod jobs;

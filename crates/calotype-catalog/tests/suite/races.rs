@@ -138,7 +138,7 @@ pub(crate) async fn uploads_of_one_image_begin_once(world: World) {
     let mut set = JoinSet::new();
     for _ in 0..8 {
         let (catalog, blob, id) = (Arc::clone(&world.catalog), world.blob_id(), image.id);
-        set.spawn(async move { catalog.begin_upload(id, blob, LEASE).await });
+        set.spawn(async move { catalog.begin_upload(id, blob, LEASE).await.map(|_| ()) });
     }
     assert_eq!(count_ok(set, ErrorKind::Conflict).await, 1);
     assert_eq!(world.catalog.blobs(None, 99).await.unwrap().len(), 1);

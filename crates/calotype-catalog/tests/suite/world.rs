@@ -40,9 +40,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn open(url: &str) -> Self {
+        Self::open_with(url, Options::default()).await
+    }
+
+    pub(crate) async fn open_with(url: &str, options: Options) -> Self {
         Self {
             url: url.to_owned(),
-            catalog: Arc::new(open(url).await.unwrap()),
+            catalog: Arc::new(open_with(url, options).await.unwrap()),
             next: AtomicU64::new(1),
         }
     }
@@ -176,9 +180,13 @@ impl World {
 }
 
 pub(crate) async fn open(url: &str) -> calotype_core::Result<SqlCatalog> {
+    open_with(url, Options::default()).await
+}
+
+async fn open_with(url: &str, options: Options) -> calotype_core::Result<SqlCatalog> {
     let clock = StoppedClock::default();
     clock.0.store(DAY, Ordering::SeqCst);
-    SqlCatalog::open(url, Options::default(), Arc::new(clock)).await
+    SqlCatalog::open(url, options, Arc::new(clock)).await
 }
 
 pub(crate) fn project(name: &str) -> ProjectId {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt as _;
 
-use crate::access::{Action, Allowed};
+use crate::access::Action;
 use crate::app::{Call, Service};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, ImageId};
@@ -84,10 +84,7 @@ impl Service {
         };
         let lease = self.settings.upload_lease;
         let stored = match self.catalog.begin_upload(id, blob, lease).await {
-            Ok(()) => {
-                self.inspect_and_store(&allowed, id, blob, max_size, upload)
-                    .await
-            }
+            Ok(image) => self.inspect_and_store(&image, blob, max_size, upload).await,
             Err(error) => Err(error),
         };
         match stored {
@@ -108,19 +105,17 @@ impl Service {
         }
     }
 
-    /// Writes the blob of an image that is `saving`, whose formats therefore can't change any more: what they are is
-    /// read only now, or a change that came in between would have the bytes judged by a format that is not theirs.
+    /// Writes the blob of an image that is `saving`: it is judged by the formats that the image has now, not by those
+    /// that it had when the request came.
     async fn inspect_and_store(
         &self,
-        allowed: &Allowed<'_>,
-        id: ImageId,
+        image: &Image,
         blob: BlobId,
         max_size: ByteSize,
         upload: Upload,
     ) -> Result<(crate::ports::BlobFacts, Option<ByteSize>)> {
-        let image = self.owned_image(allowed, id).await?;
-        check_formats(&image)?;
-        let inspection = Inspection::of(&image);
+        check_formats(image)?;
+        let inspection = Inspection::of(image);
         let upload = Upload {
             source: inspection.watch(upload.source),
             ..upload

@@ -9,13 +9,18 @@
 //! checkpoint. Replicating by sharing a blob is a single commit, so there is nothing half done.
 //!
 //! # Cancellation
-//! When the worker is stopped it picks no more jobs and lets those that it has finish: what a share has left to do
-//! is one commit. A job that is cut off keeps its claim until its lease ends or the next start takes over.
+//! When the worker is stopped it picks no more jobs, breaks off those that it has, and hands them back at once: the
+//! next worker goes on. An ending whose commit was already under way stands, and the handing back changes nothing.
+//!
+//! # Panics
+//! An execution that panics is a fault of ours that would be met again: its job fails.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::app::Service;
@@ -61,6 +66,7 @@ pub struct Worker {
 enum Outcome {
     Done,
     PutOff,
+    HandedBack,
     Lost,
 }
 
@@ -74,6 +80,7 @@ impl Worker {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let this = Arc::new(self);
+        let (halt, halted) = watch::channel(false);
         let mut running = JoinSet::new();
         while stop.as_mut().now_or_never().is_none() {
             // Registered before the catalog is asked, so that a ring between the two is not missed.
@@ -83,8 +90,8 @@ impl Worker {
             let full = running.len() >= this.options.concurrency;
             let claim = if full { None } else { this.pick().await };
             if let Some(claim) = claim {
-                let worker = Arc::clone(&this);
-                running.spawn(async move { worker.execute(claim).await });
+                let (worker, halted) = (Arc::clone(&this), halted.clone());
+                running.spawn(async move { worker.execute(claim, halted).await });
                 continue;
             }
             tokio::select! {
@@ -95,6 +102,7 @@ impl Worker {
                 () = tokio::time::sleep(this.options.poll_interval), if !full => {}
             }
         }
+        halt.send_replace(true);
         while running.join_next().await.is_some() {}
     }
 
@@ -113,9 +121,18 @@ impl Worker {
         }
     }
 
-    async fn execute(&self, claim: Claim) {
-        let outcome = match claim.job.job_type {
-            JobType::CopyImageInRegion => self.replicate(&claim).await,
+    async fn execute(&self, claim: Claim, mut halted: watch::Receiver<bool>) {
+        let work = async {
+            match claim.job.job_type {
+                JobType::CopyImageInRegion => self.replicate(&claim).await,
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = AssertUnwindSafe(work).catch_unwind() => {
+                outcome.unwrap_or_else(|_| Err(Error::internal("the execution panicked")))
+            }
+            () = halt_of(&mut halted) => self.hand_back(&claim).await,
         };
         let settled = match outcome {
             Ok(outcome) => Ok(outcome),
@@ -128,6 +145,9 @@ impl Worker {
             }
             // Said where it was decided.
             Ok(Outcome::PutOff) => {}
+            Ok(Outcome::HandedBack) => {
+                tracing::info!(job.id = %job.id, job.attempt = claim.attempt, "job handed back");
+            }
             Ok(Outcome::Lost) => {
                 tracing::warn!(job.id = %job.id, job.attempt = claim.attempt, "job lost to another attempt");
             }
@@ -136,6 +156,14 @@ impl Worker {
                 job.id = %job.id, job.attempt = claim.attempt, error.chain = %error.chain(), "job not ended"
             ),
         }
+    }
+
+    /// Lets another worker, or the next start, go on with the job.
+    async fn hand_back(&self, claim: &Claim) -> Result<Outcome> {
+        let (job, attempt) = (&claim.job.id, claim.attempt);
+        let catalog = &self.service.catalog;
+        catalog.hand_back(job, attempt, Duration::ZERO).await?;
+        Ok(Outcome::HandedBack)
     }
 
     /// Replicates by sharing: the replica gets the source's blob. The blob's manifest is opened first, so
@@ -186,6 +214,11 @@ impl Worker {
             .await?;
         Ok(if failed { Outcome::Done } else { Outcome::Lost })
     }
+}
+
+/// Completes when the worker is stopped, or is gone.
+async fn halt_of(halted: &mut watch::Receiver<bool>) {
+    let _ = halted.wait_for(|halted| *halted).await;
 }
 
 /// The IMS code of a job that failed with this error.

@@ -163,11 +163,11 @@ pub trait Images: Send + Sync {
     async fn members(&self, image: ImageId) -> Result<Vec<Member>>;
 
     /// Moves a `queued` image to `saving`, and records the blob that is being written for it, alive as
-    /// long as its lease.
+    /// long as its lease. Returns the image as it now is: what it says of its bytes can't change any more.
     ///
     /// # Errors
     /// Conflict where the image is not `queued`, or a job is making it; NotFound where it is gone.
-    async fn begin_upload(&self, image: ImageId, blob: BlobId, lease: Duration) -> Result<()>;
+    async fn begin_upload(&self, image: ImageId, blob: BlobId, lease: Duration) -> Result<Image>;
 
     /// Extends an upload's lease. False where the upload was ended by another: its image was deleted, or
     /// its lease ran out.
