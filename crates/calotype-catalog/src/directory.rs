@@ -1,18 +1,19 @@
 //! The embedded identity's records.
 //!
 //! What takes a right away (a password's change, a disabling, an unassignment) revokes the tokens that
-//! carry it in the same transaction.
+//! carry it in the same transaction. That transaction writes the line of the audit trail, too.
 
 use calotype_core::access::Scope;
 use calotype_core::id::{DomainId, ProjectId, RoleId, UserId};
 use calotype_core::ports::{
-    AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,
-    TokenRecord, UserRecord,
+    AccessKey, Assignment, AssignmentTarget, AuditEvent, Directory, DomainRecord, ProjectRecord,
+    RoleRecord, TokenRecord, UserRecord,
 };
 use calotype_core::{Error, Result};
 
 use crate::SqlCatalog;
-use crate::db::{Arg, Row};
+use crate::db::{Arg, Row, Tx};
+use crate::ledger::insert_event;
 
 fn domain_of(row: &Row) -> Result<DomainRecord> {
     Ok(DomainRecord {
@@ -93,18 +94,31 @@ impl SqlCatalog {
         tx.fetch_all(sql, args).await
     }
 
-    /// Executes statements with the same arguments in one transaction, and says whether the first changed
-    /// a row. Where it changed none, the others are not executed.
-    async fn change(&self, statements: &[&'static str], args: Vec<Arg>) -> Result<bool> {
+    /// Executes statements with the same arguments in one transaction, which writes the audit trail's line too, and
+    /// says whether the first changed a row. Where it changed none, nothing else is executed or written.
+    async fn change(
+        &self,
+        statements: &[&'static str],
+        args: Vec<Arg>,
+        line: Option<&AuditEvent>,
+    ) -> Result<bool> {
         let mut tx = self.db.write().await?;
         for (at, sql) in statements.iter().enumerate() {
             if tx.execute(*sql, args.clone()).await? == 0 && at == 0 {
                 return Ok(false);
             }
         }
-        tx.commit().await?;
-        Ok(true)
+        commit(tx, line).await
     }
+}
+
+/// Writes the line and commits. Always true: something changed.
+async fn commit(mut tx: Tx, line: Option<&AuditEvent>) -> Result<bool> {
+    if let Some(line) = line {
+        insert_event(&mut tx, line).await?;
+    }
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// Appends `and column = $n` for a value that is given.
@@ -124,7 +138,7 @@ impl Directory for SqlCatalog {
             Arg::text(&domain.name),
             domain.enabled.into(),
         ];
-        self.change(&[sql], args).await.map(|_| ())
+        self.change(&[sql], args, None).await.map(|_| ())
     }
 
     async fn domain(&self, id: &DomainId) -> Result<Option<DomainRecord>> {
@@ -141,7 +155,11 @@ impl Directory for SqlCatalog {
         self.rows(sql, args).await?.iter().map(domain_of).collect()
     }
 
-    async fn insert_project(&self, project: &ProjectRecord) -> Result<()> {
+    async fn insert_project(
+        &self,
+        project: &ProjectRecord,
+        line: Option<&AuditEvent>,
+    ) -> Result<()> {
         let sql = "insert into projects (id, domain_id, name, description, enabled) \
                    values ($1, $2, $3, $4, $5)";
         let args = vec![
@@ -151,7 +169,7 @@ impl Directory for SqlCatalog {
             Arg::text(&project.description),
             project.enabled.into(),
         ];
-        self.change(&[sql], args).await.map(|_| ())
+        self.change(&[sql], args, line).await.map(|_| ())
     }
 
     async fn project(&self, id: &ProjectId) -> Result<Option<ProjectRecord>> {
@@ -173,16 +191,21 @@ impl Directory for SqlCatalog {
         self.rows(sql, args).await?.iter().map(project_of).collect()
     }
 
-    async fn set_project_enabled(&self, id: &ProjectId, enabled: bool) -> Result<bool> {
+    async fn set_project_enabled(
+        &self,
+        id: &ProjectId,
+        enabled: bool,
+        line: &AuditEvent,
+    ) -> Result<bool> {
         let statements: &[&'static str] = &[
             "update projects set enabled = $2 where id = $1",
             "delete from tokens where project_id = $1 and not $2",
         ];
-        self.change(statements, vec![Arg::text(id), enabled.into()])
-            .await
+        let args = vec![Arg::text(id), enabled.into()];
+        self.change(statements, args, Some(line)).await
     }
 
-    async fn delete_project(&self, id: &ProjectId) -> Result<bool> {
+    async fn delete_project(&self, id: &ProjectId, line: &AuditEvent) -> Result<bool> {
         let mut tx = self.db.write().await?;
         // Locked, so that an image that is being made in it is either counted or comes too late.
         let sql = "insert into project_usage (project, images, bytes) values ($1, 0, 0) \
@@ -204,11 +227,10 @@ impl Directory for SqlCatalog {
         if tx.execute(sql, vec![Arg::text(id)]).await? == 0 {
             return Ok(false);
         }
-        tx.commit().await?;
-        Ok(true)
+        commit(tx, Some(line)).await
     }
 
-    async fn insert_user(&self, user: &UserRecord) -> Result<()> {
+    async fn insert_user(&self, user: &UserRecord, line: Option<&AuditEvent>) -> Result<()> {
         let sql = "insert into users (id, domain_id, name, password_hash, default_project, enabled) \
                    values ($1, $2, $3, $4, $5, $6)";
         let args = vec![
@@ -219,7 +241,7 @@ impl Directory for SqlCatalog {
             Arg::opt_text(user.default_project.as_ref()),
             user.enabled.into(),
         ];
-        self.change(&[sql], args).await.map(|_| ())
+        self.change(&[sql], args, line).await.map(|_| ())
     }
 
     async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
@@ -241,43 +263,50 @@ impl Directory for SqlCatalog {
         self.rows(sql, args).await?.iter().map(user_of).collect()
     }
 
-    async fn set_password(&self, id: &UserId, password_hash: &str) -> Result<bool> {
-        let statements: &[&'static str] = &["update users set password_hash = $2 where id = $1"];
+    async fn set_password(
+        &self,
+        id: &UserId,
+        password_hash: &str,
+        line: Option<&AuditEvent>,
+    ) -> Result<bool> {
         let mut tx = self.db.write().await?;
-        for sql in statements {
-            let args = vec![Arg::text(id), Arg::text(password_hash)];
-            if tx.execute(*sql, args).await? == 0 {
-                return Ok(false);
-            }
+        let sql = "update users set password_hash = $2 where id = $1";
+        let args = vec![Arg::text(id), Arg::text(password_hash)];
+        if tx.execute(sql, args).await? == 0 {
+            return Ok(false);
         }
         let sql = "delete from tokens where user_id = $1";
         tx.execute(sql, vec![Arg::text(id)]).await?;
-        tx.commit().await?;
-        Ok(true)
+        commit(tx, line).await
     }
 
-    async fn set_user_enabled(&self, id: &UserId, enabled: bool) -> Result<bool> {
+    async fn set_user_enabled(
+        &self,
+        id: &UserId,
+        enabled: bool,
+        line: &AuditEvent,
+    ) -> Result<bool> {
         let statements: &[&'static str] = &[
             "update users set enabled = $2 where id = $1",
             "delete from tokens where user_id = $1 and not $2",
         ];
-        self.change(statements, vec![Arg::text(id), enabled.into()])
-            .await
+        let args = vec![Arg::text(id), enabled.into()];
+        self.change(statements, args, Some(line)).await
     }
 
-    async fn delete_user(&self, id: &UserId) -> Result<bool> {
+    async fn delete_user(&self, id: &UserId, line: &AuditEvent) -> Result<bool> {
         // Assignments, tokens and access keys go with it: their foreign keys cascade.
-        self.change(&["delete from users where id = $1"], vec![Arg::text(id)])
-            .await
+        let sql = "delete from users where id = $1";
+        self.change(&[sql], vec![Arg::text(id)], Some(line)).await
     }
 
-    async fn insert_role(&self, role: &RoleRecord) -> Result<()> {
+    async fn insert_role(&self, role: &RoleRecord, line: Option<&AuditEvent>) -> Result<()> {
         let sql = "insert into roles (id, name) values ($1, $2)";
         let args = vec![Arg::text(&role.id), Arg::text(&role.name)];
-        self.change(&[sql], args).await.map(|_| ())
+        self.change(&[sql], args, line).await.map(|_| ())
     }
 
-    async fn delete_role(&self, id: &RoleId) -> Result<bool> {
+    async fn delete_role(&self, id: &RoleId, line: &AuditEvent) -> Result<bool> {
         let mut tx = self.db.write().await?;
         for sql in [
             "delete from tokens where user_id in \
@@ -290,8 +319,7 @@ impl Directory for SqlCatalog {
         if tx.execute(sql, vec![Arg::text(id)]).await? == 0 {
             return Ok(false);
         }
-        tx.commit().await?;
-        Ok(true)
+        commit(tx, Some(line)).await
     }
 
     async fn roles(&self, name: Option<&str>) -> Result<Vec<RoleRecord>> {
@@ -302,7 +330,7 @@ impl Directory for SqlCatalog {
         self.rows(sql, args).await?.iter().map(role_of).collect()
     }
 
-    async fn assign(&self, assignment: &Assignment) -> Result<()> {
+    async fn assign(&self, assignment: &Assignment, line: Option<&AuditEvent>) -> Result<()> {
         let (kind, id) = target_args(&assignment.target);
         let sql = "insert into assignments (user_id, role_id, target_kind, target_id) \
                    values ($1, $2, $3, $4) on conflict do nothing";
@@ -312,10 +340,10 @@ impl Directory for SqlCatalog {
             kind,
             id,
         ];
-        self.change(&[sql], args).await.map(|_| ())
+        self.change(&[sql], args, line).await.map(|_| ())
     }
 
-    async fn unassign(&self, assignment: &Assignment) -> Result<bool> {
+    async fn unassign(&self, assignment: &Assignment, line: &AuditEvent) -> Result<bool> {
         let (kind, id) = target_args(&assignment.target);
         let mut tx = self.db.write().await?;
         let sql = "delete from assignments where user_id = $1 and role_id = $2 \
@@ -331,8 +359,7 @@ impl Directory for SqlCatalog {
         }
         let sql = "delete from tokens where user_id = $1";
         tx.execute(sql, vec![Arg::text(&assignment.user)]).await?;
-        tx.commit().await?;
-        Ok(true)
+        commit(tx, Some(line)).await
     }
 
     async fn roles_of(&self, user: &UserId, target: &AssignmentTarget) -> Result<Vec<RoleRecord>> {
@@ -364,7 +391,7 @@ impl Directory for SqlCatalog {
         rows.iter().map(domain_of).collect()
     }
 
-    async fn insert_access_key(&self, key: &AccessKey) -> Result<()> {
+    async fn insert_access_key(&self, key: &AccessKey, line: Option<&AuditEvent>) -> Result<()> {
         let sql = "insert into access_keys \
                    (access, sealed_secret, user_id, project_id, enabled, created_at) \
                    values ($1, $2, $3, $4, $5, $6)";
@@ -376,7 +403,7 @@ impl Directory for SqlCatalog {
             key.enabled.into(),
             Arg::time(key.created_at),
         ];
-        self.change(&[sql], args).await.map(|_| ())
+        self.change(&[sql], args, line).await.map(|_| ())
     }
 
     async fn access_key(&self, access: &str) -> Result<Option<AccessKey>> {
@@ -393,9 +420,9 @@ impl Directory for SqlCatalog {
         rows.iter().map(access_key_of).collect()
     }
 
-    async fn delete_access_key(&self, access: &str) -> Result<bool> {
+    async fn delete_access_key(&self, access: &str, line: Option<&AuditEvent>) -> Result<bool> {
         let sql = "delete from access_keys where access = $1";
-        self.change(&[sql], vec![Arg::text(access)]).await
+        self.change(&[sql], vec![Arg::text(access)], line).await
     }
 
     async fn insert_token(&self, token: &TokenRecord) -> Result<()> {
@@ -416,7 +443,7 @@ impl Directory for SqlCatalog {
             Arg::time(token.expires_at),
             Arg::text(&token.audit_id),
         ];
-        self.change(&[sql], args).await.map(|_| ())
+        self.change(&[sql], args, None).await.map(|_| ())
     }
 
     async fn token(&self, hash: &str) -> Result<Option<TokenRecord>> {
@@ -426,11 +453,8 @@ impl Directory for SqlCatalog {
         rows.first().map(token_of).transpose()
     }
 
-    async fn revoke_token(&self, hash: &str) -> Result<bool> {
-        self.change(
-            &["delete from tokens where hash = $1"],
-            vec![Arg::text(hash)],
-        )
-        .await
+    async fn revoke_token(&self, hash: &str, line: Option<&AuditEvent>) -> Result<bool> {
+        let sql = "delete from tokens where hash = $1";
+        self.change(&[sql], vec![Arg::text(hash)], line).await
     }
 }

@@ -50,12 +50,6 @@ fn enterprise_project_of(row: &Row) -> Result<EnterpriseProject> {
 
 #[async_trait::async_trait]
 impl Ledger for SqlCatalog {
-    async fn record(&self, event: AuditEvent) -> Result<()> {
-        let mut tx = self.db.write().await?;
-        insert_event(&mut tx, &event).await?;
-        tx.commit().await
-    }
-
     async fn audit_trail(
         &self,
         project: Option<&ProjectId>,
@@ -101,7 +95,11 @@ impl Ledger for SqlCatalog {
         }))
     }
 
-    async fn insert_enterprise_project(&self, project: &EnterpriseProject) -> Result<()> {
+    async fn insert_enterprise_project(
+        &self,
+        project: &EnterpriseProject,
+        line: &AuditEvent,
+    ) -> Result<()> {
         let mut tx = self.db.write().await?;
         let sql = "insert into enterprise_projects (id, name, enabled, created_at) \
                    values ($1, $2, $3, $4)";
@@ -112,6 +110,7 @@ impl Ledger for SqlCatalog {
             Arg::time(project.created_at),
         ];
         tx.execute(sql, args).await?;
+        insert_event(&mut tx, line).await?;
         tx.commit().await
     }
 
@@ -136,6 +135,7 @@ impl Ledger for SqlCatalog {
         &self,
         id: EnterpriseProjectId,
         enabled: bool,
+        line: &AuditEvent,
     ) -> Result<bool> {
         if id == EnterpriseProjectId::Default && !enabled {
             return Err(Error::conflict(
@@ -144,8 +144,11 @@ impl Ledger for SqlCatalog {
         }
         let mut tx = self.db.write().await?;
         let sql = "update enterprise_projects set enabled = $2 where id = $1";
-        let changed = tx.execute(sql, vec![Arg::text(id), enabled.into()]).await?;
+        if tx.execute(sql, vec![Arg::text(id), enabled.into()]).await? == 0 {
+            return Ok(false);
+        }
+        insert_event(&mut tx, line).await?;
         tx.commit().await?;
-        Ok(changed == 1)
+        Ok(true)
     }
 }

@@ -28,6 +28,7 @@ use crate::ports::{
 };
 use crate::query::Viewer;
 use crate::size::ByteSize;
+use crate::time::Timestamp;
 
 pub use images::NewImage;
 pub use patch::{Change, Setting, check_settable};
@@ -134,6 +135,29 @@ pub struct Call {
     pub surface: Surface,
 }
 
+impl Call {
+    /// The line of the audit trail for a change that the caller makes at `at` to a thing of some kind.
+    pub fn event(
+        &self,
+        at: Timestamp,
+        trace: &str,
+        kind: &str,
+        resource: impl fmt::Display,
+        detail: serde_json::Value,
+    ) -> AuditEvent {
+        AuditEvent {
+            at,
+            trace: trace.to_owned(),
+            request_id: self.request_id.clone(),
+            project: self.principal.project().cloned(),
+            user: self.principal.user.id.clone(),
+            resource_type: kind.to_owned(),
+            resource_id: resource.to_string(),
+            detail,
+        }
+    }
+}
+
 /// Makes the answer to keep under the request's `Idempotency-Key`, if it had one, from what was made.
 pub type Keep<'a, T> = Option<&'a (dyn Fn(&T) -> StoredAnswer + Sync)>;
 
@@ -228,19 +252,11 @@ impl Service {
         resource: impl fmt::Display,
         detail: serde_json::Value,
     ) -> AuditEvent {
-        AuditEvent {
-            at: self.clock.now(),
-            trace: trace.to_owned(),
-            request_id: call.request_id.clone(),
-            project: call.principal.project().cloned(),
-            user: call.principal.user.id.clone(),
-            resource_type: match call.surface {
-                Surface::Native => "image".to_owned(),
-                Surface::Ims => "ims".to_owned(),
-            },
-            resource_id: resource.to_string(),
-            detail,
-        }
+        let kind = match call.surface {
+            Surface::Native => "image",
+            Surface::Ims => "ims",
+        };
+        call.event(self.clock.now(), trace, kind, resource, detail)
     }
 
     /// As [`Service::event`], without more detail and without an answer to keep.
@@ -302,14 +318,10 @@ impl Service {
             enabled: true,
             created_at: self.clock.now(),
         };
-        self.catalog.insert_enterprise_project(&project).await?;
+        let detail = serde_json::json!({ "name": name });
+        let line = self.event(call, "createEnterpriseProject", project.id, detail);
         self.catalog
-            .record(self.event(
-                call,
-                "createEnterpriseProject",
-                project.id,
-                serde_json::json!({}),
-            ))
+            .insert_enterprise_project(&project, &line)
             .await?;
         Ok(project)
     }
@@ -333,21 +345,19 @@ impl Service {
                 "The default enterprise project is always enabled.",
             ));
         }
-        if !self
-            .catalog
-            .set_enterprise_project_enabled(id, enabled)
-            .await?
-        {
-            return Err(Error::not_found("There is no such enterprise project."));
-        }
         let trace = if enabled {
             "enableEnterpriseProject"
         } else {
             "disableEnterpriseProject"
         };
-        self.catalog
-            .record(self.event(call, trace, id, serde_json::json!({})))
-            .await
+        let line = self.event(call, trace, id, serde_json::json!({}));
+        let changed = self
+            .catalog
+            .set_enterprise_project_enabled(id, enabled, &line);
+        if !changed.await? {
+            return Err(Error::not_found("There is no such enterprise project."));
+        }
+        Ok(())
     }
 
     /// The audit trail, newest first: the caller's project's, or every project's for who runs the service.

@@ -2,30 +2,34 @@
 //!
 //! What changes or reveals other people's records takes an [`Administrator`], which only the policy check makes.
 //! What a user may see of itself takes its principal. Records that a caller may not see look as if they were not
-//! there. Each change is one transaction of the catalog; tokens that were found good are doubted afterwards.
+//! there. Each change is one transaction of the catalog, with its line of the audit trail; tokens that were found good
+//! are doubted afterwards.
 
 use std::fmt;
 
 use calotype_core::access::{Action, Allowed, Principal};
+use calotype_core::app::Call;
 use calotype_core::id::{DomainId, ProjectId, RoleId, UserId};
 use calotype_core::ports::{
-    AccessKey, Assignment, AssignmentTarget, DomainRecord, ProjectRecord, RoleRecord, UserRecord,
+    Assignment, AssignmentTarget, AuditEvent, DomainRecord, ProjectRecord, RoleRecord, UserRecord,
 };
 use calotype_core::{Error, Result};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
+use serde_json::{Value, json};
 
-use crate::authenticate::sealing_context;
 use crate::embedded::Embedded;
 
-/// The most access keys that a user may have.
-const MAX_ACCESS_KEYS: usize = 20;
 /// The longest name of a user or project, in characters: Keystone's limit.
 const MAX_NAME: usize = 255;
-const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+/// What the audit trail calls a record of the identity.
+const KIND: &str = "identity";
 
-/// The proof that a principal may administer the identity. Only [`Embedded::administrator`] makes one.
+/// A caller who may administer the identity. Only [`Embedded::administrator`] makes one.
 #[derive(Debug, Clone)]
-pub struct Administrator<'a>(#[expect(dead_code, reason = "held as the proof")] Allowed<'a>);
+pub struct Administrator<'a> {
+    call: &'a Call,
+    _proof: Allowed<'a>,
+}
 
 /// A user to be made.
 #[derive(Debug, Clone)]
@@ -55,36 +59,30 @@ pub struct NewProject {
     pub enabled: bool,
 }
 
-/// An access key that was just made: the only time that its secret is shown.
-pub struct NewAccessKey {
-    /// The public part (AK).
-    pub access: String,
-    /// The secret part (SK).
-    pub secret: SecretString,
-    /// Whose it is.
-    pub user: UserId,
-    /// The project of a signed request that names none.
-    pub project: Option<ProjectId>,
-}
-
-impl fmt::Debug for NewAccessKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewAccessKey")
-            .field("access", &self.access)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Embedded {
-    /// Checks that `principal` may administer the identity.
+    /// Checks that the caller may administer the identity.
     ///
     /// # Errors
     /// Forbidden where it may not.
-    pub fn administrator<'a>(&self, principal: &'a Principal) -> Result<Administrator<'a>> {
-        let allowed = self
+    pub fn administrator<'a>(&self, call: &'a Call) -> Result<Administrator<'a>> {
+        let proof = self
             .access
-            .authorize(principal, Action::IdentityAdminister)?;
-        Ok(Administrator(allowed))
+            .authorize(&call.principal, Action::IdentityAdminister)?;
+        Ok(Administrator {
+            call,
+            _proof: proof,
+        })
+    }
+
+    /// The line of the audit trail for a change of a record that the caller makes.
+    pub(crate) fn line(
+        &self,
+        call: &Call,
+        trace: &str,
+        record: impl fmt::Display,
+        detail: Value,
+    ) -> AuditEvent {
+        call.event(self.clock.now(), trace, KIND, record, detail)
     }
 
     fn administers(&self, principal: &Principal) -> bool {
@@ -244,13 +242,15 @@ impl Embedded {
     ///
     /// # Errors
     /// InvalidRequest for a bad name; Conflict where it is taken.
-    pub async fn create_role(&self, _: &Administrator<'_>, name: String) -> Result<RoleRecord> {
+    pub async fn create_role(&self, by: &Administrator<'_>, name: String) -> Result<RoleRecord> {
         check_name(&name)?;
         let role = RoleRecord {
             id: RoleId::random(self.entropy.as_ref()),
             name,
         };
-        self.directory.insert_role(&role).await?;
+        let detail = json!({ "name": role.name });
+        let line = self.line(by.call, "createRole", &role.id, detail);
+        self.directory.insert_role(&role, Some(&line)).await?;
         Ok(role)
     }
 
@@ -263,7 +263,9 @@ impl Embedded {
         if crate::bootstrap::LASTING_ROLES.contains(&role.name.as_str()) {
             return Err(Error::forbidden("This role can't be deleted."));
         }
-        let deleted = self.directory.delete_role(id).await?;
+        let detail = json!({ "name": role.name });
+        let line = self.line(by.call, "deleteRole", id, detail);
+        let deleted = self.directory.delete_role(id, &line).await?;
         self.doubt_all();
         found(deleted, "role")
     }
@@ -274,7 +276,7 @@ impl Embedded {
     /// InvalidRequest for a bad name or an unknown domain; Conflict where the name is taken.
     pub async fn create_project(
         &self,
-        _: &Administrator<'_>,
+        by: &Administrator<'_>,
         new: NewProject,
     ) -> Result<ProjectRecord> {
         check_name(&new.name)?;
@@ -290,7 +292,13 @@ impl Embedded {
             description: new.description,
             enabled: new.enabled,
         };
-        self.directory.insert_project(&project).await?;
+        let detail = json!({
+            "name": project.name,
+            "domain": project.domain,
+            "enabled": project.enabled,
+        });
+        let line = self.line(by.call, "createProject", &project.id, detail);
+        self.directory.insert_project(&project, Some(&line)).await?;
         Ok(project)
     }
 
@@ -298,8 +306,12 @@ impl Embedded {
     ///
     /// # Errors
     /// NotFound where there is none; Conflict where it still has images.
-    pub async fn delete_project(&self, _: &Administrator<'_>, id: &ProjectId) -> Result<()> {
-        let deleted = self.directory.delete_project(id).await?;
+    pub async fn delete_project(&self, by: &Administrator<'_>, id: &ProjectId) -> Result<()> {
+        let project = self.directory.project(id).await?;
+        let project = project.ok_or_else(|| no_such("project"))?;
+        let detail = json!({ "name": project.name });
+        let line = self.line(by.call, "deleteProject", id, detail);
+        let deleted = self.directory.delete_project(id, &line).await?;
         self.doubt_all();
         found(deleted, "project")
     }
@@ -308,7 +320,7 @@ impl Embedded {
     ///
     /// # Errors
     /// InvalidRequest for a bad name or password, or an unknown domain; Conflict where the name is taken.
-    pub async fn create_user(&self, _: &Administrator<'_>, new: NewUser) -> Result<UserRecord> {
+    pub async fn create_user(&self, by: &Administrator<'_>, new: NewUser) -> Result<UserRecord> {
         check_name(&new.name)?;
         self.require_domain(&new.domain).await?;
         let password_hash = match &new.password {
@@ -323,7 +335,13 @@ impl Embedded {
             default_project: new.default_project,
             enabled: new.enabled,
         };
-        self.directory.insert_user(&user).await?;
+        let detail = json!({
+            "name": user.name,
+            "domain": user.domain,
+            "enabled": user.enabled,
+        });
+        let line = self.line(by.call, "createUser", &user.id, detail);
+        self.directory.insert_user(&user, Some(&line)).await?;
         Ok(user)
     }
 
@@ -331,8 +349,12 @@ impl Embedded {
     ///
     /// # Errors
     /// NotFound where there is none.
-    pub async fn delete_user(&self, _: &Administrator<'_>, id: &UserId) -> Result<()> {
-        let deleted = self.directory.delete_user(id).await?;
+    pub async fn delete_user(&self, by: &Administrator<'_>, id: &UserId) -> Result<()> {
+        let user = self.directory.user(id).await?;
+        let user = user.ok_or_else(|| no_such("user"))?;
+        let detail = json!({ "name": user.name });
+        let line = self.line(by.call, "deleteUser", id, detail);
+        let deleted = self.directory.delete_user(id, &line).await?;
         self.doubt_all();
         found(deleted, "user")
     }
@@ -343,11 +365,13 @@ impl Embedded {
     /// NotFound where there is none.
     pub async fn set_user_enabled(
         &self,
-        _: &Administrator<'_>,
+        by: &Administrator<'_>,
         id: &UserId,
         enabled: bool,
     ) -> Result<()> {
-        let changed = self.directory.set_user_enabled(id, enabled).await?;
+        let detail = json!({ "enabled": enabled });
+        let line = self.line(by.call, "updateUser", id, detail);
+        let changed = self.directory.set_user_enabled(id, enabled, &line).await?;
         self.doubt_all();
         found(changed, "user")
     }
@@ -358,11 +382,14 @@ impl Embedded {
     /// NotFound where there is none.
     pub async fn set_project_enabled(
         &self,
-        _: &Administrator<'_>,
+        by: &Administrator<'_>,
         id: &ProjectId,
         enabled: bool,
     ) -> Result<()> {
-        let changed = self.directory.set_project_enabled(id, enabled).await?;
+        let detail = json!({ "enabled": enabled });
+        let line = self.line(by.call, "updateProject", id, detail);
+        let changed = self.directory.set_project_enabled(id, enabled, &line);
+        let changed = changed.await?;
         self.doubt_all();
         found(changed, "project")
     }
@@ -373,12 +400,13 @@ impl Embedded {
     /// NotFound where there is no such user; InvalidRequest for a bad password.
     pub async fn set_password(
         &self,
-        _: &Administrator<'_>,
+        by: &Administrator<'_>,
         id: &UserId,
         password: &SecretString,
     ) -> Result<()> {
         let hash = self.passwords.hash(password, self.entropy.as_ref()).await?;
-        let changed = self.directory.set_password(id, &hash).await?;
+        let line = self.line(by.call, "changePassword", id, json!({}));
+        let changed = self.directory.set_password(id, &hash, Some(&line)).await?;
         self.doubt_all();
         found(changed, "user")
     }
@@ -389,20 +417,21 @@ impl Embedded {
     /// NotFound where user, role or target do not exist.
     pub async fn assign(
         &self,
-        _: &Administrator<'_>,
+        by: &Administrator<'_>,
         user: &UserId,
         role: &RoleId,
         target: AssignmentTarget,
     ) -> Result<()> {
         self.require_user(user).await?;
-        self.require_role(role).await?;
+        let role = self.role(by, role).await?;
         self.require_target(&target).await?;
+        let line = self.line(by.call, "assignRole", user, assignment(&role, &target));
         let assignment = Assignment {
             user: user.clone(),
-            role: role.clone(),
+            role: role.id,
             target,
         };
-        self.directory.assign(&assignment).await?;
+        self.directory.assign(&assignment, Some(&line)).await?;
         self.doubt_all();
         Ok(())
     }
@@ -413,97 +442,21 @@ impl Embedded {
     /// NotFound where the user did not have it.
     pub async fn unassign(
         &self,
-        _: &Administrator<'_>,
+        by: &Administrator<'_>,
         user: &UserId,
         role: &RoleId,
         target: AssignmentTarget,
     ) -> Result<()> {
+        let role = self.role(by, role).await?;
+        let line = self.line(by.call, "unassignRole", user, assignment(&role, &target));
         let assignment = Assignment {
             user: user.clone(),
-            role: role.clone(),
+            role: role.id,
             target,
         };
-        let taken = self.directory.unassign(&assignment).await?;
+        let taken = self.directory.unassign(&assignment, &line).await?;
         self.doubt_all();
         found(taken, "role assignment")
-    }
-
-    /// Makes an access key for the caller, or, by an administrator, for another user.
-    ///
-    /// # Errors
-    /// NotFound where the caller may not see the user; Forbidden where that user has no role in the project;
-    /// Conflict where it has too many keys.
-    pub async fn create_access_key(
-        &self,
-        caller: &Principal,
-        user: &UserId,
-        project: Option<&ProjectId>,
-    ) -> Result<NewAccessKey> {
-        let user = self.visible_user(caller, user).await?;
-        if let Some(project) = project {
-            let projects = self.directory.projects_of(&user.id).await?;
-            if !projects.iter().any(|own| &own.id == project) {
-                return Err(Error::forbidden("The user has no role in that project."));
-            }
-        }
-        if self.directory.access_keys(&user.id).await?.len() >= MAX_ACCESS_KEYS {
-            return Err(Error::conflict("The user has too many access keys."));
-        }
-        self.make_access_key(&user.id, project).await
-    }
-
-    /// The access keys of the caller, or, for an administrator, of another user. Without their secrets.
-    ///
-    /// # Errors
-    /// NotFound where the caller may not see the user.
-    pub async fn access_keys(&self, caller: &Principal, user: &UserId) -> Result<Vec<AccessKey>> {
-        let user = self.visible_user(caller, user).await?;
-        self.directory.access_keys(&user.id).await
-    }
-
-    /// Removes an access key of a user that the caller may see.
-    ///
-    /// # Errors
-    /// NotFound where there is none such.
-    pub async fn delete_access_key(
-        &self,
-        caller: &Principal,
-        user: &UserId,
-        access: &str,
-    ) -> Result<()> {
-        let keys = self.access_keys(caller, user).await?;
-        let theirs = keys.iter().any(|key| key.access == access);
-        found(
-            theirs && self.directory.delete_access_key(access).await?,
-            "access key",
-        )
-    }
-
-    pub(crate) async fn make_access_key(
-        &self,
-        user: &UserId,
-        project: Option<&ProjectId>,
-    ) -> Result<NewAccessKey> {
-        let access = self.random_text(BASE32, 20);
-        let secret = SecretString::from(self.random_text(BASE32, 40));
-        let sealed_secret = self
-            .keys
-            .seal_secret(&sealing_context(&access), secret.expose_secret().as_bytes())?;
-        let key = AccessKey {
-            access: access.clone(),
-            sealed_secret,
-            user: user.clone(),
-            project: project.cloned(),
-            enabled: true,
-            created_at: self.clock.now(),
-        };
-        self.directory.insert_access_key(&key).await?;
-        Ok(NewAccessKey {
-            access,
-            secret,
-            user: user.clone(),
-            project: project.cloned(),
-        })
     }
 
     async fn require_domain(&self, id: &DomainId) -> Result<()> {
@@ -528,10 +481,14 @@ impl Embedded {
             AssignmentTarget::System => Ok(()),
         }
     }
+}
 
-    async fn require_role(&self, id: &RoleId) -> Result<()> {
-        let roles = self.directory.roles(None).await?;
-        found(roles.iter().any(|role| &role.id == id), "role")
+/// What the audit trail says of an assignment.
+fn assignment(role: &RoleRecord, target: &AssignmentTarget) -> Value {
+    match target {
+        AssignmentTarget::Project(id) => json!({ "role": role.name, "project": id }),
+        AssignmentTarget::Domain(id) => json!({ "role": role.name, "domain": id }),
+        AssignmentTarget::System => json!({ "role": role.name, "system": "all" }),
     }
 }
 
@@ -549,6 +506,6 @@ fn no_such(what: &'static str) -> Error {
     Error::not_found(format!("There is no such {what}."))
 }
 
-fn found(there: bool, what: &'static str) -> Result<()> {
+pub(crate) fn found(there: bool, what: &'static str) -> Result<()> {
     if there { Ok(()) } else { Err(no_such(what)) }
 }

@@ -17,7 +17,7 @@ use calotype_core::ports::{
 };
 use secrecy::SecretString;
 
-use crate::administration::NewAccessKey;
+use crate::access_keys::NewAccessKey;
 use crate::embedded::{Embedded, unless_there, vanished};
 
 /// The mark: a role, because this one can't be removed. It is one of Keystone's own, and policies give it nothing.
@@ -110,7 +110,7 @@ impl Embedded {
                 role: self.ensure_role(role).await?,
                 target,
             };
-            self.directory.assign(&assignment).await?;
+            self.directory.assign(&assignment, None).await?;
         }
         // At once, because a password's hash takes long, and the first start is waited for.
         let (demo, admin) = tokio::try_join!(
@@ -139,13 +139,14 @@ impl Embedded {
             .passwords
             .hash(&password, self.entropy.as_ref())
             .await?;
-        if !self.directory.set_password(&user.id, &hash).await? {
+        let set = self.directory.set_password(&user.id, &hash, None);
+        if !set.await? {
             return Err(vanished("a first user"));
         }
         for key in self.directory.access_keys(&user.id).await? {
-            self.directory.delete_access_key(&key.access).await?;
+            self.directory.delete_access_key(&key.access, None).await?;
         }
-        let access_key = self.make_access_key(&user.id, Some(&project.id)).await?;
+        let access_key = self.first_access_key(&user.id, &project.id).await?;
         self.doubt_all();
         Ok(FirstUser {
             user,
@@ -184,7 +185,7 @@ impl Embedded {
                 description: String::new(),
                 enabled: true,
             };
-            unless_there(self.directory.insert_project(&project).await)?;
+            unless_there(self.directory.insert_project(&project, None).await)?;
         }
         let project = found().await?.into_iter().next();
         let project = project.ok_or_else(|| vanished("a first project"))?;
@@ -210,7 +211,7 @@ impl Embedded {
                 default_project: Some(project.id.clone()),
                 enabled: true,
             };
-            unless_there(self.directory.insert_user(&user).await)?;
+            unless_there(self.directory.insert_user(&user, None).await)?;
         }
         let user = found().await?.into_iter().next();
         let user = user.ok_or_else(|| vanished("a first user"))?;
@@ -228,7 +229,7 @@ impl Embedded {
             id: RoleId::random(self.entropy.as_ref()),
             name: name.to_owned(),
         };
-        unless_there(self.directory.insert_role(&role).await)?;
+        unless_there(self.directory.insert_role(&role, None).await)?;
         let role = self.directory.roles(Some(name)).await?.into_iter().next();
         Ok(role.ok_or_else(|| vanished("a role"))?.id)
     }

@@ -6,7 +6,7 @@ use calotype_core::id::ProjectId;
 use calotype_core::ports::{AccessKey, DomainRecord, ProjectRecord, RoleRecord, UserRecord};
 use serde_json::{Value, json};
 
-use crate::administration::NewAccessKey;
+use crate::access_keys::NewAccessKey;
 use crate::login::Session;
 
 /// The versions document of `GET /identity/`.

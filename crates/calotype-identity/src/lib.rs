@@ -5,6 +5,7 @@
 //! the principal may do is decided elsewhere, by [`calotype_core::access::Access`]. Nothing that a client says
 //! about its own rights is believed.
 
+mod access_keys;
 mod administration;
 mod authenticate;
 mod bootstrap;
@@ -19,7 +20,8 @@ pub mod signature;
 mod tests;
 mod throttle;
 
-pub use administration::{Administrator, NewAccessKey, NewProject, NewUser};
+pub use access_keys::NewAccessKey;
+pub use administration::{Administrator, NewProject, NewUser};
 pub use authenticate::BodyDigest;
 pub use bootstrap::{Bootstrapped, FirstUser, Renewal};
 pub use embedded::{Embedded, Options, Ports};

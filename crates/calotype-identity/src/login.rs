@@ -8,12 +8,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use calotype_core::Result;
 use calotype_core::access::{Principal, Scope};
+use calotype_core::app::Call;
 use calotype_core::id::{DomainId, ProjectId, UserId, random_hex};
 use calotype_core::ports::{DomainRecord, RoleRecord, TokenRecord, UserRecord};
 use calotype_core::time::Timestamp;
+use calotype_core::{Error, ErrorKind, Result};
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
 
 use crate::embedded::{Embedded, named_domain};
 use crate::{refused, sha256_hex};
@@ -197,19 +199,45 @@ impl Embedded {
         Ok(session)
     }
 
-    /// Revokes a token. Whoever has a token may: it is the proof that they may.
+    /// What a token means now, for its own user or an administrator.
     ///
     /// # Errors
-    /// Unauthenticated where there is no such token.
-    pub async fn revoke(&self, token: &SecretString) -> Result<()> {
-        let hash = token_hash(token)?;
-        let revoked = self.directory.revoke_token(&hash).await?;
-        self.doubt_all();
-        if revoked {
-            Ok(())
-        } else {
-            Err(refused("the token to revoke is unknown"))
+    /// NotFound where it means nothing (any more); Forbidden where it is another's and the caller administers nothing.
+    pub async fn subject(&self, call: &Call, token: &SecretString) -> Result<Arc<Session>> {
+        let session = self.session(token).await.map_err(|error| {
+            if error.kind() == ErrorKind::Unauthenticated {
+                Error::not_found("The token could not be found.")
+            } else {
+                error
+            }
+        })?;
+        if session.principal.user.id != call.principal.user.id {
+            self.administrator(call)?;
         }
+        Ok(session)
+    }
+
+    /// Revokes a token of the caller's own, or, by an administrator, another's. Only the latter is in the audit trail:
+    /// the former is a logout.
+    ///
+    /// # Errors
+    /// As [`Self::subject`].
+    pub async fn revoke(&self, call: &Call, token: &SecretString) -> Result<()> {
+        let session = self.subject(call, token).await?;
+        let user = &session.principal.user.id;
+        let line = (user != &call.principal.user.id).then(|| {
+            self.line(
+                call,
+                "revokeToken",
+                &session.audit_id,
+                json!({ "user": user }),
+            )
+        });
+        self.directory
+            .revoke_token(&token_hash(token)?, line.as_ref())
+            .await?;
+        self.doubt_all();
+        Ok(())
     }
 
     fn fresh_token(&self) -> SecretString {

@@ -18,6 +18,7 @@ struct Records {
     assignments: Vec<Assignment>,
     keys: Vec<AccessKey>,
     tokens: Vec<TokenRecord>,
+    lines: Vec<AuditEvent>,
     /// Calls that change something, until one fails.
     changes_left: Option<u32>,
 }
@@ -35,18 +36,32 @@ impl Memory {
         self.0.lock().unwrap().tokens.clone()
     }
 
+    /// The audit trail's lines since the last call.
+    pub(crate) fn new_lines(&self) -> Vec<AuditEvent> {
+        std::mem::take(&mut self.0.lock().unwrap().lines)
+    }
+
     fn read<T>(&self, read: impl FnOnce(&mut Records) -> T) -> Result<T> {
         Ok(read(&mut self.0.lock().unwrap()))
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Records) -> Result<T>) -> Result<T> {
+    /// Makes a change, and keeps its line where it says that it changed something.
+    fn change(
+        &self,
+        line: Option<&AuditEvent>,
+        change: impl FnOnce(&mut Records) -> Result<bool>,
+    ) -> Result<bool> {
         let mut records = self.0.lock().unwrap();
         match &mut records.changes_left {
             Some(0) => return Err(Error::unavailable("crashed")),
             Some(left) => *left -= 1,
             None => {}
         }
-        change(&mut records)
+        let changed = change(&mut records)?;
+        if changed {
+            records.lines.extend(line.cloned());
+        }
+        Ok(changed)
     }
 
     fn insert<T>(
@@ -54,15 +69,17 @@ impl Memory {
         list: impl FnOnce(&mut Records) -> &mut Vec<T>,
         item: T,
         same: impl Fn(&T) -> bool,
+        line: Option<&AuditEvent>,
     ) -> Result<()> {
-        self.change(|records| {
+        let inserted = self.change(line, |records| {
             let list = list(records);
             if list.iter().any(same) {
                 return Err(Error::conflict("taken"));
             }
             list.push(item);
-            Ok(())
-        })
+            Ok(true)
+        });
+        inserted.map(|_| ())
     }
 }
 
@@ -75,7 +92,12 @@ fn remove<T>(list: &mut Vec<T>, gone: impl Fn(&T) -> bool) -> bool {
 #[async_trait::async_trait]
 impl Directory for Memory {
     async fn insert_domain(&self, domain: &DomainRecord) -> Result<()> {
-        self.insert(|r| &mut r.domains, domain.clone(), |d| d.id == domain.id)
+        self.insert(
+            |r| &mut r.domains,
+            domain.clone(),
+            |d| d.id == domain.id,
+            None,
+        )
     }
     async fn domain(&self, id: &DomainId) -> Result<Option<DomainRecord>> {
         self.read(|r| r.domains.iter().find(|d| &d.id == id).cloned())
@@ -86,11 +108,16 @@ impl Directory for Memory {
             r.domains.iter().filter(named).cloned().collect()
         })
     }
-    async fn insert_project(&self, project: &ProjectRecord) -> Result<()> {
+    async fn insert_project(
+        &self,
+        project: &ProjectRecord,
+        line: Option<&AuditEvent>,
+    ) -> Result<()> {
         self.insert(
             |r| &mut r.projects,
             project.clone(),
             |p| p.name == project.name && p.domain == project.domain,
+            line,
         )
     }
     async fn project(&self, id: &ProjectId) -> Result<Option<ProjectRecord>> {
@@ -109,25 +136,31 @@ impl Directory for Memory {
             found
         })
     }
-    async fn set_project_enabled(&self, id: &ProjectId, enabled: bool) -> Result<bool> {
-        self.change(|r| {
+    async fn set_project_enabled(
+        &self,
+        id: &ProjectId,
+        enabled: bool,
+        line: &AuditEvent,
+    ) -> Result<bool> {
+        self.change(Some(line), |r| {
             let project = r.projects.iter_mut().find(|p| &p.id == id);
             Ok(project.map(|p| p.enabled = enabled).is_some())
         })
     }
-    async fn delete_project(&self, id: &ProjectId) -> Result<bool> {
-        self.change(|r| {
+    async fn delete_project(&self, id: &ProjectId, line: &AuditEvent) -> Result<bool> {
+        self.change(Some(line), |r| {
             r.assignments
                 .retain(|a| a.target != AssignmentTarget::Project(id.clone()));
             r.keys.retain(|k| k.project.as_ref() != Some(id));
             Ok(remove(&mut r.projects, |p| &p.id == id))
         })
     }
-    async fn insert_user(&self, user: &UserRecord) -> Result<()> {
+    async fn insert_user(&self, user: &UserRecord, line: Option<&AuditEvent>) -> Result<()> {
         self.insert(
             |r| &mut r.users,
             user.clone(),
             |u| u.name == user.name && u.domain == user.domain,
+            line,
         )
     }
     async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
@@ -146,8 +179,13 @@ impl Directory for Memory {
             found
         })
     }
-    async fn set_password(&self, id: &UserId, password_hash: &str) -> Result<bool> {
-        self.change(|r| {
+    async fn set_password(
+        &self,
+        id: &UserId,
+        password_hash: &str,
+        line: Option<&AuditEvent>,
+    ) -> Result<bool> {
+        self.change(line, |r| {
             r.tokens.retain(|t| &t.user != id);
             let user = r.users.iter_mut().find(|u| &u.id == id);
             Ok(user
@@ -155,25 +193,35 @@ impl Directory for Memory {
                 .is_some())
         })
     }
-    async fn set_user_enabled(&self, id: &UserId, enabled: bool) -> Result<bool> {
-        self.change(|r| {
+    async fn set_user_enabled(
+        &self,
+        id: &UserId,
+        enabled: bool,
+        line: &AuditEvent,
+    ) -> Result<bool> {
+        self.change(Some(line), |r| {
             let user = r.users.iter_mut().find(|u| &u.id == id);
             Ok(user.map(|u| u.enabled = enabled).is_some())
         })
     }
-    async fn delete_user(&self, id: &UserId) -> Result<bool> {
-        self.change(|r| {
+    async fn delete_user(&self, id: &UserId, line: &AuditEvent) -> Result<bool> {
+        self.change(Some(line), |r| {
             r.assignments.retain(|a| &a.user != id);
             r.keys.retain(|k| &k.user != id);
             r.tokens.retain(|t| &t.user != id);
             Ok(remove(&mut r.users, |u| &u.id == id))
         })
     }
-    async fn insert_role(&self, role: &RoleRecord) -> Result<()> {
-        self.insert(|r| &mut r.roles, role.clone(), |o| o.name == role.name)
+    async fn insert_role(&self, role: &RoleRecord, line: Option<&AuditEvent>) -> Result<()> {
+        self.insert(
+            |r| &mut r.roles,
+            role.clone(),
+            |o| o.name == role.name,
+            line,
+        )
     }
-    async fn delete_role(&self, id: &RoleId) -> Result<bool> {
-        self.change(|r| {
+    async fn delete_role(&self, id: &RoleId, line: &AuditEvent) -> Result<bool> {
+        self.change(Some(line), |r| {
             let had: Vec<_> = r.assignments.iter().filter(|a| &a.role == id).collect();
             r.tokens.retain(|t| !had.iter().any(|a| a.user == t.user));
             r.assignments.retain(|a| &a.role != id);
@@ -186,16 +234,20 @@ impl Directory for Memory {
             r.roles.iter().filter(named).cloned().collect()
         })
     }
-    async fn assign(&self, assignment: &Assignment) -> Result<()> {
-        self.change(|r| {
-            if !r.assignments.contains(assignment) {
+    async fn assign(&self, assignment: &Assignment, line: Option<&AuditEvent>) -> Result<()> {
+        let assigned = self.change(line, |r| {
+            let new = !r.assignments.contains(assignment);
+            if new {
                 r.assignments.push(assignment.clone());
             }
-            Ok(())
-        })
+            Ok(new)
+        });
+        assigned.map(|_| ())
     }
-    async fn unassign(&self, assignment: &Assignment) -> Result<bool> {
-        self.change(|r| Ok(remove(&mut r.assignments, |a| a == assignment)))
+    async fn unassign(&self, assignment: &Assignment, line: &AuditEvent) -> Result<bool> {
+        self.change(Some(line), |r| {
+            Ok(remove(&mut r.assignments, |a| a == assignment))
+        })
     }
     async fn roles_of(&self, user: &UserId, target: &AssignmentTarget) -> Result<Vec<RoleRecord>> {
         self.read(|r| {
@@ -231,8 +283,13 @@ impl Directory for Memory {
             found.cloned().collect()
         })
     }
-    async fn insert_access_key(&self, key: &AccessKey) -> Result<()> {
-        self.insert(|r| &mut r.keys, key.clone(), |k| k.access == key.access)
+    async fn insert_access_key(&self, key: &AccessKey, line: Option<&AuditEvent>) -> Result<()> {
+        self.insert(
+            |r| &mut r.keys,
+            key.clone(),
+            |k| k.access == key.access,
+            line,
+        )
     }
     async fn access_key(&self, access: &str) -> Result<Option<AccessKey>> {
         self.read(|r| r.keys.iter().find(|k| k.access == access).cloned())
@@ -240,17 +297,22 @@ impl Directory for Memory {
     async fn access_keys(&self, user: &UserId) -> Result<Vec<AccessKey>> {
         self.read(|r| r.keys.iter().filter(|k| &k.user == user).cloned().collect())
     }
-    async fn delete_access_key(&self, access: &str) -> Result<bool> {
-        self.change(|r| Ok(remove(&mut r.keys, |k| k.access == access)))
+    async fn delete_access_key(&self, access: &str, line: Option<&AuditEvent>) -> Result<bool> {
+        self.change(line, |r| Ok(remove(&mut r.keys, |k| k.access == access)))
     }
     async fn insert_token(&self, token: &TokenRecord) -> Result<()> {
-        self.insert(|r| &mut r.tokens, token.clone(), |t| t.hash == token.hash)
+        self.insert(
+            |r| &mut r.tokens,
+            token.clone(),
+            |t| t.hash == token.hash,
+            None,
+        )
     }
     async fn token(&self, hash: &str) -> Result<Option<TokenRecord>> {
         self.read(|r| r.tokens.iter().find(|t| t.hash == hash).cloned())
     }
-    async fn revoke_token(&self, hash: &str) -> Result<bool> {
-        self.change(|r| Ok(remove(&mut r.tokens, |t| t.hash == hash)))
+    async fn revoke_token(&self, hash: &str, line: Option<&AuditEvent>) -> Result<bool> {
+        self.change(line, |r| Ok(remove(&mut r.tokens, |t| t.hash == hash)))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use calotype_core::access::{Access, Scope};
+use calotype_core::app::{Call, Surface};
 use calotype_core::ports::{AssignmentTarget, Clock, Directory};
 use calotype_core::{ErrorKind, Result};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -76,6 +77,15 @@ fn by_name(name: &str, domain: DomainRef, password: &str) -> Login {
             SecretString::from(password),
         ),
         scope: RequestedScope::Default,
+    }
+}
+
+/// A request of who was issued the token.
+fn call(issued: &Issued) -> Call {
+    Call {
+        principal: issued.session.principal.clone(),
+        request_id: "req-1".to_owned(),
+        surface: Surface::Native,
     }
 }
 
@@ -184,15 +194,15 @@ async fn a_token_that_was_got_for_a_token_ends_with_it() {
 async fn revoking_a_token_a_role_a_user_or_a_project_ends_tokens_at_once() {
     let (world, first) = World::started().await;
     let identity = &world.identity;
-    let admin = world.in_project(&first.admin).await;
-    let caller = &admin.session.principal;
-    let administrator = identity.administrator(caller).unwrap();
+    let admin = call(&world.in_project(&first.admin).await);
+    let administrator = identity.administrator(&admin).unwrap();
     let user = &first.demo.user.id;
     let project = &first.demo.project.id;
 
     let issued = world.in_project(&first.demo).await;
     assert!(world.is_good(&issued).await);
-    identity.revoke(&issued.token).await.unwrap();
+    let itself = call(&issued);
+    identity.revoke(&itself, &issued.token).await.unwrap();
     assert!(!world.is_good(&issued).await);
 
     let issued = world.in_project(&first.demo).await;
@@ -231,7 +241,7 @@ async fn a_change_on_another_node_is_noticed_within_seconds() {
     let issued = world.in_project(&first.demo).await;
     assert!(world.is_good(&issued).await);
     let hash = sha256_hex(issued.token.expose_secret().as_bytes());
-    world.memory.revoke_token(&hash).await.unwrap();
+    world.memory.revoke_token(&hash, None).await.unwrap();
     world.clock.advance(Duration::from_secs(5));
     assert!(!world.is_good(&issued).await);
 }
@@ -265,11 +275,125 @@ async fn a_first_start_that_crashes_anywhere_is_made_good_by_the_next() {
 #[tokio::test]
 async fn only_an_administrator_gets_the_proof_of_one() {
     let (world, first) = World::started().await;
-    let demo = world.in_project(&first.demo).await;
-    let refused = world.identity.administrator(&demo.session.principal);
+    let demo = call(&world.in_project(&first.demo).await);
+    let refused = world.identity.administrator(&demo);
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Forbidden);
     let unscoped = world.login(&first.admin, RequestedScope::Unscoped).await;
-    let unscoped = unscoped.unwrap();
-    let refused = world.identity.administrator(&unscoped.session.principal);
-    assert!(refused.is_err());
+    let unscoped = call(&unscoped.unwrap());
+    assert!(world.identity.administrator(&unscoped).is_err());
+}
+
+#[tokio::test]
+async fn what_a_caller_changes_is_in_the_audit_trail_and_logins_and_the_first_start_are_not() {
+    let (world, first) = World::started().await;
+    let identity = &world.identity;
+    let admin = call(&world.in_project(&first.admin).await);
+    let by = identity.administrator(&admin).unwrap();
+    let mine = world.in_project(&first.admin).await;
+    identity.revoke(&admin, &mine.token).await.unwrap();
+    assert_eq!(world.memory.new_lines(), []);
+
+    let domain = admin.principal.user_domain.id.clone();
+    let project = NewProject {
+        name: "research".to_owned(),
+        domain: domain.clone(),
+        description: String::new(),
+        enabled: true,
+    };
+    let project = identity.create_project(&by, project).await.unwrap().id;
+    let password = SecretString::from("canary-password");
+    let user = NewUser {
+        name: "ada".to_owned(),
+        domain,
+        password: Some(password.clone()),
+        default_project: None,
+        enabled: true,
+    };
+    let user = identity.create_user(&by, user).await.unwrap().id;
+    let role = identity.create_role(&by, "auditor".to_owned()).await;
+    let role = role.unwrap().id;
+    let target = || AssignmentTarget::Project(project.clone());
+    for _ in 0..2 {
+        let assigned = identity.assign(&by, &user, &role, target()).await;
+        assigned.unwrap();
+    }
+    let key = identity.create_access_key(&admin, &user, Some(&project));
+    let key = key.await.unwrap();
+    let login = || Login {
+        proof: Proof::Password(UserRef::Id(user.clone()), password.clone()),
+        scope: RequestedScope::Unscoped,
+    };
+    let theirs = identity.login(login()).await.unwrap();
+    identity.revoke(&admin, &theirs.token).await.unwrap();
+    let deleted = identity.delete_access_key(&admin, &user, &key.access);
+    deleted.await.unwrap();
+    let set = identity.set_password(&by, &user, &password).await;
+    set.unwrap();
+    let disabled = identity.set_user_enabled(&by, &user, false).await;
+    disabled.unwrap();
+    let disabled = identity.set_project_enabled(&by, &project, false);
+    disabled.await.unwrap();
+    let taken = identity.unassign(&by, &user, &role, target()).await;
+    taken.unwrap();
+    assert!(
+        identity
+            .unassign(&by, &user, &role, target())
+            .await
+            .is_err()
+    );
+    identity.delete_role(&by, &role).await.unwrap();
+    identity.delete_user(&by, &user).await.unwrap();
+    assert!(identity.delete_user(&by, &user).await.is_err());
+    identity.delete_project(&by, &project).await.unwrap();
+
+    let lines = world.memory.new_lines();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| (line.trace.as_str(), line.resource_id.as_str()))
+        .collect();
+    let (user, project, role) = (user.as_str(), project.as_str(), role.as_str());
+    let token = theirs.session.audit_id.as_str();
+    assert_eq!(
+        told,
+        [
+            ("createProject", project),
+            ("createUser", user),
+            ("createRole", role),
+            ("assignRole", user),
+            ("createAccessKey", &key.access),
+            ("revokeToken", token),
+            ("deleteAccessKey", &key.access),
+            ("changePassword", user),
+            ("updateUser", user),
+            ("updateProject", project),
+            ("unassignRole", user),
+            ("deleteRole", role),
+            ("deleteUser", user),
+            ("deleteProject", project),
+        ]
+    );
+    for line in &lines {
+        assert_eq!(line.resource_type, "identity");
+        assert_eq!(line.request_id, "req-1");
+        assert_eq!(line.user, admin.principal.user.id);
+        assert_eq!(line.project.as_ref(), admin.principal.project());
+        let text = format!("{line:?}");
+        for secret in [
+            password.expose_secret(),
+            key.secret.expose_secret(),
+            theirs.token.expose_secret(),
+            "argon2",
+        ] {
+            assert!(!text.contains(secret), "{}", line.trace);
+        }
+    }
+    let detail = |at: usize| lines[at].detail.to_string();
+    assert_eq!(
+        detail(0),
+        r#"{"name":"research","domain":"default","enabled":true}"#
+    );
+    let assigned = format!(r#"{{"role":"auditor","project":"{project}"}}"#);
+    assert_eq!((detail(3), detail(10)), (assigned.clone(), assigned));
+    assert_eq!(detail(8), r#"{"enabled":false}"#);
+    assert_eq!(detail(12), r#"{"name":"ada"}"#);
 }

@@ -55,7 +55,7 @@ pub(super) async fn create_credential(
     };
     let key = state
         .identity
-        .create_access_key(&call.principal, &user, project.as_ref())
+        .create_access_key(&call, &user, project.as_ref())
         .await?;
     let base = state.base_url(&headers);
     let document = keystone::new_credential(&key, key.secret.expose_secret(), &base);
@@ -94,7 +94,7 @@ pub(super) async fn delete_credential(
     let user = id::<UserId>(&user)?;
     state
         .identity
-        .delete_access_key(&call.principal, &user, &access)
+        .delete_access_key(&call, &user, &access)
         .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -80,7 +80,7 @@ pub(super) async fn list_projects(
     if projects.is_empty() && filter.name.is_some() {
         // As Keystone, whose word for this the clients wait for: they then take what they were given for an id,
         // and so share an image with a project that they can't see. An administrator sees that there is none.
-        state.identity.administrator(&call.principal)?;
+        state.identity.administrator(&call)?;
     }
     Ok(Json(keystone::projects(&projects, &base, "projects")).into_response())
 }
@@ -95,7 +95,7 @@ pub(super) async fn create_project(
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let fields = json::<NewProjectBody>(body).await?.project;
     let new = NewProject {
         name: fields.name,
@@ -140,7 +140,7 @@ pub(super) async fn update_project(
     Path(project): Path<String>,
     body: Body,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let project = id::<ProjectId>(&project)?;
     let enabled = json::<ChangedProjectBody>(body).await?.project.enabled;
     state
@@ -163,7 +163,7 @@ pub(super) async fn delete_project(
     Caller(call): Caller,
     Path(project): Path<String>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let project = id::<ProjectId>(&project)?;
     state
         .identity

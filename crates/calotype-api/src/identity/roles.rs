@@ -34,7 +34,7 @@ pub(super) async fn list_roles(
     headers: HeaderMap,
     filter: Filter,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let roles = state
         .identity
         .roles(&administrator, filter.name.as_deref())
@@ -52,7 +52,7 @@ pub(super) async fn create_role(
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let name = json::<NewRoleBody>(body).await?.role.name;
     let role = state.identity.create_role(&administrator, name).await?;
     let document = keystone::role(&role, &state.base_url(&headers));
@@ -69,7 +69,7 @@ pub(super) async fn show_role(
     headers: HeaderMap,
     Path(role): Path<String>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let role = state.identity.role(&administrator, &id(&role)?).await?;
     Ok(Json(keystone::role(&role, &state.base_url(&headers))).into_response())
 }
@@ -83,7 +83,7 @@ pub(super) async fn delete_role(
     Caller(call): Caller,
     Path(role): Path<String>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     state
         .identity
         .delete_role(&administrator, &id(&role)?)
@@ -102,7 +102,7 @@ pub(super) async fn roles_in_project(
     headers: HeaderMap,
     Path((project, user)): Path<(String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let target = AssignmentTarget::Project(id(&project)?);
     let roles = state
         .identity
@@ -122,7 +122,7 @@ pub(super) async fn assign_in_project(
     Caller(call): Caller,
     Path((project, user, role)): Path<(String, String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let target = AssignmentTarget::Project(id(&project)?);
     state
         .identity
@@ -141,7 +141,7 @@ pub(super) async fn unassign_in_project(
     Caller(call): Caller,
     Path((project, user, role)): Path<(String, String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let target = AssignmentTarget::Project(id(&project)?);
     state
         .identity
@@ -160,7 +160,7 @@ pub(super) async fn assign_on_domain(
     Caller(call): Caller,
     Path((domain, user, role)): Path<(String, String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let target = AssignmentTarget::Domain(id(&domain)?);
     state
         .identity
@@ -179,7 +179,7 @@ pub(super) async fn unassign_on_domain(
     Caller(call): Caller,
     Path((domain, user, role)): Path<(String, String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let target = AssignmentTarget::Domain(id(&domain)?);
     state
         .identity
@@ -198,7 +198,7 @@ pub(super) async fn assign_on_system(
     Caller(call): Caller,
     Path((user, role)): Path<(String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let target = AssignmentTarget::System;
     state
         .identity
@@ -217,7 +217,7 @@ pub(super) async fn unassign_on_system(
     Caller(call): Caller,
     Path((user, role)): Path<(String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let target = AssignmentTarget::System;
     state
         .identity

@@ -1,5 +1,6 @@
 //! The identity API, spoken to as its clients do.
 
+mod audit;
 mod world;
 
 use http::{Method, StatusCode};

@@ -4,12 +4,10 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use calotype_core::access::Principal;
-use calotype_core::{Error, ErrorKind, Result};
+use calotype_core::{Error, Result};
 use calotype_identity::{Session, keystone};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
-use std::sync::Arc;
 
 use super::IdentityState;
 use super::login::LoginBody;
@@ -47,7 +45,7 @@ pub(super) async fn validate_token(
     filter: Filter,
 ) -> Reply {
     let token = subject(&headers)?;
-    let session = subject_session(&state, &call.principal, &token).await?;
+    let session = state.identity.subject(&call, &token).await?;
     let mut response = Json(token_document(&state, &headers, &session, &filter)).into_response();
     name_subject(&mut response, &token)?;
     Ok(response)
@@ -63,8 +61,7 @@ pub(super) async fn revoke_token(
     headers: HeaderMap,
 ) -> Reply {
     let token = subject(&headers)?;
-    subject_session(&state, &call.principal, &token).await?;
-    state.identity.revoke(&token).await?;
+    state.identity.revoke(&call, &token).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -79,25 +76,6 @@ pub(super) async fn catalog(
 ) -> Reply {
     let document = keystone::catalog(&state.base_url(&headers), state.identity.region());
     Ok(Json(document).into_response())
-}
-
-/// What the subject token means, for its own user or an administrator.
-async fn subject_session(
-    state: &IdentityState,
-    caller: &Principal,
-    token: &SecretString,
-) -> Result<Arc<Session>> {
-    let session = state.identity.session(token).await.map_err(|error| {
-        if error.kind() == ErrorKind::Unauthenticated {
-            Error::not_found("The token could not be found.")
-        } else {
-            error
-        }
-    })?;
-    if session.principal.user.id != caller.user.id {
-        state.identity.administrator(caller)?;
-    }
-    Ok(session)
 }
 
 fn subject(headers: &HeaderMap) -> Result<SecretString> {

@@ -77,7 +77,7 @@ pub(super) async fn create_user(
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let fields = json::<NewUserBody>(body).await?.user;
     let new = NewUser {
         name: fields.name,
@@ -123,7 +123,7 @@ pub(super) async fn update_user(
     Path(user): Path<String>,
     body: Body,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let user = id::<UserId>(&user)?;
     let fields = json::<ChangedUserBody>(body).await?.user;
     if let Some(password) = &fields.password {
@@ -151,7 +151,7 @@ pub(super) async fn delete_user(
     Caller(call): Caller,
     Path(user): Path<String>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call.principal)?;
+    let administrator = state.identity.administrator(&call)?;
     let user = id::<UserId>(&user)?;
     state.identity.delete_user(&administrator, &user).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

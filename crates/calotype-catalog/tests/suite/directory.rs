@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use calotype_core::ErrorKind;
 use calotype_core::access::{Named, ProjectScope, Scope};
+use calotype_core::id::EnterpriseProjectId;
 use calotype_core::ports::{
-    AccessKey, Assignment, AssignmentTarget, Directory as _, DomainRecord, Images as _,
-    ProjectRecord, Reconcile as _, RoleRecord, TokenRecord, UserRecord,
+    AccessKey, Assignment, AssignmentTarget, Directory as _, DomainRecord, EnterpriseProject,
+    Images as _, Ledger as _, ProjectRecord, Reconcile as _, RoleRecord, TokenRecord, UserRecord,
 };
 use calotype_core::time::Timestamp;
 
-use crate::world::{DAY, World, assert_kind, project, trail};
+use crate::world::{DAY, World, assert_kind, event, project, trail};
 
 fn domain() -> DomainRecord {
     DomainRecord {
@@ -91,12 +92,18 @@ fn access_key() -> AccessKey {
 async fn fill(world: &World) {
     let catalog = &world.catalog;
     catalog.insert_domain(&domain()).await.unwrap();
-    catalog.insert_project(&project_record()).await.unwrap();
-    catalog.insert_user(&user()).await.unwrap();
-    catalog.insert_role(&role()).await.unwrap();
+    catalog
+        .insert_project(&project_record(), None)
+        .await
+        .unwrap();
+    catalog.insert_user(&user(), None).await.unwrap();
+    catalog.insert_role(&role(), None).await.unwrap();
     let target = AssignmentTarget::Project(project("p1"));
-    catalog.assign(&assignment(target)).await.unwrap();
-    catalog.insert_access_key(&access_key()).await.unwrap();
+    catalog.assign(&assignment(target), None).await.unwrap();
+    catalog
+        .insert_access_key(&access_key(), None)
+        .await
+        .unwrap();
     catalog.insert_token(&token("h1")).await.unwrap();
 }
 
@@ -133,13 +140,14 @@ pub(crate) async fn records_come_back_and_names_are_unique(world: World) {
         catalog.roles_of(&user().id, &in_project).await.unwrap(),
         [role()]
     );
-    catalog.assign(&assignment(in_project)).await.unwrap();
+    catalog.assign(&assignment(in_project), None).await.unwrap();
     for target in [
         AssignmentTarget::System,
         AssignmentTarget::Domain(domain().id),
     ] {
         assert_eq!(catalog.roles_of(&user().id, &target).await.unwrap(), []);
-        catalog.assign(&assignment(target.clone())).await.unwrap();
+        let assigned = assignment(target.clone());
+        catalog.assign(&assigned, None).await.unwrap();
         assert_eq!(
             catalog.roles_of(&user().id, &target).await.unwrap(),
             [role()]
@@ -151,16 +159,22 @@ pub(crate) async fn records_come_back_and_names_are_unique(world: World) {
         id: project("p2"),
         ..project_record()
     };
-    assert_kind(catalog.insert_project(&twin).await, ErrorKind::Conflict);
+    assert_kind(
+        catalog.insert_project(&twin, None).await,
+        ErrorKind::Conflict,
+    );
     let twin = UserRecord {
         id: "u2".parse().unwrap(),
         ..user()
     };
-    assert_kind(catalog.insert_user(&twin).await, ErrorKind::Conflict);
+    assert_kind(catalog.insert_user(&twin, None).await, ErrorKind::Conflict);
     assert_kind(catalog.insert_domain(&domain()).await, ErrorKind::Conflict);
-    assert_kind(catalog.insert_role(&role()).await, ErrorKind::Conflict);
     assert_kind(
-        catalog.insert_access_key(&access_key()).await,
+        catalog.insert_role(&role(), None).await,
+        ErrorKind::Conflict,
+    );
+    assert_kind(
+        catalog.insert_access_key(&access_key(), None).await,
         ErrorKind::Conflict,
     );
 }
@@ -170,6 +184,7 @@ pub(crate) async fn losing_a_right_revokes_the_tokens(world: World) {
     let catalog = &world.catalog;
     let id = user().id;
     let target = AssignmentTarget::Project(project("p1"));
+    let line = event("change");
     let mut revoked = BTreeSet::new();
     for way in ["password", "user", "project", "role", "revoke", "purge"] {
         let mut record = token(way);
@@ -178,14 +193,17 @@ pub(crate) async fn losing_a_right_revokes_the_tokens(world: World) {
         }
         catalog.insert_token(&record).await.unwrap();
         assert!(match way {
-            "password" => catalog.set_password(&id, "$new").await.unwrap(),
-            "user" => catalog.set_user_enabled(&id, false).await.unwrap(),
+            "password" => catalog.set_password(&id, "$new", None).await.unwrap(),
+            "user" => catalog.set_user_enabled(&id, false, &line).await.unwrap(),
             "project" => catalog
-                .set_project_enabled(&project("p1"), false)
+                .set_project_enabled(&project("p1"), false, &line)
                 .await
                 .unwrap(),
-            "role" => catalog.unassign(&assignment(target.clone())).await.unwrap(),
-            "revoke" => catalog.revoke_token(way).await.unwrap(),
+            "role" => catalog
+                .unassign(&assignment(target.clone()), &line)
+                .await
+                .unwrap(),
+            "revoke" => catalog.revoke_token(way, None).await.unwrap(),
             _ => catalog.purge_expired().await.unwrap() == 1,
         });
         if catalog.token(way).await.unwrap().is_none() {
@@ -193,15 +211,15 @@ pub(crate) async fn losing_a_right_revokes_the_tokens(world: World) {
         }
     }
     assert_eq!(revoked.len(), 6, "{revoked:?}");
-    assert!(!catalog.unassign(&assignment(target)).await.unwrap());
+    assert!(!catalog.unassign(&assignment(target), &line).await.unwrap());
     assert_eq!(catalog.projects_of(&id).await.unwrap(), []);
     assert!(!catalog.user(&id).await.unwrap().unwrap().enabled);
     catalog.insert_token(&token("kept")).await.unwrap();
-    assert!(catalog.set_user_enabled(&id, true).await.unwrap());
+    assert!(catalog.set_user_enabled(&id, true, &line).await.unwrap());
     assert!(catalog.token("kept").await.unwrap().is_some());
     assert!(
         !catalog
-            .set_password(&"u9".parse().unwrap(), "$x")
+            .set_password(&"u9".parse().unwrap(), "$x", None)
             .await
             .unwrap()
     );
@@ -210,10 +228,11 @@ pub(crate) async fn losing_a_right_revokes_the_tokens(world: World) {
 pub(crate) async fn deleting_takes_what_depends_along(world: World) {
     fill(&world).await;
     let catalog = &world.catalog;
+    let line = event("change");
     let image = world.image("p1");
     world.insert(&image).await;
     assert_kind(
-        catalog.delete_project(&project("p1")).await,
+        catalog.delete_project(&project("p1"), &line).await,
         ErrorKind::Conflict,
     );
     assert!(catalog.token("h1").await.unwrap().is_some());
@@ -221,19 +240,140 @@ pub(crate) async fn deleting_takes_what_depends_along(world: World) {
         .delete_image(&image, std::time::Duration::ZERO, trail())
         .await
         .unwrap();
-    assert!(catalog.delete_project(&project("p1")).await.unwrap());
-    assert!(!catalog.delete_project(&project("p1")).await.unwrap());
+    assert!(catalog.delete_project(&project("p1"), &line).await.unwrap());
+    assert!(!catalog.delete_project(&project("p1"), &line).await.unwrap());
     assert_eq!(catalog.token("h1").await.unwrap(), None);
     assert_eq!(catalog.access_key("AK1").await.unwrap(), None);
     let target = AssignmentTarget::Project(project("p1"));
     assert_eq!(catalog.roles_of(&user().id, &target).await.unwrap(), []);
 
-    catalog.insert_project(&project_record()).await.unwrap();
-    catalog.insert_access_key(&access_key()).await.unwrap();
+    catalog
+        .insert_project(&project_record(), None)
+        .await
+        .unwrap();
+    catalog
+        .insert_access_key(&access_key(), None)
+        .await
+        .unwrap();
     catalog.insert_token(&token("h2")).await.unwrap();
-    assert!(catalog.delete_user(&user().id).await.unwrap());
-    assert!(!catalog.delete_user(&user().id).await.unwrap());
+    assert!(catalog.delete_user(&user().id, &line).await.unwrap());
+    assert!(!catalog.delete_user(&user().id, &line).await.unwrap());
     assert_eq!(catalog.token("h2").await.unwrap(), None);
     assert_eq!(catalog.access_key("AK1").await.unwrap(), None);
-    assert!(!catalog.delete_access_key("AK1").await.unwrap());
+    assert!(!catalog.delete_access_key("AK1", None).await.unwrap());
+}
+
+pub(crate) async fn a_change_writes_its_line_and_what_changes_nothing_writes_none(world: World) {
+    let catalog = &world.catalog;
+    catalog.insert_domain(&domain()).await.unwrap();
+    let target = AssignmentTarget::Project(project("p1"));
+    let assigned = assignment(target);
+    let (user, role, id) = (user(), role(), user().id);
+    let mut wanted: Vec<String> = Vec::new();
+    for (change, changes) in [
+        ("disable project", false),
+        ("insert project", true),
+        ("insert project", false),
+        ("disable project", true),
+        ("change password", false),
+        ("disable user", false),
+        ("insert user", true),
+        ("insert user", false),
+        ("change password", true),
+        ("disable user", true),
+        ("insert role", true),
+        ("insert role", false),
+        ("unassign", false),
+        ("assign", true),
+        ("assign", false),
+        ("unassign", true),
+        ("insert key", true),
+        ("insert key", false),
+        ("delete key", true),
+        ("delete key", false),
+        ("revoke token", false),
+        ("delete role", true),
+        ("delete role", false),
+        ("delete user", true),
+        ("delete user", false),
+        ("delete project", true),
+        ("delete project", false),
+    ] {
+        let line = event(change);
+        let some = Some(&line);
+        let changed = match change {
+            "insert project" => catalog
+                .insert_project(&project_record(), some)
+                .await
+                .is_ok(),
+            "disable project" => catalog
+                .set_project_enabled(&project("p1"), false, &line)
+                .await
+                .unwrap(),
+            "delete project" => catalog.delete_project(&project("p1"), &line).await.unwrap(),
+            "insert user" => catalog.insert_user(&user, some).await.is_ok(),
+            "change password" => catalog.set_password(&id, "$new", some).await.unwrap(),
+            "disable user" => catalog.set_user_enabled(&id, false, &line).await.unwrap(),
+            "delete user" => catalog.delete_user(&id, &line).await.unwrap(),
+            "insert role" => catalog.insert_role(&role, some).await.is_ok(),
+            "delete role" => catalog.delete_role(&role.id, &line).await.unwrap(),
+            // Says nothing of whether the user had the role.
+            "assign" => catalog
+                .assign(&assigned, some)
+                .await
+                .is_ok_and(|()| changes),
+            "unassign" => catalog.unassign(&assigned, &line).await.unwrap(),
+            "insert key" => catalog.insert_access_key(&access_key(), some).await.is_ok(),
+            "delete key" => catalog.delete_access_key("AK1", some).await.unwrap(),
+            _ => catalog.revoke_token("none", some).await.unwrap(),
+        };
+        assert_eq!(changed, changes, "{change}");
+        if changes {
+            wanted.insert(0, change.to_owned());
+        }
+        let trail = catalog.audit_trail(None, None, 99).await.unwrap();
+        let written: Vec<_> = trail.into_iter().map(|(_, line)| line.trace).collect();
+        assert_eq!(written, wanted, "{change}");
+    }
+    world
+        .tamper("delete from audit_events; delete from domains")
+        .await;
+    fill(&world).await;
+    assert_eq!(catalog.audit_trail(None, None, 99).await.unwrap(), []);
+    let line = event("revoke token");
+    assert!(catalog.revoke_token("h1", Some(&line)).await.unwrap());
+    let trail = catalog.audit_trail(None, None, 99).await.unwrap();
+    assert_eq!(trail.first().map(|(_, written)| written), Some(&line));
+}
+
+pub(crate) async fn a_change_whose_line_can_not_be_written_is_not_made(world: World) {
+    fill(&world).await;
+    let catalog = &world.catalog;
+    let line = event("change");
+    world
+        .tamper("alter table audit_events rename to hidden")
+        .await;
+    let target = AssignmentTarget::Project(project("p1"));
+    assert!(catalog.delete_user(&user().id, &line).await.is_err());
+    assert!(catalog.delete_role(&role().id, &line).await.is_err());
+    assert!(catalog.delete_project(&project("p1"), &line).await.is_err());
+    let assigned = assignment(target.clone());
+    assert!(catalog.unassign(&assigned, &line).await.is_err());
+    let made = EnterpriseProject {
+        id: EnterpriseProjectId::Id(uuid::Uuid::from_u128(9)),
+        name: "research".to_owned(),
+        enabled: true,
+        created_at: Timestamp::from_micros(DAY),
+    };
+    let inserted = catalog.insert_enterprise_project(&made, &line).await;
+    assert!(inserted.is_err());
+    world
+        .tamper("alter table hidden rename to audit_events")
+        .await;
+    assert_eq!(
+        catalog.roles_of(&user().id, &target).await.unwrap(),
+        [role()]
+    );
+    assert!(catalog.token("h1").await.unwrap().is_some());
+    assert_eq!(catalog.enterprise_project(made.id).await.unwrap(), None);
 }

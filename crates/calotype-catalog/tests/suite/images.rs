@@ -7,7 +7,8 @@ use calotype_core::codes::ImsCode;
 use calotype_core::id::EnterpriseProjectId;
 use calotype_core::image::{Image, ImageStatus, Member, MemberStatus, Visibility};
 use calotype_core::ports::{
-    EnterpriseProject, ImageLimit, Images as _, Ledger as _, StoredAnswer, Trail, Usage,
+    Directory as _, EnterpriseProject, ImageLimit, Images as _, Ledger as _, RoleRecord,
+    StoredAnswer, Trail, Usage,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -403,7 +404,13 @@ pub(crate) async fn an_upload_whose_image_was_deleted_is_gone(world: World) {
 
 pub(crate) async fn the_audit_trail_is_read_backwards(world: World) {
     for trace in ["one", "two", "three"] {
-        world.catalog.record(event(trace)).await.unwrap();
+        let role = RoleRecord {
+            id: trace.parse().unwrap(),
+            name: trace.to_owned(),
+        };
+        let line = event(trace);
+        let inserted = world.catalog.insert_role(&role, Some(&line));
+        inserted.await.unwrap();
     }
     let page = world
         .catalog
@@ -437,19 +444,21 @@ pub(crate) async fn enterprise_projects_are_made_and_disabled(world: World) {
         created_at: Timestamp::from_micros(DAY),
     };
     let catalog = &world.catalog;
-    catalog.insert_enterprise_project(&made).await.unwrap();
+    let line = event("change");
+    let inserted = catalog.insert_enterprise_project(&made, &line).await;
+    inserted.unwrap();
     let same_name = EnterpriseProject {
         id: EnterpriseProjectId::Id(uuid::Uuid::from_u128(10)),
         ..made.clone()
     };
     assert_kind(
-        catalog.insert_enterprise_project(&same_name).await,
+        catalog.insert_enterprise_project(&same_name, &line).await,
         ErrorKind::Conflict,
     );
     assert_eq!(catalog.enterprise_project(id).await.unwrap(), Some(made));
     assert!(
         catalog
-            .set_enterprise_project_enabled(id, false)
+            .set_enterprise_project_enabled(id, false, &line)
             .await
             .unwrap()
     );
@@ -463,7 +472,7 @@ pub(crate) async fn enterprise_projects_are_made_and_disabled(world: World) {
     );
     assert!(
         !catalog
-            .set_enterprise_project_enabled(same_name.id, false)
+            .set_enterprise_project_enabled(same_name.id, false, &line)
             .await
             .unwrap()
     );
@@ -476,7 +485,9 @@ pub(crate) async fn enterprise_projects_are_made_and_disabled(world: World) {
             .unwrap()
             .enabled
     );
-    let refused = catalog.set_enterprise_project_enabled(default, false).await;
-    assert_kind(refused, ErrorKind::Conflict);
+    let refused = catalog.set_enterprise_project_enabled(default, false, &line);
+    assert_kind(refused.await, ErrorKind::Conflict);
     assert_eq!(catalog.enterprise_projects().await.unwrap().len(), 2);
+    // A line for each of the two changes, and none for what was refused.
+    assert_eq!(catalog.audit_trail(None, None, 9).await.unwrap().len(), 2);
 }

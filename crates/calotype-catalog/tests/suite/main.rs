@@ -73,6 +73,8 @@ promises! {
     directory::records_come_back_and_names_are_unique,
     directory::losing_a_right_revokes_the_tokens,
     directory::deleting_takes_what_depends_along,
+    directory::a_change_writes_its_line_and_what_changes_nothing_writes_none,
+    directory::a_change_whose_line_can_not_be_written_is_not_made,
     listing::each_view_shows_what_it_promises,
     listing::every_list_is_what_the_model_says,
     races::many_inserts_at_once_stay_under_the_limit,

@@ -28,7 +28,8 @@ pub struct AuditEvent {
     pub project: Option<ProjectId>,
     /// The user who did it.
     pub user: UserId,
-    /// The kind of thing: `ims` for the extension API, `image` for the native one.
+    /// The kind of thing: `ims` for the extension API, `image` for the native one, `identity` for the identity's
+    /// records.
     pub resource_type: String,
     /// The thing's id.
     pub resource_id: String,
@@ -253,9 +254,6 @@ pub trait Jobs: Send + Sync {
 /// The audit trail, kept answers, and enterprise projects.
 #[async_trait::async_trait]
 pub trait Ledger: Send + Sync {
-    /// Writes a line of the audit trail for something that changed no row.
-    async fn record(&self, event: AuditEvent) -> Result<()>;
-
     /// The newest lines of the audit trail before `before`, of one project where one is given.
     async fn audit_trail(
         &self,
@@ -267,11 +265,15 @@ pub trait Ledger: Send + Sync {
     /// The answer kept under an idempotency key.
     async fn answer(&self, scope: &str, key: &str) -> Result<Option<StoredAnswer>>;
 
-    /// Makes an enterprise project.
+    /// Makes an enterprise project, and writes the audit trail's line with it.
     ///
     /// # Errors
     /// Conflict where the name is taken.
-    async fn insert_enterprise_project(&self, project: &EnterpriseProject) -> Result<()>;
+    async fn insert_enterprise_project(
+        &self,
+        project: &EnterpriseProject,
+        line: &AuditEvent,
+    ) -> Result<()>;
 
     /// The enterprise projects, by name.
     async fn enterprise_projects(&self) -> Result<Vec<EnterpriseProject>>;
@@ -282,11 +284,13 @@ pub trait Ledger: Send + Sync {
         id: EnterpriseProjectId,
     ) -> Result<Option<EnterpriseProject>>;
 
-    /// Enables or disables an enterprise project. False where there is none.
+    /// Enables or disables an enterprise project, and writes the audit trail's line with it. False, and no line,
+    /// where there is none.
     async fn set_enterprise_project_enabled(
         &self,
         id: EnterpriseProjectId,
         enabled: bool,
+        line: &AuditEvent,
     ) -> Result<bool>;
 }
 

@@ -1,5 +1,6 @@
 //! The port to the embedded identity's records: domains, projects, users, roles, access keys, tokens.
 
+use super::catalog::AuditEvent;
 use crate::access::Scope;
 use crate::error::Result;
 use crate::id::{DomainId, ProjectId, RoleId, UserId};
@@ -118,6 +119,9 @@ pub struct TokenRecord {
 /// The embedded identity's records. Each method is one transaction.
 ///
 /// Inserting something whose id or unique name is taken is a Conflict.
+///
+/// A change takes its line of the audit trail, which the same transaction writes; where nothing changed, nothing is
+/// written. What the first start does too takes none there: nobody asked for it.
 #[async_trait::async_trait]
 pub trait Directory: Send + Sync {
     /// Makes a domain.
@@ -128,7 +132,11 @@ pub trait Directory: Send + Sync {
     async fn domains(&self, name: Option<&str>) -> Result<Vec<DomainRecord>>;
 
     /// Makes a project.
-    async fn insert_project(&self, project: &ProjectRecord) -> Result<()>;
+    async fn insert_project(
+        &self,
+        project: &ProjectRecord,
+        line: Option<&AuditEvent>,
+    ) -> Result<()>;
     /// A project by its id.
     async fn project(&self, id: &ProjectId) -> Result<Option<ProjectRecord>>;
     /// The projects by name, of one name and of one domain where they are given.
@@ -138,39 +146,50 @@ pub trait Directory: Send + Sync {
         domain: Option<&DomainId>,
     ) -> Result<Vec<ProjectRecord>>;
     /// Enables or disables a project, and revokes its tokens when disabling. False where there is none.
-    async fn set_project_enabled(&self, id: &ProjectId, enabled: bool) -> Result<bool>;
+    async fn set_project_enabled(
+        &self,
+        id: &ProjectId,
+        enabled: bool,
+        line: &AuditEvent,
+    ) -> Result<bool>;
     /// Removes a project with its assignments, tokens and access keys. False where there is none.
     ///
     /// # Errors
     /// Conflict where the project still has images.
-    async fn delete_project(&self, id: &ProjectId) -> Result<bool>;
+    async fn delete_project(&self, id: &ProjectId, line: &AuditEvent) -> Result<bool>;
 
     /// Makes a user.
-    async fn insert_user(&self, user: &UserRecord) -> Result<()>;
+    async fn insert_user(&self, user: &UserRecord, line: Option<&AuditEvent>) -> Result<()>;
     /// A user by its id.
     async fn user(&self, id: &UserId) -> Result<Option<UserRecord>>;
     /// The users by name, of one name and of one domain where they are given.
     async fn users(&self, name: Option<&str>, domain: Option<&DomainId>)
     -> Result<Vec<UserRecord>>;
     /// Sets a password's hash, and revokes the user's tokens. False where there is no such user.
-    async fn set_password(&self, id: &UserId, password_hash: &str) -> Result<bool>;
+    async fn set_password(
+        &self,
+        id: &UserId,
+        password_hash: &str,
+        line: Option<&AuditEvent>,
+    ) -> Result<bool>;
     /// Enables or disables a user, and revokes its tokens when disabling. False where there is none.
-    async fn set_user_enabled(&self, id: &UserId, enabled: bool) -> Result<bool>;
+    async fn set_user_enabled(&self, id: &UserId, enabled: bool, line: &AuditEvent)
+    -> Result<bool>;
     /// Removes a user with its assignments, tokens and access keys. False where there is none.
-    async fn delete_user(&self, id: &UserId) -> Result<bool>;
+    async fn delete_user(&self, id: &UserId, line: &AuditEvent) -> Result<bool>;
 
     /// Makes a role.
-    async fn insert_role(&self, role: &RoleRecord) -> Result<()>;
+    async fn insert_role(&self, role: &RoleRecord, line: Option<&AuditEvent>) -> Result<()>;
     /// Removes a role with its assignments, and revokes the tokens of those who had it. False where there is
     /// none.
-    async fn delete_role(&self, id: &RoleId) -> Result<bool>;
+    async fn delete_role(&self, id: &RoleId, line: &AuditEvent) -> Result<bool>;
     /// The roles by name; only the one of this name where one is given.
     async fn roles(&self, name: Option<&str>) -> Result<Vec<RoleRecord>>;
 
     /// Gives a user a role. Not an error where the user has it.
-    async fn assign(&self, assignment: &Assignment) -> Result<()>;
+    async fn assign(&self, assignment: &Assignment, line: Option<&AuditEvent>) -> Result<()>;
     /// Takes a role from a user, and revokes the user's tokens. False where the user did not have it.
-    async fn unassign(&self, assignment: &Assignment) -> Result<bool>;
+    async fn unassign(&self, assignment: &Assignment, line: &AuditEvent) -> Result<bool>;
     /// The roles of a user at a target, by name.
     async fn roles_of(&self, user: &UserId, target: &AssignmentTarget) -> Result<Vec<RoleRecord>>;
     /// The enabled projects in which a user has a role, by name.
@@ -179,18 +198,19 @@ pub trait Directory: Send + Sync {
     async fn domains_of(&self, user: &UserId) -> Result<Vec<DomainRecord>>;
 
     /// Makes an access key.
-    async fn insert_access_key(&self, key: &AccessKey) -> Result<()>;
+    async fn insert_access_key(&self, key: &AccessKey, line: Option<&AuditEvent>) -> Result<()>;
     /// An access key by its public part.
     async fn access_key(&self, access: &str) -> Result<Option<AccessKey>>;
     /// The access keys of a user, oldest first.
     async fn access_keys(&self, user: &UserId) -> Result<Vec<AccessKey>>;
     /// Removes an access key. False where there is none.
-    async fn delete_access_key(&self, access: &str) -> Result<bool>;
+    async fn delete_access_key(&self, access: &str, line: Option<&AuditEvent>) -> Result<bool>;
 
     /// Keeps a token.
     async fn insert_token(&self, token: &TokenRecord) -> Result<()>;
     /// A token by its hash; expired ones too, until they are purged.
     async fn token(&self, hash: &str) -> Result<Option<TokenRecord>>;
-    /// Revokes a token. False where there is none.
-    async fn revoke_token(&self, hash: &str) -> Result<bool>;
+    /// Revokes a token. False where there is none. A line only where it is another's: logging out has none, as logging
+    /// in.
+    async fn revoke_token(&self, hash: &str, line: Option<&AuditEvent>) -> Result<bool>;
 }
