@@ -70,6 +70,42 @@ fn a_restart_keeps_users_images_jobs_and_bytes() {
 }
 
 #[test]
+fn ended_jobs_and_the_audit_trail_are_kept_for_their_time_and_deleted_images_ids_for_ever() {
+    let place = tempfile::tempdir().expect("a directory");
+    let on = |config: Option<String>| {
+        Server::start(Options {
+            config,
+            data: Some(place.path().to_owned()),
+        })
+    };
+    let mut server = on(None);
+    let client = server.user();
+    let image = client.image("source", 1, 100);
+    let body = json!({"name": "replica"});
+    let accepted = client.copy(&image, body).expect(200).json();
+    let job = accepted["job_id"].as_str().expect("a job_id");
+    client.job(job);
+    client.delete(&format!("/v2/images/{image}")).expect(204);
+    let lines = |server: &Server| {
+        let trail = server.admin().get("/admin/v1/audit").expect(200).json();
+        trail["events"].as_array().expect("events").len()
+    };
+    assert!(lines(&server) >= 3);
+    client.show_job(job).expect(200);
+    assert!(server.stop().success());
+
+    let server = on(Some(config::kept(1)));
+    let client = server.user();
+    until("the job and the trail to be purged", || {
+        let gone = client.show_job(job).status == 404;
+        (gone && lines(&server) == 0).then_some(())
+    });
+    let body = json!({"id": image, "name": "again"});
+    client.post("/v2/images", body).expect(409);
+    server.verify();
+}
+
+#[test]
 fn being_asked_to_stop_lets_a_running_upload_end_and_exits_with_zero() {
     let mut server = Server::with_defaults();
     let client = server.user();

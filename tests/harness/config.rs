@@ -38,6 +38,11 @@ pub fn deletion_grace(seconds: u64) -> String {
     format!("[images]\ndeletion_grace = \"{seconds}s\"\n")
 }
 
+/// A deployment that keeps ended jobs and lines of the audit trail for this many seconds.
+pub fn kept(seconds: u64) -> String {
+    format!("[jobs]\nkept = \"{seconds}s\"\n[audit]\nkept = \"{seconds}s\"\n")
+}
+
 /// A deployment that gives running requests this many seconds when it is asked to stop.
 pub fn shutdown_grace(seconds: u64) -> String {
     format!("[server]\nshutdown_grace = \"{seconds}s\"\n")

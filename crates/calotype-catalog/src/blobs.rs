@@ -113,15 +113,7 @@ impl Reconcile for SqlCatalog {
     }
 
     async fn purge_expired(&self) -> Result<u64> {
-        let mut tx = self.db.write().await?;
-        let now = tx.now().await?;
-        let sql = "delete from tokens where expires_at <= $1";
-        let tokens = tx.execute(sql, vec![Arg::time(now)]).await?;
-        let sql = "delete from idempotent_answers where created_at <= $1";
-        let oldest = now.minus(self.options.answers_kept);
-        let answers = tx.execute(sql, vec![Arg::time(oldest)]).await?;
-        tx.commit().await?;
-        Ok(tokens + answers)
+        self.purge().await
     }
 
     async fn violations(&self) -> Result<Vec<Violation>> {

@@ -25,6 +25,7 @@ mod list;
 mod members;
 mod migrate;
 mod open;
+mod purge;
 mod rows;
 mod uploads;
 mod verify;

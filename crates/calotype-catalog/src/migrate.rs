@@ -15,11 +15,18 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "foundation",
-    sql: include_str!("../migrations/0001_foundation.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "foundation",
+        sql: include_str!("../migrations/0001_foundation.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "upkeep",
+        sql: include_str!("../migrations/0002_upkeep.sql"),
+    },
+];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.
 const LOCK: i64 = 0x6361_6c6f_7479_7065;

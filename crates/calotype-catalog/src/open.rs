@@ -18,6 +18,8 @@ use crate::migrate::migrate;
 /// The channel on which PostgreSQL tells every node that a job may be due.
 pub(crate) const CHANNEL: &str = "calotype_jobs";
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How a catalog is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -29,6 +31,10 @@ pub struct Options {
     pub statement_timeout: Duration,
     /// How long answers to idempotent requests are kept (decision D18).
     pub answers_kept: Duration,
+    /// How long lines of the audit trail are kept.
+    pub audit_kept: Duration,
+    /// How long a job is kept after its end.
+    pub jobs_kept: Duration,
 }
 
 impl Default for Options {
@@ -37,7 +43,9 @@ impl Default for Options {
             connections: 16,
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_secs(15),
-            answers_kept: Duration::from_secs(24 * 60 * 60),
+            answers_kept: DAY,
+            audit_kept: 400 * DAY,
+            jobs_kept: 90 * DAY,
         }
     }
 }

@@ -204,7 +204,7 @@ pub(crate) async fn losing_a_right_revokes_the_tokens(world: World) {
                 .await
                 .unwrap(),
             "revoke" => catalog.revoke_token(way, None).await.unwrap(),
-            _ => catalog.purge_expired().await.unwrap() == 1,
+            _ => catalog.purge_expired().await.unwrap() > 0,
         });
         if catalog.token(way).await.unwrap().is_none() {
             revoked.insert(way);

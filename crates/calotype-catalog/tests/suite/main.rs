@@ -20,6 +20,8 @@ mod races;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod upkeep;
+#[cfg(test)]
 mod world;
 
 #[cfg(test)]
@@ -85,4 +87,6 @@ promises! {
     races::uploads_of_one_image_begin_once,
     races::catalogs_that_open_at_once_all_come_up,
     schema::a_newer_schema_is_refused,
+    upkeep::what_is_over_its_time_is_purged_and_nothing_else,
+    upkeep::a_great_many_records_go_in_small_steps,
 }

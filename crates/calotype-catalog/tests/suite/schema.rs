@@ -1,6 +1,7 @@
 //! The schema.
 
 use calotype_core::ErrorKind;
+use calotype_core::ports::{Directory as _, Jobs as _};
 use sqlx::{Connection as _, Row as _};
 
 use crate::world::{World, assert_kind, open};
@@ -10,6 +11,44 @@ pub(crate) async fn a_newer_schema_is_refused(world: World) {
         .tamper("insert into schema_migrations values (999, 'later', 0)")
         .await;
     assert_kind(open(&world.url).await, ErrorKind::Internal);
+}
+
+#[tokio::test]
+async fn a_catalog_of_the_first_version_is_brought_up_to_date_with_what_is_in_it() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("catalog.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true);
+    let mut c = sqlx::SqliteConnection::connect_with(&options)
+        .await
+        .unwrap();
+    let first = include_str!("../../migrations/0001_foundation.sql")
+        .replace("{text}", "text")
+        .replace("{blob}", "blob")
+        .replace("{serial}", "integer primary key autoincrement");
+    let filled = "create table schema_migrations \
+        (version bigint not null primary key, name text not null, applied_at bigint not null); \
+        insert into schema_migrations values (1, 'foundation', 0); \
+        insert into domains values ('default', 'Default', true); \
+        insert into users values ('u1', 'default', 'ada', null, null, true); \
+        insert into access_keys values ('AK1', x'00', 'u1', null, true, 1); \
+        insert into jobs (id, project, user_id, job_type, status, done_bytes, total_bytes, attempt, \
+        due_at, cancelled, created_at, ended_at) values ('00000000000000000000000000000001', 'p1', \
+        'u1', 'imsCopyImageInRegionJob', 'SUCCESS', 0, 0, 1, 1, false, 1, 1)";
+    for sql in [first.as_str(), filled] {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        sqlx::raw_sql(sql).execute(&mut c).await.unwrap();
+    }
+    let catalog = open(&format!("sqlite://{}", path.display())).await.unwrap();
+    let key = catalog.access_key("AK1").await.unwrap();
+    assert_eq!(key.unwrap().user.as_str(), "u1");
+    let job = "00000000000000000000000000000001".parse().unwrap();
+    let job = catalog.job(&job).await.unwrap().unwrap();
+    assert_eq!(job.attempt, 1);
+    let sql = "select deaths from jobs";
+    let row = sqlx::query(sql).fetch_one(&mut c).await.unwrap();
+    assert_eq!(row.get::<i64, _>(0), 0);
 }
 
 #[tokio::test]

@@ -161,9 +161,22 @@ impl World {
         assert_eq!(self.catalog.violations().await.unwrap(), []);
     }
 
+    /// The time by which the catalog judges.
+    pub(crate) async fn now(&self) -> Timestamp {
+        use sqlx::{Connection as _, Row as _};
+        if self.url.starts_with("sqlite") {
+            return Timestamp::from_micros(DAY);
+        }
+        let mut c = sqlx::PgConnection::connect(&self.url).await.unwrap();
+        let sql = "select cast(extract(epoch from now()) * 1000000 as bigint)";
+        let row = sqlx::query(sql).fetch_one(&mut c).await.unwrap();
+        Timestamp::from_micros(row.get(0))
+    }
+
     /// Executes SQL behind the catalog's back.
-    pub(crate) async fn tamper(&self, sql: &'static str) {
+    pub(crate) async fn tamper(&self, sql: impl Into<String>) {
         use sqlx::Connection as _;
+        let sql = sqlx::AssertSqlSafe(sql.into());
         if let Some(path) = self.url.strip_prefix("sqlite://") {
             let options = sqlx::sqlite::SqliteConnectOptions::new()
                 .filename(path)

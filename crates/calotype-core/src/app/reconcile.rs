@@ -25,7 +25,7 @@ pub struct Reconciled {
     pub blobs_deleted: usize,
     /// Stored or staged blobs deleted because no row knows them.
     pub orphans_deleted: usize,
-    /// Expired tokens, kept answers and the like.
+    /// Tokens, kept answers, lines of the audit trail and jobs whose time was over.
     pub records_purged: u64,
 }
 
@@ -37,6 +37,9 @@ pub struct Reconciler {
 
 /// How many blobs a round looks at in one query.
 const BATCH: u32 = 500;
+
+/// How many steps of purging a round makes at most: a service that is asked to stop is not kept from it for long.
+const PURGING_STEPS: u32 = 50;
 
 impl Reconciler {
     /// A reconciler that begins a round every `interval`.
@@ -136,8 +139,21 @@ impl Service {
                 done.blobs_deleted += 1;
             }
         }
-        done.records_purged = self.catalog.purge_expired().await?;
+        done.records_purged = self.purge().await?;
         Ok(done)
+    }
+
+    /// Removes records whose time is over, step by step, so that others write in between. What is left when the steps
+    /// are used up waits for the next round.
+    async fn purge(&self) -> Result<u64> {
+        let mut purged = 0;
+        for _ in 0..PURGING_STEPS {
+            match self.catalog.purge_expired().await? {
+                0 => break,
+                gone => purged += gone,
+            }
+        }
+        Ok(purged)
     }
 
     /// Removes a blob's bytes, staged or committed, and then its row. The caller has the right to: the blob

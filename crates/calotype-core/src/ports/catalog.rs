@@ -366,7 +366,8 @@ pub trait Reconcile: Send + Sync {
     /// Blobs by id, those after `after`.
     async fn blobs(&self, after: Option<BlobId>, limit: u32) -> Result<Vec<BlobRecord>>;
 
-    /// Removes tokens, kept answers and the like whose time is over.
+    /// Removes records whose time is over (tokens, kept answers, lines of the audit trail, ended jobs), some of them:
+    /// no step keeps others waiting. Returns how many; zero when there is no more.
     async fn purge_expired(&self) -> Result<u64>;
 
     /// The invariants that the catalog can check by itself: those that are broken.

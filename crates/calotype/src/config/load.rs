@@ -196,6 +196,8 @@ fn check(config: &Config) -> Result<(), String> {
         ),
         ("jobs.lease", micros(config.jobs.lease)),
         ("jobs.poll_interval", micros(config.jobs.poll_interval)),
+        ("jobs.kept", micros(config.jobs.kept)),
+        ("audit.kept", micros(config.audit.kept)),
         (
             "server.body_idle_timeout",
             micros(config.server.body_idle_timeout),
@@ -423,6 +425,8 @@ mod tests {
         for text in [
             "[limits]\nimages_per_project = 0\n",
             "[jobs]\nlease = \"2s\"\n",
+            "[jobs]\nkept = \"0s\"\n",
+            "[audit]\nkept = \"0s\"\n",
             "[server]\npublic_url = \"https://x.example/\"\n",
             "[server]\npublic_url = \"x.example\"\n",
             "[images]\ndigests = [\"md5\"]\n",

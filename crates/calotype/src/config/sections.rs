@@ -30,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) replication: Replication,
     /// Workers.
     pub(crate) jobs: Jobs,
+    /// The audit trail.
+    pub(crate) audit: Audit,
     /// Log lines.
     pub(crate) log: Log,
 }
@@ -261,6 +263,8 @@ pub(crate) struct Jobs {
     pub(crate) lease: Span,
     /// How often the catalog is asked for due jobs.
     pub(crate) poll_interval: Span,
+    /// How long a job is kept after its end.
+    pub(crate) kept: Span,
 }
 
 impl Default for Jobs {
@@ -269,6 +273,23 @@ impl Default for Jobs {
             workers: 4,
             lease: Span::seconds(30),
             poll_interval: Span::seconds(1),
+            kept: Span::days(90),
+        }
+    }
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Audit {
+    /// How long a line is kept.
+    pub(crate) kept: Span,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            kept: Span::days(400),
         }
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use calotype_core::size::ByteSize;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A length of time: `"30s"`, `"1h 30m"`.
+const DAY: u64 = 24 * 3600;
+
+/// A length of time: `"30s"`, `"1h 30m"`, `"90d"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span(Duration);
 
@@ -14,6 +16,11 @@ impl Span {
     /// So many seconds.
     pub(crate) const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
+    }
+
+    /// So many days of 24 hours.
+    pub(crate) const fn days(days: u64) -> Self {
+        Self::seconds(days * DAY)
     }
 
     /// The length.
@@ -27,6 +34,8 @@ impl fmt::Display for Span {
         let seconds = self.0.as_secs();
         if !self.0.subsec_nanos().is_multiple_of(1_000_000_000) || seconds == 0 {
             write!(f, "{}ms", self.0.as_millis())
+        } else if seconds.is_multiple_of(DAY) && seconds > DAY {
+            write!(f, "{}d", seconds / DAY)
         } else if seconds.is_multiple_of(3600) {
             write!(f, "{}h", seconds / 3600)
         } else if seconds.is_multiple_of(60) && seconds > 60 {
@@ -42,8 +51,11 @@ impl fmt::Display for Span {
 /// # Errors
 /// A sentence for the user: not a length of time, or a negative one.
 pub(crate) fn parse_span(text: &str) -> Result<Span, String> {
-    let wrong = || format!("{text:?} is no length of time: write \"30s\", \"5m\" or \"24h\"");
-    let signed: jiff::SignedDuration = text.trim().parse().map_err(|_| wrong())?;
+    let wrong =
+        || format!("{text:?} is no length of time: write \"30s\", \"5m\", \"24h\" or \"90d\"");
+    let span: jiff::Span = text.trim().parse().map_err(|_| wrong())?;
+    let signed = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+    let signed = signed.map_err(|_| wrong())?;
     Duration::try_from(signed).map(Span).map_err(|_| wrong())
 }
 
@@ -154,10 +166,10 @@ mod tests {
 
     #[test]
     fn a_time_is_written_as_it_can_be_read() {
-        for text in ["30s", "60s", "5m", "24h", "90m", "250ms", "0ms"] {
+        for text in ["30s", "60s", "5m", "24h", "90m", "250ms", "0ms", "90d"] {
             assert_eq!(parse_span(text).unwrap().to_string(), text);
         }
-        for text in ["", "30", "soon", "-5s"] {
+        for text in ["", "30", "soon", "-5s", "-1d", "1 month"] {
             assert!(parse_span(text).is_err(), "{text}");
         }
     }

@@ -54,13 +54,9 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
 
     let url = catalog_url(config, data_dir)?;
     let catalog: Arc<dyn Catalog> = Arc::new(
-        SqlCatalog::open(
-            &url,
-            calotype_catalog::Options::default(),
-            Arc::clone(&clock),
-        )
-        .await
-        .map_err(failed("the catalog"))?,
+        SqlCatalog::open(&url, catalog_options(config), Arc::clone(&clock))
+            .await
+            .map_err(failed("the catalog"))?,
     );
 
     let blobs_dir = config
@@ -197,6 +193,14 @@ fn catalog_url(config: &Config, data_dir: &Path) -> Result<String, Failure> {
         None => Err(Failure::usage(
             "catalog.url names no user for catalog.password_file",
         )),
+    }
+}
+
+fn catalog_options(config: &Config) -> calotype_catalog::Options {
+    calotype_catalog::Options {
+        audit_kept: config.audit.kept.duration(),
+        jobs_kept: config.jobs.kept.duration(),
+        ..calotype_catalog::Options::default()
     }
 }
 
