@@ -213,6 +213,27 @@ fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
             json!({"tenant_id": member.project()}),
         )
         .json();
+    let temporary = member
+        .post(
+            "/identity/v3.0/OS-CREDENTIAL/securitytokens",
+            json!({"auth": {"identity": {"methods": ["token"]}}}),
+        )
+        .expect(201)
+        .json();
+    let temporary = |name: &str| temporary["credential"][name].as_str().expect("a text");
+    let signed = Client::anonymous(server.base())
+        .request(reqwest::Method::GET, "/v2/images")
+        .header("X-Security-Token", temporary("securitytoken"))
+        .header("X-Sdk-Date", "20261123T201500Z")
+        .header(
+            "Authorization",
+            format!(
+                "SDK-HMAC-SHA256 Access={}, SignedHeaders=x-sdk-date, Signature={}",
+                temporary("access"),
+                "0".repeat(64)
+            ),
+        );
+    calotype_tests::client::send(signed).expect(401);
     Client::anonymous(server.base())
         .post(
             "/identity/v3/auth/tokens",
@@ -229,6 +250,8 @@ fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
         admin.token().to_owned(),
         member.token().to_owned(),
         "PLAINTEXT-CANARY-0123456789".to_owned(),
+        temporary("secret").to_owned(),
+        temporary("securitytoken").to_owned(),
     ];
     if let Some(secret) = access_key["credential"]["secret"].as_str() {
         canaries.push(secret.to_owned());

@@ -36,8 +36,10 @@ PROJECT = os.environ["CALOTYPE_PROJECT"]
 CONTENT = b"x" * 100_000
 
 
-def client(access, secret):
+def client(access, secret, security_token=None):
     credentials = BasicCredentials(access, secret, PROJECT)
+    if security_token is not None:
+        credentials = credentials.with_security_token(security_token)
     return ImsClient.new_builder().with_credentials(credentials).with_endpoint(URL).build()
 
 
@@ -121,3 +123,26 @@ refused(lambda: unknown.list_images(ListImagesRequest()), 401)
 missing = CopyImageInRegionRequest(image_id="11111111-2222-4333-8444-555555555555", body=body)
 error = refused(lambda: signed.copy_image_in_region(missing), 404)
 assert error.error_code == "IMG.0027", error
+
+# A temporary key: got with a token, it signs with its security token, and with no other.
+auth = {"identity": {"methods": ["token"], "token": {"id": cloud.auth_token, "duration_seconds": 900}}}
+answer = cloud.session.post(
+    URL + "/identity/v3.0/OS-CREDENTIAL/securitytokens", json={"auth": auth}, authenticated=False
+)
+assert answer.status_code == 201, answer
+key = answer.json()["credential"]
+temporary = client(key["access"], key["secret"], key["securitytoken"])
+assert [i.name for i in temporary.list_images(ListImagesRequest()).images] == []
+made = temporary.glance_create_image_metadata(
+    GlanceCreateImageMetadataRequest(body=GlanceCreateImageMetadataRequestBody(name="temporary", disk_format="raw"))
+)
+assert temporary.glance_show_image(GlanceShowImageRequest(image_id=made.id)).owner == PROJECT
+patch = [GlanceUpdateImageRequestBody(op="replace", path="/name", value="renamed")]
+temporary.glance_update_image(GlanceUpdateImageRequest(image_id=made.id, body=patch))
+assert [i.name for i in signed.list_images(ListImagesRequest()).images] == ["renamed"]
+temporary.glance_delete_image(GlanceDeleteImageRequest(image_id=made.id))
+for security_token in (None, "calosec_" + "0" * 64):
+    other = client(key["access"], key["secret"], security_token)
+    refused(lambda: other.list_images(ListImagesRequest()), 401)
+permanent = client(os.environ["CALOTYPE_ACCESS_KEY"], os.environ["CALOTYPE_SECRET_KEY"], key["securitytoken"])
+refused(lambda: permanent.list_images(ListImagesRequest()), 401)

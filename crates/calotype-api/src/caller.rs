@@ -55,6 +55,21 @@ pub(crate) async fn authenticate_with(
     next.run(Request::from_parts(parts, body.into_body())).await
 }
 
+impl Caller {
+    /// A request, made by `principal`.
+    pub(crate) fn by(principal: Principal, parts: &Parts) -> Call {
+        let request_id = parts.extensions.get::<RequestId>();
+        Call {
+            principal,
+            request_id: request_id.map(|id| id.0.to_string()).unwrap_or_default(),
+            surface: match Family::of(parts.uri.path()) {
+                Family::Ims => Surface::Ims,
+                Family::Native | Family::Identity => Surface::Native,
+            },
+        }
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Failure;
 
@@ -62,21 +77,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
         parts: &mut Parts,
         _state: &S,
     ) -> std::result::Result<Self, Failure> {
-        let surface = match Family::of(parts.uri.path()) {
-            Family::Ims => Surface::Ims,
-            Family::Native | Family::Identity => Surface::Native,
-        };
-        let request_id = parts
-            .extensions
-            .get::<RequestId>()
-            .map(|id| id.0.to_string())
-            .unwrap_or_default();
         match parts.extensions.get::<Authenticated>() {
-            Some(Authenticated(Ok(principal))) => Ok(Self(Call {
-                principal: principal.as_ref().clone(),
-                request_id,
-                surface,
-            })),
+            Some(Authenticated(Ok(principal))) => {
+                Ok(Self(Self::by(principal.as_ref().clone(), parts)))
+            }
             Some(Authenticated(Err(error))) => Err(same_refusal(error).into()),
             None => Err(Error::new(
                 ErrorKind::Unauthenticated,

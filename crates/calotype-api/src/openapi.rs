@@ -39,7 +39,7 @@ pub fn document() -> OpenApi {
         "signature",
         header(
             "Authorization",
-            "An SDK-HMAC-SHA256 signature under an access key, with X-Sdk-Date.",
+            "An SDK-HMAC-SHA256 signature under an access key, with X-Sdk-Date, and X-Security-Token for a temporary key.",
         ),
     );
     document

@@ -1,13 +1,13 @@
 //! The embedded identity's records.
 //!
-//! What takes a right away (a password's change, a disabling, an unassignment) revokes the tokens that
-//! carry it in the same transaction. That transaction writes the line of the audit trail, too.
+//! What takes a right away (a password's change, a disabling, an unassignment) revokes the tokens and the
+//! temporary access keys that carry it in the same transaction. That transaction writes the line of the audit trail, too.
 
 use calotype_core::access::Scope;
 use calotype_core::id::{DomainId, ProjectId, RoleId, UserId};
 use calotype_core::ports::{
     AccessKey, Assignment, AssignmentTarget, AuditEvent, Directory, DomainRecord, ProjectRecord,
-    RoleRecord, TokenRecord, UserRecord,
+    RoleRecord, TemporaryKey, TokenRecord, UserRecord,
 };
 use calotype_core::{Error, Result};
 
@@ -52,6 +52,14 @@ fn role_of(row: &Row) -> Result<RoleRecord> {
 }
 
 fn access_key_of(row: &Row) -> Result<AccessKey> {
+    let temporary = match row.opt_time("expires_at")? {
+        None => None,
+        Some(expires_at) => Some(TemporaryKey {
+            security_token_hash: row.text("security_token_hash")?,
+            scope: scope_of(row)?,
+            expires_at,
+        }),
+    };
     Ok(AccessKey {
         access: row.text("access")?,
         sealed_secret: row.blob("sealed_secret")?,
@@ -59,16 +67,20 @@ fn access_key_of(row: &Row) -> Result<AccessKey> {
         project: row.opt_parsed("project_id")?,
         enabled: row.bool("enabled")?,
         created_at: row.time("created_at")?,
+        temporary,
     })
 }
 
+fn scope_of(row: &Row) -> Result<Scope> {
+    serde_json::from_str(&row.text("scope")?).map_err(Error::internal)
+}
+
 fn token_of(row: &Row) -> Result<TokenRecord> {
-    let json = |column| row.text(column);
     Ok(TokenRecord {
         hash: row.text("hash")?,
         user: row.parsed("user_id")?,
-        scope: serde_json::from_str(&json("scope")?).map_err(Error::internal)?,
-        methods: serde_json::from_str(&json("methods")?).map_err(Error::internal)?,
+        scope: scope_of(row)?,
+        methods: serde_json::from_str(&row.text("methods")?).map_err(Error::internal)?,
         issued_at: row.time("issued_at")?,
         expires_at: row.time("expires_at")?,
         audit_id: row.text("audit_id")?,
@@ -86,7 +98,8 @@ fn target_args(target: &AssignmentTarget) -> (Arg, Arg) {
 
 const PROJECT_COLUMNS: &str = "p.id, p.domain_id, p.name, p.description, p.enabled";
 const USER_COLUMNS: &str = "id, domain_id, name, password_hash, default_project, enabled";
-const KEY_COLUMNS: &str = "access, sealed_secret, user_id, project_id, enabled, created_at";
+const KEY_COLUMNS: &str = "access, sealed_secret, user_id, project_id, enabled, created_at, expires_at, \
+    security_token_hash, scope";
 
 impl SqlCatalog {
     async fn rows(&self, sql: String, args: Vec<Arg>) -> Result<Vec<Row>> {
@@ -119,6 +132,17 @@ async fn commit(mut tx: Tx, line: Option<&AuditEvent>) -> Result<bool> {
     }
     tx.commit().await?;
     Ok(true)
+}
+
+/// Revokes a user's tokens and temporary access keys.
+async fn revoke_all(tx: &mut Tx, user: &UserId) -> Result<()> {
+    for sql in [
+        "delete from tokens where user_id = $1",
+        "delete from access_keys where user_id = $1 and expires_at is not null",
+    ] {
+        tx.execute(sql, vec![Arg::text(user)]).await?;
+    }
+    Ok(())
 }
 
 /// Appends `and column = $n` for a value that is given.
@@ -200,6 +224,7 @@ impl Directory for SqlCatalog {
         let statements: &[&'static str] = &[
             "update projects set enabled = $2 where id = $1",
             "delete from tokens where project_id = $1 and not $2",
+            "delete from access_keys where project_id = $1 and expires_at is not null and not $2",
         ];
         let args = vec![Arg::text(id), enabled.into()];
         self.change(statements, args, Some(line)).await
@@ -275,8 +300,7 @@ impl Directory for SqlCatalog {
         if tx.execute(sql, args).await? == 0 {
             return Ok(false);
         }
-        let sql = "delete from tokens where user_id = $1";
-        tx.execute(sql, vec![Arg::text(id)]).await?;
+        revoke_all(&mut tx, id).await?;
         commit(tx, line).await
     }
 
@@ -289,6 +313,7 @@ impl Directory for SqlCatalog {
         let statements: &[&'static str] = &[
             "update users set enabled = $2 where id = $1",
             "delete from tokens where user_id = $1 and not $2",
+            "delete from access_keys where user_id = $1 and expires_at is not null and not $2",
         ];
         let args = vec![Arg::text(id), enabled.into()];
         self.change(statements, args, Some(line)).await
@@ -310,6 +335,8 @@ impl Directory for SqlCatalog {
         let mut tx = self.db.write().await?;
         for sql in [
             "delete from tokens where user_id in \
+             (select user_id from assignments where role_id = $1)",
+            "delete from access_keys where expires_at is not null and user_id in \
              (select user_id from assignments where role_id = $1)",
             "delete from assignments where role_id = $1",
         ] {
@@ -357,8 +384,7 @@ impl Directory for SqlCatalog {
         if tx.execute(sql, args).await? == 0 {
             return Ok(false);
         }
-        let sql = "delete from tokens where user_id = $1";
-        tx.execute(sql, vec![Arg::text(&assignment.user)]).await?;
+        revoke_all(&mut tx, &assignment.user).await?;
         commit(tx, Some(line)).await
     }
 
@@ -393,8 +419,11 @@ impl Directory for SqlCatalog {
 
     async fn insert_access_key(&self, key: &AccessKey, line: Option<&AuditEvent>) -> Result<()> {
         let sql = "insert into access_keys \
-                   (access, sealed_secret, user_id, project_id, enabled, created_at) \
-                   values ($1, $2, $3, $4, $5, $6)";
+                   (access, sealed_secret, user_id, project_id, enabled, created_at, expires_at, \
+                   security_token_hash, scope) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        let temporary = key.temporary.as_ref();
+        let scope = temporary.map(|temporary| serde_json::to_string(&temporary.scope));
+        let scope = scope.transpose().map_err(Error::internal)?;
         let args = vec![
             Arg::text(&key.access),
             Arg::Blob(key.sealed_secret.clone()),
@@ -402,6 +431,9 @@ impl Directory for SqlCatalog {
             Arg::opt_text(key.project.as_ref()),
             key.enabled.into(),
             Arg::time(key.created_at),
+            Arg::opt_time(temporary.map(|temporary| temporary.expires_at)),
+            Arg::opt_text(temporary.map(|temporary| &temporary.security_token_hash)),
+            Arg::opt_text(scope),
         ];
         self.change(&[sql], args, line).await.map(|_| ())
     }
@@ -414,15 +446,24 @@ impl Directory for SqlCatalog {
 
     async fn access_keys(&self, user: &UserId) -> Result<Vec<AccessKey>> {
         let sql = format!(
-            "select {KEY_COLUMNS} from access_keys where user_id = $1 order by created_at, access"
+            "select {KEY_COLUMNS} from access_keys where user_id = $1 and expires_at is null \
+             order by created_at, access"
         );
         let rows = self.rows(sql, vec![Arg::text(user)]).await?;
         rows.iter().map(access_key_of).collect()
     }
 
     async fn delete_access_key(&self, access: &str, line: Option<&AuditEvent>) -> Result<bool> {
-        let sql = "delete from access_keys where access = $1";
-        self.change(&[sql], vec![Arg::text(access)], line).await
+        let mut tx = self.db.write().await?;
+        let sql = "delete from access_keys where access = $1 and expires_at is null \
+                   returning user_id";
+        let Some(row) = tx.fetch_optional(sql, vec![Arg::text(access)]).await? else {
+            return Ok(false);
+        };
+        let sql = "delete from access_keys where user_id = $1 and expires_at is not null";
+        tx.execute(sql, vec![Arg::text(row.text("user_id")?)])
+            .await?;
+        commit(tx, line).await
     }
 
     async fn insert_token(&self, token: &TokenRecord) -> Result<()> {

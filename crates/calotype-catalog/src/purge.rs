@@ -36,7 +36,7 @@ impl SqlCatalog {
         Ok(gone)
     }
 
-    fn purged(&self) -> [Purged; 4] {
+    fn purged(&self) -> [Purged; 5] {
         let purged = |table, key, time, kept| Purged {
             table,
             key,
@@ -46,6 +46,8 @@ impl SqlCatalog {
         let options = &self.options;
         [
             purged("tokens", "hash", "expires_at", Duration::ZERO),
+            // Permanent keys have no such time.
+            purged("access_keys", "access", "expires_at", Duration::ZERO),
             purged(
                 "idempotent_answers",
                 "scope, idempotency_key",

@@ -82,6 +82,27 @@ pub enum Scope {
     Unscoped,
 }
 
+/// What a request was authenticated by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// A token, which ends then.
+    Token(Timestamp),
+    /// An access key that lasts until it is removed.
+    AccessKey,
+    /// A temporary access key, which ends then.
+    TemporaryKey(Timestamp),
+}
+
+impl Credential {
+    /// When it ends, where it does.
+    pub const fn expires_at(self) -> Option<Timestamp> {
+        match self {
+            Self::Token(at) | Self::TemporaryKey(at) => Some(at),
+            Self::AccessKey => None,
+        }
+    }
+}
+
 /// Who is calling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
@@ -93,8 +114,8 @@ pub struct Principal {
     pub scope: Scope,
     /// The names of the roles that the user has there.
     pub roles: Vec<String>,
-    /// When the credential ends, where it does.
-    pub expires_at: Option<Timestamp>,
+    /// What it was authenticated by.
+    pub credential: Credential,
 }
 
 impl Principal {
@@ -339,7 +360,7 @@ mod tests {
                 domain,
             }),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
-            expires_at: None,
+            credential: Credential::AccessKey,
         }
     }
 

@@ -19,7 +19,7 @@ pub use catalog::{
 };
 pub use directory::{
     AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,
-    TokenRecord, UserRecord,
+    TemporaryKey, TokenRecord, UserRecord,
 };
 
 /// The one clock.

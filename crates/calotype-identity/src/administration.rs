@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use calotype_core::access::{Action, Allowed, Principal};
+use calotype_core::access::{Action, Allowed, Credential, Principal};
 use calotype_core::app::Call;
 use calotype_core::id::{DomainId, ProjectId, RoleId, UserId};
 use calotype_core::ports::{
@@ -29,6 +29,30 @@ const KIND: &str = "identity";
 pub struct Administrator<'a> {
     call: &'a Call,
     _proof: Allowed<'a>,
+}
+
+impl Administrator<'_> {
+    /// The request that changes a record.
+    ///
+    /// # Errors
+    /// As [`check_lasting`].
+    fn change(&self) -> Result<&Call> {
+        check_lasting(self.call)
+    }
+}
+
+/// A temporary access key changes no record of the identity: what it made there (a key, a user, a password, a role)
+/// would outlive it.
+///
+/// # Errors
+/// Forbidden where the request was signed with one.
+pub(crate) fn check_lasting(call: &Call) -> Result<&Call> {
+    match call.principal.credential {
+        Credential::TemporaryKey(_) => Err(Error::forbidden(
+            "A temporary access key can't change the identity's records.",
+        )),
+        Credential::Token(_) | Credential::AccessKey => Ok(call),
+    }
 }
 
 /// A user to be made.
@@ -243,13 +267,14 @@ impl Embedded {
     /// # Errors
     /// InvalidRequest for a bad name; Conflict where it is taken.
     pub async fn create_role(&self, by: &Administrator<'_>, name: String) -> Result<RoleRecord> {
+        let call = by.change()?;
         check_name(&name)?;
         let role = RoleRecord {
             id: RoleId::random(self.entropy.as_ref()),
             name,
         };
         let detail = json!({ "name": role.name });
-        let line = self.line(by.call, "createRole", &role.id, detail);
+        let line = self.line(call, "createRole", &role.id, detail);
         self.directory.insert_role(&role, Some(&line)).await?;
         Ok(role)
     }
@@ -259,12 +284,13 @@ impl Embedded {
     /// # Errors
     /// NotFound where there is none; Forbidden where it is one of those that every service has.
     pub async fn delete_role(&self, by: &Administrator<'_>, id: &RoleId) -> Result<()> {
+        let call = by.change()?;
         let role = self.role(by, id).await?;
         if crate::bootstrap::LASTING_ROLES.contains(&role.name.as_str()) {
             return Err(Error::forbidden("This role can't be deleted."));
         }
         let detail = json!({ "name": role.name });
-        let line = self.line(by.call, "deleteRole", id, detail);
+        let line = self.line(call, "deleteRole", id, detail);
         let deleted = self.directory.delete_role(id, &line).await?;
         self.doubt_all();
         found(deleted, "role")
@@ -279,6 +305,7 @@ impl Embedded {
         by: &Administrator<'_>,
         new: NewProject,
     ) -> Result<ProjectRecord> {
+        let call = by.change()?;
         check_name(&new.name)?;
         // One of the catalog's engines can't keep it.
         if new.description.contains('\0') {
@@ -297,7 +324,7 @@ impl Embedded {
             "domain": project.domain,
             "enabled": project.enabled,
         });
-        let line = self.line(by.call, "createProject", &project.id, detail);
+        let line = self.line(call, "createProject", &project.id, detail);
         self.directory.insert_project(&project, Some(&line)).await?;
         Ok(project)
     }
@@ -307,10 +334,11 @@ impl Embedded {
     /// # Errors
     /// NotFound where there is none; Conflict where it still has images.
     pub async fn delete_project(&self, by: &Administrator<'_>, id: &ProjectId) -> Result<()> {
+        let call = by.change()?;
         let project = self.directory.project(id).await?;
         let project = project.ok_or_else(|| no_such("project"))?;
         let detail = json!({ "name": project.name });
-        let line = self.line(by.call, "deleteProject", id, detail);
+        let line = self.line(call, "deleteProject", id, detail);
         let deleted = self.directory.delete_project(id, &line).await?;
         self.doubt_all();
         found(deleted, "project")
@@ -321,6 +349,7 @@ impl Embedded {
     /// # Errors
     /// InvalidRequest for a bad name or password, or an unknown domain; Conflict where the name is taken.
     pub async fn create_user(&self, by: &Administrator<'_>, new: NewUser) -> Result<UserRecord> {
+        let call = by.change()?;
         check_name(&new.name)?;
         self.require_domain(&new.domain).await?;
         let password_hash = match &new.password {
@@ -340,7 +369,7 @@ impl Embedded {
             "domain": user.domain,
             "enabled": user.enabled,
         });
-        let line = self.line(by.call, "createUser", &user.id, detail);
+        let line = self.line(call, "createUser", &user.id, detail);
         self.directory.insert_user(&user, Some(&line)).await?;
         Ok(user)
     }
@@ -350,10 +379,11 @@ impl Embedded {
     /// # Errors
     /// NotFound where there is none.
     pub async fn delete_user(&self, by: &Administrator<'_>, id: &UserId) -> Result<()> {
+        let call = by.change()?;
         let user = self.directory.user(id).await?;
         let user = user.ok_or_else(|| no_such("user"))?;
         let detail = json!({ "name": user.name });
-        let line = self.line(by.call, "deleteUser", id, detail);
+        let line = self.line(call, "deleteUser", id, detail);
         let deleted = self.directory.delete_user(id, &line).await?;
         self.doubt_all();
         found(deleted, "user")
@@ -369,8 +399,9 @@ impl Embedded {
         id: &UserId,
         enabled: bool,
     ) -> Result<()> {
+        let call = by.change()?;
         let detail = json!({ "enabled": enabled });
-        let line = self.line(by.call, "updateUser", id, detail);
+        let line = self.line(call, "updateUser", id, detail);
         let changed = self.directory.set_user_enabled(id, enabled, &line).await?;
         self.doubt_all();
         found(changed, "user")
@@ -386,8 +417,9 @@ impl Embedded {
         id: &ProjectId,
         enabled: bool,
     ) -> Result<()> {
+        let call = by.change()?;
         let detail = json!({ "enabled": enabled });
-        let line = self.line(by.call, "updateProject", id, detail);
+        let line = self.line(call, "updateProject", id, detail);
         let changed = self.directory.set_project_enabled(id, enabled, &line);
         let changed = changed.await?;
         self.doubt_all();
@@ -404,8 +436,9 @@ impl Embedded {
         id: &UserId,
         password: &SecretString,
     ) -> Result<()> {
+        let call = by.change()?;
         let hash = self.passwords.hash(password, self.entropy.as_ref()).await?;
-        let line = self.line(by.call, "changePassword", id, json!({}));
+        let line = self.line(call, "changePassword", id, json!({}));
         let changed = self.directory.set_password(id, &hash, Some(&line)).await?;
         self.doubt_all();
         found(changed, "user")
@@ -422,10 +455,11 @@ impl Embedded {
         role: &RoleId,
         target: AssignmentTarget,
     ) -> Result<()> {
+        let call = by.change()?;
         self.require_user(user).await?;
         let role = self.role(by, role).await?;
         self.require_target(&target).await?;
-        let line = self.line(by.call, "assignRole", user, assignment(&role, &target));
+        let line = self.line(call, "assignRole", user, assignment(&role, &target));
         let assignment = Assignment {
             user: user.clone(),
             role: role.id,
@@ -447,8 +481,9 @@ impl Embedded {
         role: &RoleId,
         target: AssignmentTarget,
     ) -> Result<()> {
+        let call = by.change()?;
         let role = self.role(by, role).await?;
-        let line = self.line(by.call, "unassignRole", user, assignment(&role, &target));
+        let line = self.line(call, "unassignRole", user, assignment(&role, &target));
         let assignment = Assignment {
             user: user.clone(),
             role: role.id,

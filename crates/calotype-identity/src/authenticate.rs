@@ -2,20 +2,22 @@
 //!
 //! Only two headers say who is calling: `X-Auth-Token`, and `Authorization` with a signature. With a signature
 //! `X-Project-Id` or `X-Domain-Id` *ask* for a scope, and the user must have a role there; with a token they are
-//! not read. `X-User-Id`, `X-Roles` and their like are never read.
+//! not read. A signature under a temporary access key comes with its `X-Security-Token`, and is good for the key's
+//! scope alone. `X-User-Id`, `X-Roles` and their like are never read.
 
 use async_trait::async_trait;
-use calotype_core::access::{Principal, Scope};
+use calotype_core::access::{Credential, Principal, Scope};
 use calotype_core::codes::ImsCode;
 use calotype_core::ports::AccessKey;
 use calotype_core::{Error, ErrorKind, Result};
 use http::HeaderMap;
 use http::request::Parts;
 use secrecy::SecretString;
+use subtle::ConstantTimeEq as _;
 
 use crate::embedded::Embedded;
-use crate::refused;
 use crate::signature::{Coverage, EMPTY_SHA256, Payload, SignedRequest};
+use crate::{refused, sha256_hex};
 
 /// The body of a request that may be signed.
 #[async_trait]
@@ -55,27 +57,51 @@ impl Embedded {
         body: &mut dyn BodyDigest,
     ) -> Result<Principal> {
         let signed = SignedRequest::parse(&parts.method, &parts.uri, &parts.headers)?;
-        signed.check_time(self.clock.now())?;
+        let now = self.clock.now();
+        signed.check_time(now)?;
         let key = self.directory.access_key(signed.access()).await?;
+        let good = |key: &AccessKey| {
+            let temporary = key.temporary.as_ref();
+            key.enabled && temporary.is_none_or(|temporary| now < temporary.expires_at)
+        };
         let key = key
-            .filter(|key| key.enabled)
-            .ok_or_else(|| refused("the access key is unknown or disabled"))?;
+            .filter(good)
+            .ok_or_else(|| refused("the access key is unknown, disabled or expired"))?;
+        check_security_token(&parts.headers, &key)?;
         self.check_signature(&signed, &key, body).await?;
         let (user, domain) = self.live_user(&key.user).await?;
-        let asked = self.asked_scope(&parts.headers).await;
-        let scope = match asked {
-            Ok(Some(scope)) => scope,
-            Ok(None) => match &key.project {
-                Some(project) => self.project_scope(project).await?,
-                None => Scope::Unscoped,
-            },
-            Err(error) => return Err(as_forbidden(error)),
+        let scope = self.signed_scope(&parts.headers, &key).await?;
+        let credential = match &key.temporary {
+            Some(temporary) => Credential::TemporaryKey(temporary.expires_at),
+            None => Credential::AccessKey,
         };
         let (principal, _) = self
-            .principal(user, domain, scope, None)
+            .principal(user, domain, scope, credential)
             .await
             .map_err(as_forbidden)?;
         Ok(principal)
+    }
+
+    /// The scope of a signed request: of a permanent key what the request asks for, or else the key's project; of a
+    /// temporary one the key's own, and no other may be asked for.
+    async fn signed_scope(&self, headers: &HeaderMap, key: &AccessKey) -> Result<Scope> {
+        let asked = self.asked_scope(headers).await.map_err(as_forbidden)?;
+        match (&key.temporary, asked) {
+            (Some(temporary), asked) => {
+                let own = self.scope_now(&temporary.scope).await?;
+                match asked {
+                    Some(asked) if asked != own => {
+                        Err(as_forbidden(refused("the key is good for another scope")))
+                    }
+                    _ => Ok(own),
+                }
+            }
+            (None, Some(asked)) => Ok(asked),
+            (None, None) => match &key.project {
+                Some(project) => self.project_scope(project).await,
+                None => Ok(Scope::Unscoped),
+            },
+        }
     }
 
     async fn check_signature(
@@ -112,6 +138,25 @@ impl Embedded {
             return Ok(Some(Scope::Domain(crate::embedded::named_domain(domain))));
         }
         Ok(None)
+    }
+}
+
+/// A temporary key comes with its security token. A permanent one has none: what comes with one was meant to end.
+fn check_security_token(headers: &HeaderMap, key: &AccessKey) -> Result<()> {
+    let token = the_only(headers, "x-security-token")?.filter(|token| !token.is_empty());
+    match (&key.temporary, token) {
+        (None, None) => Ok(()),
+        (Some(temporary), Some(token)) => {
+            let hash = sha256_hex(token.as_bytes());
+            let wanted = temporary.security_token_hash.as_bytes();
+            if hash.as_bytes().ct_eq(wanted).into() {
+                Ok(())
+            } else {
+                Err(refused("the security token is not the access key's"))
+            }
+        }
+        (Some(_), None) => Err(refused("a temporary access key came alone")),
+        (None, Some(_)) => Err(refused("a permanent access key came with a security token")),
     }
 }
 

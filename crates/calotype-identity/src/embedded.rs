@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use calotype_core::access::{Access, Named, Principal, ProjectScope, Scope};
+use calotype_core::access::{Access, Credential, Named, Principal, ProjectScope, Scope};
 use calotype_core::id::{DomainId, ProjectId, UserId};
 use calotype_core::ports::{
     AssignmentTarget, Clock, Directory, DomainRecord, Entropy, KeyService, RoleRecord, UserRecord,
@@ -191,7 +191,7 @@ impl Embedded {
         user: UserRecord,
         domain: DomainRecord,
         scope: Scope,
-        expires_at: Option<Timestamp>,
+        credential: Credential,
     ) -> Result<(Principal, Vec<RoleRecord>)> {
         let roles = match target(&scope) {
             Some(target) => {
@@ -211,7 +211,7 @@ impl Embedded {
             user_domain: named_domain(domain),
             scope,
             roles: roles.iter().map(|role| role.name.clone()).collect(),
-            expires_at,
+            credential,
         };
         Ok((principal, roles))
     }

@@ -4,9 +4,10 @@
 use calotype_core::access::Scope;
 use calotype_core::id::ProjectId;
 use calotype_core::ports::{AccessKey, DomainRecord, ProjectRecord, RoleRecord, UserRecord};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::access_keys::NewAccessKey;
+use crate::access_keys::{NewAccessKey, NewTemporaryKey};
 use crate::login::Session;
 
 /// The versions document of `GET /identity/`.
@@ -223,15 +224,27 @@ fn role_fields(role: &RoleRecord, base: &str) -> Value {
 }
 
 /// An access key that was just made, in the form of EC2 credentials, with its secret.
-pub fn new_credential(key: &NewAccessKey, secret: &str, base: &str) -> Value {
+pub fn new_credential(key: &NewAccessKey, base: &str) -> Value {
     let credential = credential_fields(
         &key.access,
-        Some(secret),
+        Some(key.secret.expose_secret()),
         key.user.as_str(),
         key.project.as_ref(),
         base,
     );
     json!({ "credential": credential })
+}
+
+/// A temporary access key that was just made, in OTC's form, with its secrets.
+pub fn temporary_credential(key: &NewTemporaryKey) -> Value {
+    json!({
+        "credential": {
+            "access": key.access,
+            "secret": key.secret.expose_secret(),
+            "securitytoken": key.security_token.expose_secret(),
+            "expires_at": key.expires_at.to_micros_text(),
+        },
+    })
 }
 
 /// One access key, in the form of EC2 credentials. Its secret is not shown again.

@@ -20,7 +20,7 @@ pub mod signature;
 mod tests;
 mod throttle;
 
-pub use access_keys::NewAccessKey;
+pub use access_keys::{NewAccessKey, NewTemporaryKey};
 pub use administration::{Administrator, NewProject, NewUser};
 pub use authenticate::BodyDigest;
 pub use bootstrap::{Bootstrapped, FirstUser, Renewal};

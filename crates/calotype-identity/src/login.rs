@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use calotype_core::access::{Principal, Scope};
+use calotype_core::access::{Credential, Principal, Scope};
 use calotype_core::app::Call;
 use calotype_core::id::{DomainId, ProjectId, UserId, random_hex};
 use calotype_core::ports::{DomainRecord, RoleRecord, TokenRecord, UserRecord};
@@ -144,7 +144,7 @@ impl Embedded {
         };
         let scope = self.resolve_scope(&user, login.scope).await?;
         let (principal, roles) = self
-            .principal(user, domain, scope, Some(expires_at))
+            .principal(user, domain, scope, Credential::Token(expires_at))
             .await?;
         let session = Arc::new(Session {
             principal,
@@ -154,7 +154,7 @@ impl Embedded {
             expires_at,
             audit_id: random_hex(self.entropy.as_ref()),
         });
-        let token = self.fresh_token();
+        let token = self.fresh_token(PREFIX);
         let record = TokenRecord {
             hash: sha256_hex(token.expose_secret().as_bytes()),
             user: session.principal.user.id.clone(),
@@ -184,9 +184,8 @@ impl Embedded {
             .ok_or_else(|| refused("the token is unknown or expired"))?;
         let (user, domain) = self.live_user(&record.user).await?;
         let scope = self.scope_now(&record.scope).await?;
-        let (principal, roles) = self
-            .principal(user, domain, scope, Some(record.expires_at))
-            .await?;
+        let credential = Credential::Token(record.expires_at);
+        let (principal, roles) = self.principal(user, domain, scope, credential).await?;
         let session = Arc::new(Session {
             principal,
             roles,
@@ -240,11 +239,12 @@ impl Embedded {
         Ok(())
     }
 
-    fn fresh_token(&self) -> SecretString {
+    /// 256 random bits, behind a prefix.
+    pub(crate) fn fresh_token(&self, prefix: &str) -> SecretString {
         let mut bits = zeroize::Zeroizing::new([0; 32]);
         self.entropy.fill(bits.as_mut_slice());
         let digits = zeroize::Zeroizing::new(hex::encode(bits.as_slice()));
-        SecretString::from([PREFIX, &digits].concat())
+        SecretString::from([prefix, &digits].concat())
     }
 
     async fn check_password(

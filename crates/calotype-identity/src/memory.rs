@@ -187,6 +187,7 @@ impl Directory for Memory {
     ) -> Result<bool> {
         self.change(line, |r| {
             r.tokens.retain(|t| &t.user != id);
+            r.keys.retain(|k| &k.user != id || k.temporary.is_none());
             let user = r.users.iter_mut().find(|u| &u.id == id);
             Ok(user
                 .map(|u| u.password_hash = Some(password_hash.to_owned()))
@@ -295,10 +296,18 @@ impl Directory for Memory {
         self.read(|r| r.keys.iter().find(|k| k.access == access).cloned())
     }
     async fn access_keys(&self, user: &UserId) -> Result<Vec<AccessKey>> {
-        self.read(|r| r.keys.iter().filter(|k| &k.user == user).cloned().collect())
+        self.read(|r| {
+            let theirs = |k: &&AccessKey| &k.user == user && k.temporary.is_none();
+            r.keys.iter().filter(theirs).cloned().collect()
+        })
     }
     async fn delete_access_key(&self, access: &str, line: Option<&AuditEvent>) -> Result<bool> {
-        self.change(line, |r| Ok(remove(&mut r.keys, |k| k.access == access)))
+        self.change(line, |r| {
+            let permanent = |k: &AccessKey| k.access == access && k.temporary.is_none();
+            let user = r.keys.iter().find(|k| permanent(k)).map(|k| k.user.clone());
+            let ends = |k: &AccessKey| k.temporary.is_some() && Some(&k.user) == user.as_ref();
+            Ok(remove(&mut r.keys, |k| permanent(k) || ends(k)))
+        })
     }
     async fn insert_token(&self, token: &TokenRecord) -> Result<()> {
         self.insert(

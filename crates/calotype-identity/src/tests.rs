@@ -1,5 +1,7 @@
 //! The embedded identity against a directory in memory.
 
+mod temporary_keys;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -8,7 +8,6 @@ use calotype_core::Error;
 use calotype_core::id::UserId;
 use calotype_identity::keystone;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
 use super::IdentityState;
@@ -58,7 +57,7 @@ pub(super) async fn create_credential(
         .create_access_key(&call, &user, project.as_ref())
         .await?;
     let base = state.base_url(&headers);
-    let document = keystone::new_credential(&key, key.secret.expose_secret(), &base);
+    let document = keystone::new_credential(&key, &base);
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((StatusCode::CREATED, no_store, Json(document)).into_response())
 }

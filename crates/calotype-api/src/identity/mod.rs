@@ -10,6 +10,7 @@ mod login;
 mod projects;
 mod request;
 mod roles;
+mod security_tokens;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -90,4 +91,5 @@ pub(crate) fn routes() -> OpenApiRouter<IdentityState> {
             credentials::show_credential,
             credentials::delete_credential
         ))
+        .routes(routes!(security_tokens::create_security_token))
 }

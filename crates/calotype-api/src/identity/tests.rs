@@ -1,6 +1,7 @@
 //! The identity API, spoken to as its clients do.
 
 mod audit;
+mod temporary_keys;
 mod world;
 
 use http::{Method, StatusCode};

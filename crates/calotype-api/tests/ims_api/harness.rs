@@ -12,7 +12,7 @@ use calotype_api::ApiState;
 use calotype_api::identity::IdentityState;
 use calotype_api::state::{Authenticator, SignedBody};
 use calotype_catalog::SqlCatalog;
-use calotype_core::access::{Access, Named, Principal, ProjectScope, Scope};
+use calotype_core::access::{Access, Credential, Named, Principal, ProjectScope, Scope};
 use calotype_core::app::{Service, Settings, Worker, WorkerOptions};
 use calotype_core::id::{BlobId, EnterpriseProjectId, ImageId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Member, MemberStatus, Visibility};
@@ -351,7 +351,7 @@ impl Authenticator for TokenText {
                 domain,
             }),
             roles: vec![role.to_owned()],
-            expires_at: None,
+            credential: Credential::AccessKey,
         })
     }
 }

@@ -13,7 +13,7 @@ use calotype_api::state::{ApiState, Authenticator, SignedBody};
 use calotype_blob::store::{Faults, FaultyStore, MemoryStore};
 use calotype_blob::{SealOptions, SealedBlobs};
 use calotype_catalog::{Options, SqlCatalog};
-use calotype_core::access::{Access, Named, Principal, ProjectScope, Scope};
+use calotype_core::access::{Access, Credential, Named, Principal, ProjectScope, Scope};
 use calotype_core::app::{Call, Service, Settings, Surface};
 use calotype_core::ports::{Clock, Entropy};
 use calotype_core::time::Timestamp;
@@ -120,7 +120,7 @@ fn principal(name: &str) -> Option<Principal> {
             domain,
         }),
         roles: vec![role.to_owned()],
-        expires_at: None,
+        credential: Credential::AccessKey,
     })
 }
 

@@ -7,11 +7,15 @@ use calotype_core::access::{Named, ProjectScope, Scope};
 use calotype_core::id::EnterpriseProjectId;
 use calotype_core::ports::{
     AccessKey, Assignment, AssignmentTarget, Directory as _, DomainRecord, EnterpriseProject,
-    Images as _, Ledger as _, ProjectRecord, Reconcile as _, RoleRecord, TokenRecord, UserRecord,
+    Images as _, Ledger as _, ProjectRecord, Reconcile as _, RoleRecord, TemporaryKey, TokenRecord,
+    UserRecord,
 };
 use calotype_core::time::Timestamp;
 
 use crate::world::{DAY, World, assert_kind, event, project, trail};
+
+/// A time that no test sees.
+const NEVER: i64 = 4_000_000_000_000_000;
 
 fn domain() -> DomainRecord {
     DomainRecord {
@@ -73,7 +77,7 @@ fn token(hash: &str) -> TokenRecord {
         }),
         methods: vec!["password".to_owned()],
         issued_at: Timestamp::from_micros(DAY),
-        expires_at: Timestamp::from_micros(4_000_000_000_000_000),
+        expires_at: Timestamp::from_micros(NEVER),
         audit_id: "a1".to_owned(),
     }
 }
@@ -86,6 +90,21 @@ fn access_key() -> AccessKey {
         project: Some(project("p1")),
         enabled: true,
         created_at: Timestamp::from_micros(DAY),
+        temporary: None,
+    }
+}
+
+/// A temporary key of the user and its project, as [`token`] is.
+fn temporary_key(access: &str, expires_at: i64) -> AccessKey {
+    let temporary = TemporaryKey {
+        security_token_hash: "h".repeat(64),
+        scope: token("").scope,
+        expires_at: Timestamp::from_micros(expires_at),
+    };
+    AccessKey {
+        access: access.to_owned(),
+        temporary: Some(temporary),
+        ..access_key()
     }
 }
 
@@ -192,6 +211,10 @@ pub(crate) async fn losing_a_right_revokes_the_tokens(world: World) {
             record.expires_at = Timestamp::from_micros(1);
         }
         catalog.insert_token(&record).await.unwrap();
+        let temporary = temporary_key(way, record.expires_at.as_micros());
+        catalog.insert_access_key(&temporary, None).await.unwrap();
+        let found = catalog.access_key(way).await.unwrap();
+        assert_eq!(found, Some(temporary));
         assert!(match way {
             "password" => catalog.set_password(&id, "$new", None).await.unwrap(),
             "user" => catalog.set_user_enabled(&id, false, &line).await.unwrap(),
@@ -206,11 +229,15 @@ pub(crate) async fn losing_a_right_revokes_the_tokens(world: World) {
             "revoke" => catalog.revoke_token(way, None).await.unwrap(),
             _ => catalog.purge_expired().await.unwrap() > 0,
         });
+        let kept = catalog.access_key(way).await.unwrap().is_some();
+        // A token that is revoked by itself is a logout: it takes no rights away.
+        assert_eq!(kept, way == "revoke", "{way}");
         if catalog.token(way).await.unwrap().is_none() {
             revoked.insert(way);
         }
     }
     assert_eq!(revoked.len(), 6, "{revoked:?}");
+    assert_eq!(catalog.access_key("AK1").await.unwrap(), Some(access_key()));
     assert!(!catalog.unassign(&assignment(target), &line).await.unwrap());
     assert_eq!(catalog.projects_of(&id).await.unwrap(), []);
     assert!(!catalog.user(&id).await.unwrap().unwrap().enabled);
@@ -376,4 +403,61 @@ pub(crate) async fn a_change_whose_line_can_not_be_written_is_not_made(world: Wo
     );
     assert!(catalog.token("h1").await.unwrap().is_some());
     assert_eq!(catalog.enterprise_project(made.id).await.unwrap(), None);
+}
+
+pub(crate) async fn a_temporary_key_goes_with_what_it_may_have_been_got_by(world: World) {
+    fill(&world).await;
+    let catalog = &world.catalog;
+    let line = event("change");
+    let other = UserRecord {
+        id: "u2".parse().unwrap(),
+        name: "other".to_owned(),
+        ..user()
+    };
+    catalog.insert_user(&other, None).await.unwrap();
+    let theirs = AccessKey {
+        user: other.id.clone(),
+        ..temporary_key("THEIRS", NEVER)
+    };
+    let in_no_project = AccessKey {
+        project: None,
+        ..temporary_key("T2", NEVER)
+    };
+    let fill = async || {
+        for key in [&temporary_key("T1", NEVER), &in_no_project] {
+            catalog.insert_access_key(key, None).await.unwrap();
+        }
+    };
+    let left = async || {
+        let mut left = Vec::new();
+        for access in ["AK1", "T1", "T2", "THEIRS"] {
+            let found = catalog.access_key(access).await.unwrap();
+            left.extend(found.map(|_| access));
+        }
+        left
+    };
+    catalog.insert_access_key(&theirs, None).await.unwrap();
+    fill().await;
+    // Not in the list, and not to be removed by itself.
+    let listed = catalog.access_keys(&user().id).await.unwrap();
+    assert_eq!(listed, [access_key()]);
+    assert!(!catalog.delete_access_key("T1", Some(&line)).await.unwrap());
+    assert_eq!(left().await, ["AK1", "T1", "T2", "THEIRS"]);
+
+    assert!(catalog.delete_access_key("AK1", Some(&line)).await.unwrap());
+    assert_eq!(left().await, ["THEIRS"]);
+    catalog
+        .insert_access_key(&access_key(), None)
+        .await
+        .unwrap();
+    fill().await;
+    assert!(catalog.delete_role(&role().id, &line).await.unwrap());
+    assert_eq!(left().await, ["AK1", "THEIRS"]);
+    fill().await;
+    assert!(catalog.delete_project(&project("p1"), &line).await.unwrap());
+    assert_eq!(left().await, ["T2"]);
+    assert!(catalog.delete_user(&user().id, &line).await.unwrap());
+    assert_eq!(left().await, Vec::<&str>::new());
+    let trail = catalog.audit_trail(None, None, 9).await.unwrap();
+    assert_eq!(trail.len(), 4);
 }

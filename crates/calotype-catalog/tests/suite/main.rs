@@ -75,6 +75,7 @@ promises! {
     directory::records_come_back_and_names_are_unique,
     directory::losing_a_right_revokes_the_tokens,
     directory::deleting_takes_what_depends_along,
+    directory::a_temporary_key_goes_with_what_it_may_have_been_got_by,
     directory::a_change_writes_its_line_and_what_changes_nothing_writes_none,
     directory::a_change_whose_line_can_not_be_written_is_not_made,
     listing::each_view_shows_what_it_promises,

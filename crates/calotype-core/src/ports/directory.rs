@@ -95,6 +95,19 @@ pub struct AccessKey {
     pub enabled: bool,
     /// When it was made.
     pub created_at: Timestamp,
+    /// What it has more where it is a temporary one.
+    pub temporary: Option<TemporaryKey>,
+}
+
+/// What a temporary access key has more than a permanent one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemporaryKey {
+    /// SHA-256 of the security token that a request must bring along, in hexadecimal.
+    pub security_token_hash: String,
+    /// What it is good for, and nothing else.
+    pub scope: Scope,
+    /// When it ends.
+    pub expires_at: Timestamp,
 }
 
 /// A token. The token itself is never stored: only its hash.
@@ -119,6 +132,8 @@ pub struct TokenRecord {
 /// The embedded identity's records. Each method is one transaction.
 ///
 /// Inserting something whose id or unique name is taken is a Conflict.
+///
+/// What revokes tokens revokes the temporary access keys with the same rights.
 ///
 /// A change takes its line of the audit trail, which the same transaction writes; where nothing changed, nothing is
 /// written. What the first start does too takes none there: nobody asked for it.
@@ -197,13 +212,14 @@ pub trait Directory: Send + Sync {
     /// The enabled domains on which a user has a role, by name.
     async fn domains_of(&self, user: &UserId) -> Result<Vec<DomainRecord>>;
 
-    /// Makes an access key.
+    /// Makes an access key, permanent or temporary.
     async fn insert_access_key(&self, key: &AccessKey, line: Option<&AuditEvent>) -> Result<()>;
-    /// An access key by its public part.
+    /// An access key by its public part; an expired one too, until it is purged.
     async fn access_key(&self, access: &str) -> Result<Option<AccessKey>>;
-    /// The access keys of a user, oldest first.
+    /// The permanent access keys of a user, oldest first.
     async fn access_keys(&self, user: &UserId) -> Result<Vec<AccessKey>>;
-    /// Removes an access key. False where there is none.
+    /// Removes a permanent access key, and its user's temporary ones: they may have been got with it. False where there
+    /// is none.
     async fn delete_access_key(&self, access: &str, line: Option<&AuditEvent>) -> Result<bool>;
 
     /// Keeps a token.

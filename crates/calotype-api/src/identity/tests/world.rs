@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use axum::Router;
@@ -34,6 +35,7 @@ pub(super) const NOW: &str = "20261123T201500Z";
 
 pub(super) struct World {
     app: Router,
+    clock: Arc<FixedClock>,
     pub(super) first: Bootstrapped,
     _directory: tempfile::TempDir,
 }
@@ -47,7 +49,8 @@ pub(super) struct Answer {
 impl World {
     pub(super) async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(FixedClock::default());
+        let set_clock = Arc::new(FixedClock::default());
+        let clock = Arc::clone(&set_clock) as Arc<dyn Clock>;
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
         let url = format!("sqlite://{}/catalog.db", directory.path().display());
         let options = calotype_catalog::Options::default();
@@ -77,7 +80,7 @@ impl World {
             public_url: Some(BASE.into()),
             render_metrics: Arc::new(String::new),
             max_json_body: 1 << 20,
-            body_idle_timeout: std::time::Duration::from_secs(60),
+            body_idle_timeout: Duration::from_secs(60),
         };
         let public_url = state.public_url.clone();
         let identity = IdentityState {
@@ -87,9 +90,16 @@ impl World {
         let app = app(state, identity, entropy);
         Self {
             app,
+            clock: set_clock,
             first: first.unwrap(),
             _directory: directory,
         }
+    }
+
+    /// So many seconds pass.
+    pub(super) fn advance(&self, seconds: u64) {
+        let later = self.clock.now().plus(Duration::from_secs(seconds));
+        self.clock.0.store(later.as_micros(), Ordering::SeqCst);
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {
@@ -170,9 +180,26 @@ pub(super) fn login(name: &str, password: &str, scope: &Value) -> Value {
     json!({ "auth": { "identity": identity, "scope": scope } })
 }
 
+/// What signs: an access key.
+#[derive(Clone, Copy)]
+pub(super) struct Key<'a> {
+    pub(super) access: &'a str,
+    pub(super) secret: &'a str,
+}
+
+impl<'a> From<&'a FirstUser> for Key<'a> {
+    fn from(user: &'a FirstUser) -> Self {
+        let key = &user.access_key;
+        Self {
+            access: &key.access,
+            secret: key.secret.expose_secret(),
+        }
+    }
+}
+
 /// Signs as scheme A does: every header that is given, and the date.
-pub(super) fn signed_a(
-    user: &FirstUser,
+pub(super) fn signed_a<'a>(
+    key: impl Into<Key<'a>>,
     method: Method,
     target: &str,
     headers: &[(&str, &str)],
@@ -187,19 +214,18 @@ pub(super) fn signed_a(
         "SDK-HMAC-SHA256\n{NOW}\n{}",
         sha256_hex(canonical.as_bytes())
     );
-    let secret = user.access_key.secret.expose_secret();
+    let Key { access, secret } = key.into();
     let signature = hex::encode(mac(secret.as_bytes(), &text));
     let authorization = format!(
-        "SDK-HMAC-SHA256 Access={}, SignedHeaders={}, Signature={signature}",
-        user.access_key.access,
+        "SDK-HMAC-SHA256 Access={access}, SignedHeaders={}, Signature={signature}",
         names.join(";")
     );
     request(method, target, &all, &authorization, body)
 }
 
 /// Signs as scheme B does. `late` headers are added after signing.
-pub(super) fn signed_b(
-    user: &FirstUser,
+pub(super) fn signed_b<'a>(
+    key: impl Into<Key<'a>>,
     method: Method,
     target: &str,
     late: &[(&str, &str)],
@@ -210,14 +236,13 @@ pub(super) fn signed_b(
     let scope = "20261123///sdk_request";
     let hash = sha256_hex(canonical.as_bytes());
     let text = format!("SDK-HMAC-SHA256\n{NOW}\n{scope}\n{hash}");
-    let secret = user.access_key.secret.expose_secret();
+    let Key { access, secret } = key.into();
     let mut key = format!("SDK{secret}").into_bytes();
     for part in scope.split('/') {
         key = mac(&key, part);
     }
     let authorization = format!(
-        "SDK-HMAC-SHA256 Credential={}/{scope}, SignedHeaders=host;x-sdk-date, Signature={}",
-        user.access_key.access,
+        "SDK-HMAC-SHA256 Credential={access}/{scope}, SignedHeaders=host;x-sdk-date, Signature={}",
         hex::encode(mac(&key, &text))
     );
     let all = [all.as_slice(), late].concat();
