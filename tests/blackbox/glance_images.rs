@@ -485,7 +485,7 @@ fn schemas_and_discovery_say_what_the_clients_need() {
         assert_eq!(schema["name"], name);
     }
     let anonymous = Client::anonymous(server.base());
-    // `/{version}` stands in no table of operations: it is every word that could be a version.
+    // `/{version}` is every word that could be a version.
     for path in ["/", "/v2.0", "/v1", "/v9"] {
         let versions = anonymous.get(path).expect(300).json();
         let listed = versions["versions"].as_array().expect("versions");

@@ -37,6 +37,7 @@ impl Row {
             .replace("{tag}", "probe")
             .replace("{domain_id}", "default")
             .replace("{access}", "PROBE")
+            .replace("{version}", "v2.9")
             .replace("{id}", "11111111-2222-4333-8444-555555555555");
         assert!(
             !path.contains('{'),

@@ -20,7 +20,6 @@ mod tags;
 mod unread;
 mod versions;
 
-use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -31,7 +30,7 @@ pub fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(versions::root))
         .routes(routes!(versions::all))
-        .route("/{version}", get(versions::one))
+        .routes(routes!(versions::one))
         .routes(routes!(images::create))
         .routes(routes!(images::show, images::update, images::delete))
         .routes(routes!(data::upload, data::download))

@@ -44,10 +44,20 @@ pub(super) async fn all(State(state): State<ApiState>, headers: HeaderMap) -> Re
     Json(versions(&state, &headers, &VERSIONS)).into_response()
 }
 
-/// Shows a version of the API, or all where it is not one of them; `/v2` lies at `/v2/`, for who may know. Below that
-/// there is nothing.
-///
-/// This path is not in the API's description: it stands for every word, and most of them name nothing.
+/// Shows a version of the API, or all where it is not one of them. Words that are no version's name are not there.
+#[utoipa::path(
+    get,
+    path = "/{version}",
+    operation_id = "showVersion",
+    tag = "Versions",
+    params(("version" = String, Path, description = "A version, such as v2.9.")),
+    responses(
+        (status = 300, description = "The version, or all versions."),
+        (status = 302, description = "Of v2: where it lies, for who has a credential."),
+        (status = 401, description = "Of v2: no credential, or not a good one."),
+        (status = 404, description = "Not the name of a version."),
+    ),
+)]
 pub(super) async fn one(
     State(state): State<ApiState>,
     Path(version): Path<String>,
