@@ -11,6 +11,7 @@ pub mod errors;
 pub mod idempotency;
 pub mod identity;
 pub mod image_document;
+mod image_page;
 pub mod image_v2;
 pub mod ims;
 pub mod json_body;

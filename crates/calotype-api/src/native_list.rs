@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use crate::caller::Caller;
 use crate::errors::Reply;
-use crate::image_document::image_document;
+use crate::image_page::Page;
 use crate::list_query::{Params, native};
 use crate::state::ApiState;
 
@@ -70,24 +70,16 @@ pub async fn list_images(
 ) -> Reply {
     let params = Params::parse(query.as_deref()).map_err(|bad| Error::invalid(bad.0))?;
     let listing = native::listing(&params).map_err(|bad| Error::invalid(bad.0))?;
-    let limit = listing.limit;
-    let images = state
-        .service
-        .list_images(&call, |viewer| listing.seen_by(viewer))
+    let page = Page::read(&state, &call, listing)
         .await
         .map_err(unknown_marker)?;
-    let settings = state.service.settings();
-    let documents: Vec<_> = images
-        .iter()
-        .map(|image| image_document(image, settings))
-        .collect();
     let mut body = json!({
-        "images": documents,
+        "images": page.documents,
         "first": link(&params, None),
         "schema": "/v2/schemas/images",
     });
-    if let (Some(last), true) = (images.last(), images.len() == limit as usize) {
-        body["next"] = link(&params, Some(last.id)).into();
+    if let Some(last) = page.last {
+        body["next"] = link(&params, Some(last)).into();
     }
     Ok(Json(body).into_response())
 }

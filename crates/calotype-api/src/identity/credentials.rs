@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
 use super::IdentityState;
-use super::request::{body_id, id, json};
+use super::request::{id, json, optional_id};
 use crate::caller::Caller;
 use crate::errors::Reply;
 
@@ -48,10 +48,8 @@ pub(super) async fn create_credential(
     body: Body,
 ) -> Reply {
     let user = id::<UserId>(&user)?;
-    let project = match json::<NewCredentialBody>(body).await?.tenant_id {
-        Some(project) => Some(body_id(&project)?),
-        None => None,
-    };
+    let project = json::<NewCredentialBody>(body).await?.tenant_id;
+    let project = optional_id(project.as_deref())?;
     let key = state
         .identity
         .create_access_key(&call, &user, project.as_ref())

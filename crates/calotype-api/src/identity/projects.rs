@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::IdentityState;
-use super::request::{Filter, body_id, id, json};
+use super::request::{Filter, id, json, optional_id};
 use crate::caller::Caller;
 use crate::errors::Reply;
 
@@ -99,10 +99,8 @@ pub(super) async fn create_project(
     let fields = json::<NewProjectBody>(body).await?.project;
     let new = NewProject {
         name: fields.name,
-        domain: match fields.domain_id {
-            Some(domain) => body_id(&domain)?,
-            None => call.principal.user_domain.id.clone(),
-        },
+        domain: optional_id(fields.domain_id.as_deref())?
+            .unwrap_or_else(|| call.principal.user_domain.id.clone()),
         description: fields.description.unwrap_or_default(),
         enabled: fields.enabled.unwrap_or(true),
     };

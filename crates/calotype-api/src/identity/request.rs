@@ -72,6 +72,11 @@ pub(super) fn id<T: FromStr>(text: &str) -> Result<T> {
         .map_err(|_| Error::not_found("The resource could not be found."))
 }
 
+/// An id of a body that may lack it.
+pub(super) fn optional_id<T: FromStr>(text: Option<&str>) -> Result<Option<T>> {
+    text.map(body_id).transpose()
+}
+
 /// An id of a body.
 pub(super) fn body_id<T: FromStr>(text: &str) -> Result<T> {
     text.parse()

@@ -4,6 +4,8 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
+use calotype_core::Result;
+use calotype_core::app::Call;
 use calotype_core::ports::AssignmentTarget;
 use calotype_identity::keystone;
 use http::{HeaderMap, StatusCode};
@@ -122,13 +124,8 @@ pub(super) async fn assign_in_project(
     Caller(call): Caller,
     Path((project, user, role)): Path<(String, String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call)?;
-    let target = AssignmentTarget::Project(id(&project)?);
-    state
-        .identity
-        .assign(&administrator, &id(&user)?, &id(&role)?, target)
-        .await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let target = id(&project).map(AssignmentTarget::Project);
+    change(&state, &call, Change::Give, &user, &role, target).await
 }
 
 /// Takes a role from a user in a project.
@@ -141,13 +138,8 @@ pub(super) async fn unassign_in_project(
     Caller(call): Caller,
     Path((project, user, role)): Path<(String, String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call)?;
-    let target = AssignmentTarget::Project(id(&project)?);
-    state
-        .identity
-        .unassign(&administrator, &id(&user)?, &id(&role)?, target)
-        .await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let target = id(&project).map(AssignmentTarget::Project);
+    change(&state, &call, Change::Take, &user, &role, target).await
 }
 
 /// Gives a user a role on a domain.
@@ -160,13 +152,8 @@ pub(super) async fn assign_on_domain(
     Caller(call): Caller,
     Path((domain, user, role)): Path<(String, String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call)?;
-    let target = AssignmentTarget::Domain(id(&domain)?);
-    state
-        .identity
-        .assign(&administrator, &id(&user)?, &id(&role)?, target)
-        .await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let target = id(&domain).map(AssignmentTarget::Domain);
+    change(&state, &call, Change::Give, &user, &role, target).await
 }
 
 /// Takes a role from a user on a domain.
@@ -179,13 +166,8 @@ pub(super) async fn unassign_on_domain(
     Caller(call): Caller,
     Path((domain, user, role)): Path<(String, String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call)?;
-    let target = AssignmentTarget::Domain(id(&domain)?);
-    state
-        .identity
-        .unassign(&administrator, &id(&user)?, &id(&role)?, target)
-        .await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let target = id(&domain).map(AssignmentTarget::Domain);
+    change(&state, &call, Change::Take, &user, &role, target).await
 }
 
 /// Gives a user a role on the system.
@@ -198,13 +180,8 @@ pub(super) async fn assign_on_system(
     Caller(call): Caller,
     Path((user, role)): Path<(String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call)?;
-    let target = AssignmentTarget::System;
-    state
-        .identity
-        .assign(&administrator, &id(&user)?, &id(&role)?, target)
-        .await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let target = Ok(AssignmentTarget::System);
+    change(&state, &call, Change::Give, &user, &role, target).await
 }
 
 /// Takes a role from a user on the system.
@@ -217,11 +194,36 @@ pub(super) async fn unassign_on_system(
     Caller(call): Caller,
     Path((user, role)): Path<(String, String)>,
 ) -> Reply {
-    let administrator = state.identity.administrator(&call)?;
-    let target = AssignmentTarget::System;
-    state
-        .identity
-        .unassign(&administrator, &id(&user)?, &id(&role)?, target)
-        .await?;
+    let target = Ok(AssignmentTarget::System);
+    change(&state, &call, Change::Take, &user, &role, target).await
+}
+
+/// What becomes of an assignment.
+#[derive(Clone, Copy)]
+enum Change {
+    Give,
+    Take,
+}
+
+/// Gives a user a role at a target, or takes it away. What the request names is judged after its caller.
+async fn change(
+    state: &IdentityState,
+    call: &Call,
+    change: Change,
+    user: &str,
+    role: &str,
+    target: Result<AssignmentTarget>,
+) -> Reply {
+    let administrator = state.identity.administrator(call)?;
+    let (user, role, target) = (id(user)?, id(role)?, target?);
+    let identity = &state.identity;
+    match change {
+        Change::Give => identity.assign(&administrator, &user, &role, target).await,
+        Change::Take => {
+            identity
+                .unassign(&administrator, &user, &role, target)
+                .await
+        }
+    }?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

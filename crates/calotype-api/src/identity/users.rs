@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::IdentityState;
-use super::request::{Filter, body_id, id, json};
+use super::request::{Filter, id, json, optional_id};
 use crate::caller::Caller;
 use crate::errors::Reply;
 
@@ -81,15 +81,10 @@ pub(super) async fn create_user(
     let fields = json::<NewUserBody>(body).await?.user;
     let new = NewUser {
         name: fields.name,
-        domain: match fields.domain_id {
-            Some(domain) => body_id(&domain)?,
-            None => call.principal.user_domain.id.clone(),
-        },
+        domain: optional_id(fields.domain_id.as_deref())?
+            .unwrap_or_else(|| call.principal.user_domain.id.clone()),
         password: fields.password,
-        default_project: match fields.default_project_id {
-            Some(project) => Some(body_id(&project)?),
-            None => None,
-        },
+        default_project: optional_id(fields.default_project_id.as_deref())?,
         enabled: fields.enabled.unwrap_or(true),
     };
     let user = state.identity.create_user(&administrator, new).await?;

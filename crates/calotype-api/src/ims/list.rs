@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::caller::Caller;
 use crate::errors::Reply;
-use crate::image_document::image_document;
+use crate::image_page::Page;
 use crate::list_query::{BadParameter, Params, ims};
 use crate::state::ApiState;
 
@@ -53,17 +53,10 @@ pub async fn list_cloud_images(
     let listing = Params::parse(query.as_deref())
         .and_then(|params| ims::listing(&params))
         .map_err(refusal)?;
-    let images = state
-        .service
-        .list_images(&call, |viewer| listing.seen_by(viewer))
+    let page = Page::read(&state, &call, listing)
         .await
         .map_err(unknown_marker)?;
-    let settings = state.service.settings();
-    let images: Vec<_> = images
-        .iter()
-        .map(|image| image_document(image, settings))
-        .collect();
-    Ok(Json(json!({ "images": images })).into_response())
+    Ok(Json(json!({ "images": page.documents })).into_response())
 }
 
 fn refusal(bad: BadParameter) -> Error {

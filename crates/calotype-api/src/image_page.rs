@@ -1,0 +1,39 @@
+//! A page of a list of images: what both APIs' lists show.
+
+use calotype_core::Result;
+use calotype_core::app::Call;
+use calotype_core::id::ImageId;
+use serde_json::{Map, Value};
+
+use crate::image_document::image_document;
+use crate::list_query::Listing;
+use crate::state::ApiState;
+
+/// A page.
+pub(crate) struct Page {
+    /// The images' documents.
+    pub(crate) documents: Vec<Map<String, Value>>,
+    /// The last image where the page is full: there may be more behind it.
+    pub(crate) last: Option<ImageId>,
+}
+
+impl Page {
+    /// The page that is asked for, as the caller sees it.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026); NotFound where the marker is no image.
+    pub(crate) async fn read(state: &ApiState, call: &Call, listing: Listing) -> Result<Self> {
+        let limit = listing.limit as usize;
+        let images = state
+            .service
+            .list_images(call, |viewer| listing.seen_by(viewer))
+            .await?;
+        let full = images.len() == limit;
+        let settings = state.service.settings();
+        let documents = images.iter().map(|image| image_document(image, settings));
+        Ok(Self {
+            documents: documents.collect(),
+            last: images.last().filter(|_| full).map(|image| image.id),
+        })
+    }
+}
