@@ -247,6 +247,34 @@ fn a_user_lists_itself_its_own_projects_and_nobody_elses() {
 }
 
 #[test]
+fn who_guesses_a_password_shuts_out_itself_alone() {
+    let server = Server::with_defaults();
+    let clouds = server.clouds();
+    let (name, right) = (clouds.get("username"), clouds.get("password"));
+    let login = |address: [u8; 4], password: &str| {
+        let http = reqwest::blocking::Client::builder()
+            .no_proxy()
+            .local_address(std::net::IpAddr::from(address))
+            .build()
+            .expect("an HTTP client");
+        let user = json!({"name": name, "domain": {"id": "default"}, "password": password});
+        let identity = json!({"methods": ["password"], "password": {"user": user}});
+        let request = http
+            .post(format!("{}/identity/v3/auth/tokens", server.base()))
+            .json(&json!({"auth": {"identity": identity}}));
+        request.send().expect("an answer").status().as_u16()
+    };
+    let (guesser, user) = ([127, 0, 0, 2], [127, 0, 0, 3]);
+    for _ in 0..5 {
+        assert_eq!(login(guesser, "a guess"), 401);
+    }
+    assert_eq!(login(user, &right), 201);
+    until("the guesser's door to open", || {
+        (login(guesser, &right) == 201).then_some(())
+    });
+}
+
+#[test]
 fn headers_that_claim_an_identity_are_not_believed() {
     let server = Server::with_defaults();
     let anonymous = Client::anonymous(server.base());

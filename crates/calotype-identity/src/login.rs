@@ -6,6 +6,7 @@
 //! never arrived: nobody knows it, and it is purged when it expires.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use calotype_core::access::{Credential, Principal, Scope};
@@ -18,6 +19,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
 use crate::embedded::{Embedded, named_domain};
+use crate::throttle::Network;
 use crate::{refused, sha256_hex};
 
 /// What every token starts with, for those who search leaked text for secrets.
@@ -83,6 +85,8 @@ pub struct Login {
     pub proof: Proof,
     /// What it asks for.
     pub scope: RequestedScope,
+    /// Where it comes from, where that is known: wrong passwords are held against the address.
+    pub address: Option<IpAddr>,
 }
 
 /// A token's meaning.
@@ -127,7 +131,8 @@ impl Embedded {
         let now = self.clock.now();
         let (user, domain, methods, expires_at) = match login.proof {
             Proof::Password(user, password) => {
-                let (user, domain) = self.check_password(&user, &password).await?;
+                let network = Network::from(login.address);
+                let (user, domain) = self.check_password(&user, &password, network).await?;
                 let expires_at = now.plus(self.options.token_lifetime);
                 (user, domain, vec!["password".to_owned()], expires_at)
             }
@@ -251,6 +256,7 @@ impl Embedded {
         &self,
         user: &UserRef,
         password: &SecretString,
+        network: Network,
     ) -> Result<(UserRecord, DomainRecord)> {
         let record = self.find_user(user).await?;
         // Unknown users are throttled too, by what was asked for: a closed door does not tell who exists.
@@ -258,7 +264,7 @@ impl Embedded {
             (Some(record), _) => record.id.as_str().to_owned(),
             (None, user) => sha256_hex(format!("{user:?}").as_bytes()),
         };
-        if self.throttle.is_closed(&door, self.clock.now()) {
+        if self.throttle.is_closed(&door, network, self.clock.now()) {
             return Err(refused("too many wrong passwords"));
         }
         let hash = record
@@ -267,16 +273,16 @@ impl Embedded {
         let right = self.passwords.verify(password, hash).await?;
         let now = self.clock.now();
         // Again: others may have guessed wrong while this one waited for its turn.
-        if self.throttle.is_closed(&door, now) {
+        if self.throttle.is_closed(&door, network, now) {
             return Err(refused("too many wrong passwords"));
         }
         match record {
             Some(record) if right => {
-                self.throttle.succeeded(&door);
+                self.throttle.succeeded(&door, network);
                 self.live_user(&record.id).await
             }
             _ => {
-                self.throttle.failed(&door, now);
+                self.throttle.failed(&door, network, now);
                 Err(refused("unknown user or wrong password"))
             }
         }

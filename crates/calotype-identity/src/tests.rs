@@ -69,6 +69,7 @@ fn by_id(user: &FirstUser, scope: RequestedScope) -> Login {
     Login {
         proof: Proof::Password(named, user.password.clone()),
         scope,
+        address: None,
     }
 }
 
@@ -79,6 +80,7 @@ fn by_name(name: &str, domain: DomainRef, password: &str) -> Login {
             SecretString::from(password),
         ),
         scope: RequestedScope::Default,
+        address: None,
     }
 }
 
@@ -145,18 +147,24 @@ async fn every_wrong_login_is_refused_in_the_same_words() {
 }
 
 #[tokio::test]
-async fn after_five_wrong_passwords_the_right_one_has_to_wait() {
+async fn after_five_wrong_passwords_the_right_one_has_to_wait_where_they_came_from() {
     let (world, first) = World::started().await;
     let right = first.demo.password.expose_secret();
+    let from = |address: &str, password: &str| Login {
+        address: Some(address.parse().unwrap()),
+        ..by_name("demo", default_domain(), password)
+    };
     for _ in 0..5 {
-        let wrong = by_name("demo", default_domain(), "wrong");
+        let wrong = from("192.0.2.1", "wrong");
         assert!(world.identity.login(wrong).await.is_err());
     }
-    let good = || by_name("demo", default_domain(), right);
-    assert!(world.identity.login(good()).await.is_err());
+    let good = |address: &str| world.identity.login(from(address, right));
+    assert!(good("192.0.2.1").await.is_err());
+    assert!(good("192.0.2.2").await.is_ok());
+    assert!(good("192.0.2.1").await.is_err());
     world.in_project(&first.admin).await;
     world.clock.advance(Duration::from_secs(2));
-    assert!(world.identity.login(good()).await.is_ok());
+    assert!(good("192.0.2.1").await.is_ok());
 }
 
 #[tokio::test]
@@ -186,6 +194,7 @@ async fn a_token_that_was_got_for_a_token_ends_with_it() {
     let again = Login {
         proof: Proof::Token(issued.token.clone()),
         scope: RequestedScope::Unscoped,
+        address: None,
     };
     let again = world.identity.login(again).await.unwrap();
     assert_eq!(again.session.expires_at, issued.session.expires_at);
@@ -324,6 +333,7 @@ async fn what_a_caller_changes_is_in_the_audit_trail_and_logins_and_the_first_st
     let login = || Login {
         proof: Proof::Password(UserRef::Id(user.clone()), password.clone()),
         scope: RequestedScope::Unscoped,
+        address: None,
     };
     let theirs = identity.login(login()).await.unwrap();
     identity.revoke(&admin, &theirs.token).await.unwrap();

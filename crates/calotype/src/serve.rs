@@ -165,7 +165,8 @@ pub(crate) async fn start(options: ServeOptions) -> Result<Running, Failure> {
         .http1()
         .timer(hyper_util::rt::TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT);
-    let server = tokio::spawn(server.serve(app.into_make_service()));
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let server = tokio::spawn(server.serve(app));
     let background = start_background(config, &parts.service, &stop);
     Ok(Running {
         address,

@@ -1,5 +1,7 @@
 //! The body of a login, parsed into the identity's types.
 
+use std::net::IpAddr;
+
 use calotype_core::id::DomainId;
 use calotype_core::{Error, ErrorKind, Result};
 use calotype_identity::{DomainRef, Login, ProjectRef, Proof, RequestedScope, UserRef};
@@ -81,7 +83,7 @@ struct SystemBody {
 }
 
 impl LoginBody {
-    pub(super) fn into_login(self) -> Result<Login> {
+    pub(super) fn into_login(self, address: Option<IpAddr>) -> Result<Login> {
         let Auth { identity, scope } = self.auth;
         Ok(Login {
             proof: identity.into_proof()?,
@@ -89,6 +91,7 @@ impl LoginBody {
                 None => RequestedScope::Default,
                 Some(scope) => scope.into_scope()?,
             },
+            address,
         })
     }
 }

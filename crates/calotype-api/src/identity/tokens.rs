@@ -1,12 +1,14 @@
 //! Logging in, validating and revoking tokens, and the catalog of services.
 
+use std::net::SocketAddr;
+
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::response::{IntoResponse, Response};
 use calotype_core::{Error, Result};
 use calotype_identity::{Session, keystone};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::IdentityState;
@@ -22,11 +24,14 @@ const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
     responses((status = 201, description = "The token's meaning; the token is in X-Subject-Token")))]
 pub(super) async fn create_token(
     State(state): State<IdentityState>,
+    extensions: Extensions,
     headers: HeaderMap,
     filter: Filter,
     body: Body,
 ) -> Reply {
-    let login = json::<LoginBody>(body).await?.into_login()?;
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>();
+    let address = peer.map(|ConnectInfo(peer)| peer.ip());
+    let login = json::<LoginBody>(body).await?.into_login(address)?;
     let issued = state.identity.login(login).await?;
     let document = token_document(&state, &headers, &issued.session, &filter);
     let mut response = (StatusCode::CREATED, Json(document)).into_response();
