@@ -28,6 +28,7 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(enterprise_projects::enable_enterprise_project))
         .routes(routes!(enterprise_projects::disable_enterprise_project))
         .routes(routes!(jobs::list_jobs))
+        .routes(routes!(jobs::cancel_job))
         .routes(routes!(verify::verify))
         .routes(routes!(audit::show_audit_trail))
 }

@@ -10,7 +10,9 @@ use axum::response::Response;
 use bytes::Bytes;
 use calotype_core::access::Principal;
 use calotype_core::app::{Call, Surface};
+use calotype_core::keys::CallerToken;
 use calotype_core::{Error, ErrorKind, Result};
+use http::HeaderMap;
 use http::request::Parts;
 
 use crate::errors::{Failure, Family};
@@ -66,6 +68,7 @@ impl Caller {
                 Family::Ims => Surface::Ims,
                 Family::Native | Family::Identity => Surface::Native,
             },
+            token: shown_token(&parts.headers),
         }
     }
 }
@@ -89,6 +92,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
             .into()),
         }
     }
+}
+
+/// The token that the caller showed, for the services that are asked on its behalf.
+fn shown_token(headers: &HeaderMap) -> Option<CallerToken> {
+    let token = headers.get("x-auth-token")?.to_str().ok()?;
+    Some(CallerToken::new(token.to_owned()))
 }
 
 /// The refusal again, for the handler that asks. Its context was logged where it arose.

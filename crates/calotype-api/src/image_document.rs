@@ -84,6 +84,9 @@ fn ims_attributes(document: &mut Map<String, Value>, image: &Image, settings: &S
             format!("{}:{}", settings.region, image.id),
         );
     }
+    if let Some(at) = image.damaged_at {
+        tell("calotype_damaged_at", at.to_seconds());
+    }
     if let Some(key) = &image.cmk_id {
         tell("__system__cmkid", key.as_str().to_owned());
     }
@@ -137,6 +140,8 @@ mod tests {
             virtual_size: None,
             digests: Digests::default(),
             blob: None,
+            wrapped_key: None,
+            damaged_at: None,
             cmk_id: None,
             enterprise_project: EnterpriseProjectId::Default,
             properties: BTreeMap::new(),

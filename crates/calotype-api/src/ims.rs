@@ -14,6 +14,7 @@ use crate::state::ApiState;
 pub fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .routes(routes!(copy::copy_image))
+        .routes(routes!(copy::copy_image_in_safe_mode))
         .routes(routes!(jobs::show_job))
         .routes(routes!(jobs::show_job_progress))
         .routes(routes!(list::list_cloud_images))

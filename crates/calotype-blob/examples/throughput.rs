@@ -20,7 +20,10 @@ use bytes::Bytes;
 use calotype_blob::store::FileStore;
 use calotype_blob::{SealOptions, SealedBlobs};
 use calotype_core::id::BlobId;
-use calotype_core::ports::{Blobs, ByteStream, Clock, DigestChoice, Entropy, WriteOptions};
+use calotype_core::keys::MasterKey;
+use calotype_core::ports::{
+    Blobs, ByteStream, Clock, DigestChoice, Entropy, ResealOrder, WriteOptions,
+};
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_keys::{ServiceKey, SystemEntropy};
@@ -69,6 +72,19 @@ fn source(pool: &[Bytes], size: u64) -> ByteStream {
     let pool = pool.to_vec();
     let count = usize::try_from(size).expect("64 bits") / CHUNK;
     stream::iter((0..count).map(move |number| Ok(pool[number % pool.len()].clone()))).boxed()
+}
+
+async fn reseal(blobs: &SealedBlobs, source: BlobId, target: BlobId) {
+    let key = blobs.fresh_key(target, &MasterKey::Service).await;
+    let order = ResealOrder {
+        source,
+        source_key: None,
+        target,
+        target_key: key.expect("a key"),
+        project: "p".parse().expect("an id"),
+        progress: Arc::new(AtomicU64::new(0)),
+    };
+    blobs.reseal(order).await.expect("resealed");
 }
 
 async fn plain(directory: &Path, pool: &[Bytes], size: u64) {
@@ -160,8 +176,9 @@ async fn main() {
             progress: Arc::new(AtomicU64::new(0)),
         };
         measure(what, size, async {
+            let key = blobs.fresh_key(blob, &MasterKey::Service).await;
             blobs
-                .write(blob, source(&pool, size), options)
+                .write(blob, &key.expect("a key"), source(&pool, size), options)
                 .await
                 .expect("written");
         })
@@ -169,7 +186,7 @@ async fn main() {
         if digests == none {
             for what in ["read", "read again"] {
                 measure(what, size, async {
-                    let reader = blobs.open(blob).await.expect("opened");
+                    let reader = blobs.open(blob, None).await.expect("opened");
                     let mut stream = reader.read(0..size);
                     while let Some(piece) = stream.next().await {
                         piece.expect("authentic");
@@ -177,6 +194,11 @@ async fn main() {
                 })
                 .await;
             }
+        }
+        if digests == none {
+            let target = BlobId::random(entropy.as_ref());
+            measure("reseal", size, reseal(&blobs, blob, target)).await;
+            blobs.delete(target).await.expect("deleted");
         }
         blobs.delete(blob).await.expect("deleted");
     }

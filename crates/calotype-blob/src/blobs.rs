@@ -15,20 +15,23 @@
 use std::sync::Arc;
 
 use calotype_core::id::BlobId;
+use calotype_core::keys::{KeyFault, KeyResult, KeyRole, MasterKey};
 use calotype_core::ports::{
-    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Clock, DataKey, Entropy, KeyService,
-    WriteOptions,
+    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Clock, Entropy, KeyService, ResealOrder,
+    WrappedKey, WriteOptions,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind, Result};
 use tokio::task::spawn_blocking;
 
-use crate::key_cache::KeyCache;
+use crate::data_keys::DataKeys;
 use crate::manifest::Manifest;
 use crate::read::{self, OpenBlob, Reader};
+use crate::reseal::{self, Flow, SEGMENT_MEMORY};
 use crate::seal::{BlobKeys, SegmentSize};
-use crate::store::BlobStore;
+use crate::share::{Pace, Turns};
+use crate::store::{BlobStore, Stored, Use};
 use crate::write::{self, Plan};
 
 /// How blobs are sealed.
@@ -39,6 +42,8 @@ pub struct SealOptions {
     /// Pieces of 1 MiB in each queue of a write, at least one. A write holds about three times as many
     /// in all.
     pub queue: usize,
+    /// How blobs are resealed.
+    pub reseal: ResealOptions,
 }
 
 impl Default for SealOptions {
@@ -46,6 +51,47 @@ impl Default for SealOptions {
         Self {
             segment: SegmentSize::DEFAULT,
             queue: 4,
+            reseal: ResealOptions::default(),
+        }
+    }
+}
+
+/// How this node reseals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResealOptions {
+    /// Segments in flight, of all reseals together; none: twice the processors, and at least four. What is in flight
+    /// is done again after a crash.
+    pub segments: Option<usize>,
+    /// The most memory that the segments in flight take together: fewer are, where it does not suffice.
+    pub memory: ByteSize,
+    /// Plaintext bytes a second of all reseals together.
+    pub node_rate: Option<u64>,
+    /// Plaintext bytes a second of one reseal.
+    pub job_rate: Option<u64>,
+}
+
+impl Default for ResealOptions {
+    fn default() -> Self {
+        Self {
+            segments: None,
+            memory: ByteSize::mib(256),
+            node_rate: None,
+            job_rate: None,
+        }
+    }
+}
+
+impl ResealOptions {
+    fn flow(&self) -> Flow {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let wanted = self.segments.unwrap_or((2 * processors).max(4));
+        let fit = usize::try_from(self.memory.bytes() / SEGMENT_MEMORY).unwrap_or(usize::MAX);
+        let segments = wanted.min(fit).max(1);
+        Flow {
+            turns: Turns::new(segments),
+            parallel: segments,
+            pace: Pace::new(self.node_rate),
+            rate: self.job_rate,
         }
     }
 }
@@ -53,11 +99,9 @@ impl Default for SealOptions {
 /// Sealed blobs in a store.
 pub struct SealedBlobs {
     store: Arc<dyn BlobStore>,
-    key_service: Arc<dyn KeyService>,
-    entropy: Arc<dyn Entropy>,
-    clock: Arc<dyn Clock>,
+    keys: Arc<DataKeys>,
     options: SealOptions,
-    unwrapped: KeyCache,
+    flow: Arc<Flow>,
 }
 
 impl SealedBlobs {
@@ -71,67 +115,104 @@ impl SealedBlobs {
     ) -> Self {
         Self {
             store,
-            key_service,
-            entropy,
-            clock,
+            keys: Arc::new(DataKeys::new(key_service, entropy, clock)),
             options,
-            unwrapped: KeyCache::default(),
+            flow: Arc::new(options.reseal.flow()),
         }
     }
 
-    /// Opens a blob; nothing where there is none.
-    async fn find(&self, blob: BlobId) -> Result<Option<Arc<OpenBlob>>> {
-        let Some(stored) = self.store.open(blob).await? else {
-            return Ok(None);
-        };
+    /// Opens a blob, by this wrap or by the one in its manifest; nothing where there is no such blob.
+    async fn find(
+        &self,
+        blob: BlobId,
+        wrapped: Option<&WrappedKey>,
+        purpose: Use,
+    ) -> KeyResult<Option<Arc<OpenBlob>>> {
+        match self.store.open(blob, purpose).await? {
+            Some(stored) => self.open_stored(blob, wrapped, stored).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn open_stored(
+        &self,
+        blob: BlobId,
+        wrapped: Option<&WrappedKey>,
+        stored: Arc<dyn Stored>,
+    ) -> KeyResult<Arc<OpenBlob>> {
         let bytes = stored.manifest().clone();
         let front = Manifest::front(&bytes, blob).map_err(Error::damaged)?;
-        let now = self.clock.now();
-        let cached = self.unwrapped.get(blob, &front.wrapped, now);
-        let fresh = cached.is_none();
-        let key = match cached {
-            Some(key) => key,
-            None => self.key_service.unwrap(blob, &front.wrapped).await?,
-        };
-        let wrapped = front.wrapped.clone();
+        let (key, lease) = self
+            .keys
+            .open(blob, wrapped.unwrap_or(&front.wrapped))
+            .await?;
         let keys = BlobKeys::derive(&key)?;
         // A large blob's manifest has megabytes to verify.
-        let opened = spawn_blocking(move || read::open_blob(&bytes, blob, front, keys, stored))
-            .await
-            .map_err(Error::internal)??;
-        if fresh {
-            self.unwrapped.put(blob, wrapped, key, now);
-        }
-        Ok(Some(opened))
+        let opened =
+            spawn_blocking(move || read::open_blob(&bytes, blob, front, keys, lease, stored))
+                .await
+                .map_err(Error::internal)??;
+        self.keys.keep_for(&opened.lease, key);
+        Ok(opened)
     }
 
     async fn verify(&self, blob: BlobId, deep: bool) -> Result<BlobCheck> {
-        let Some(opened) = self.find(blob).await? else {
-            return Ok(BlobCheck::Missing);
+        let opened = match self.find(blob, None, Use::OnePass).await {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Ok(BlobCheck::Missing),
+            // Its customer has closed it, or shredded it: that is no damage.
+            Err(KeyFault::Missing | KeyFault::NotEnabled | KeyFault::Forbidden) => {
+                return Ok(BlobCheck::Closed);
+            }
+            Err(fault) => return Err(fault.into()),
         };
         read::verify(&opened, deep).await?;
         Ok(BlobCheck::Whole(opened.facts.clone()))
     }
 }
 
+fn missing(blob: BlobId) -> Error {
+    Error::damaged(format!("there is no blob {blob}"))
+}
+
 #[async_trait::async_trait]
 impl Blobs for SealedBlobs {
+    async fn fresh_key(&self, blob: BlobId, master: &MasterKey) -> KeyResult<WrappedKey> {
+        self.keys.fresh(blob, master).await
+    }
+
+    async fn rewrap(
+        &self,
+        blob: BlobId,
+        key: Option<&WrappedKey>,
+        master: &MasterKey,
+    ) -> Result<WrappedKey> {
+        // Opened for its manifest: a key that opens that is the right one.
+        let opened = self.find(blob, key, Use::Shared).await?;
+        let opened = opened.ok_or_else(|| missing(blob))?;
+        let (key, _) = self.keys.open(blob, opened.lease.wrapped()).await?;
+        let wrapped = self.keys.wrap_again(blob, &key, master).await;
+        wrapped.map_err(|fault| fault.into_error(KeyRole::Target))
+    }
+
     async fn write(
         &self,
         blob: BlobId,
+        key: &WrappedKey,
         source: ByteStream,
         options: WriteOptions,
     ) -> Result<BlobFacts> {
-        let key = DataKey::random(self.entropy.as_ref());
+        let opened = self.keys.open(blob, key).await;
+        let (data_key, _) = opened.map_err(|fault| fault.into_error(KeyRole::Target))?;
         let plan = Plan {
             blob,
-            keys: Arc::new(BlobKeys::derive(&key)?),
-            wrapped: self.key_service.wrap(blob, &key).await?,
+            keys: Arc::new(BlobKeys::derive(&data_key)?),
+            wrapped: key.clone(),
             size: self.options.segment,
             depth: self.options.queue.max(1),
         };
-        let mut staged = self.store.stage(blob, plan.size.slot()).await?;
-        let written = write::write(plan, source, &options, staged.as_mut()).await;
+        let staged = self.store.stage(blob, plan.size.slot()).await?;
+        let written = write::write(plan, source, &options, &staged).await;
         if written.is_err()
             && let Err(error) = staged.abandon().await
         {
@@ -141,15 +222,48 @@ impl Blobs for SealedBlobs {
         written
     }
 
-    async fn open(&self, blob: BlobId) -> Result<Arc<dyn BlobReader>> {
-        match self.find(blob).await? {
+    async fn reseal(&self, order: ResealOrder) -> Result<BlobFacts> {
+        let target = order.target;
+        let (data_key, lease) = self
+            .keys
+            .open(target, &order.target_key)
+            .await
+            .map_err(|fault| fault.into_error(KeyRole::Target))?;
+        // An earlier attempt may have come as far as the commit.
+        if let Some(stored) = self.store.open(target, Use::Shared).await? {
+            let wrapped = Some(&order.target_key);
+            let opened = self.open_stored(target, wrapped, stored).await;
+            let opened = opened.map_err(|fault| fault.into_error(KeyRole::Target))?;
+            return Ok(opened.facts.clone());
+        }
+        let source = self
+            .find(order.source, order.source_key.as_ref(), Use::OnePass)
+            .await?
+            .ok_or_else(|| missing(order.source))?;
+        let staged = self
+            .store
+            .resume(target, source.manifest.size.slot())
+            .await?;
+        let plan = reseal::Plan {
+            source,
+            target,
+            keys: BlobKeys::derive(&data_key)?,
+            lease,
+            project: order.project,
+            progress: order.progress,
+        };
+        reseal::reseal(plan, Arc::clone(&self.flow), staged).await
+    }
+
+    async fn open(&self, blob: BlobId, key: Option<&WrappedKey>) -> Result<Arc<dyn BlobReader>> {
+        match self.find(blob, key, Use::Shared).await? {
             Some(opened) => Ok(Arc::new(Reader(opened))),
-            None => Err(Error::damaged(format!("there is no blob {blob}"))),
+            None => Err(missing(blob)),
         }
     }
 
     async fn delete(&self, blob: BlobId) -> Result<()> {
-        self.unwrapped.forget(blob);
+        self.keys.forget(blob);
         self.store.delete(blob).await
     }
 

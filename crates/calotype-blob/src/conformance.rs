@@ -1,12 +1,14 @@
 //! What every [`BlobStore`] must do, as functions that a store's tests call. Each takes an empty store
 //! and panics where a promise is broken. They compare through the port alone.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use calotype_core::id::BlobId;
 use calotype_core::{ErrorKind, Result};
 use uuid::Uuid;
 
-use crate::store::{BlobStore, Slot};
+use crate::store::{BlobStore, Buffer, Note, Slot, Staged, Stored, Use};
 
 const SLOT: u64 = 4096;
 
@@ -18,20 +20,45 @@ const fn slot(index: u32) -> Slot {
     Slot { index, size: SLOT }
 }
 
+fn note(index: u32, bytes: &'static [u8]) -> Note {
+    Note {
+        index,
+        bytes: Bytes::from_static(bytes),
+    }
+}
+
+/// Writes a whole segment.
+async fn segment(staged: &Arc<dyn Staged>, index: u32, bytes: &[u8]) -> Result<()> {
+    let mut writer = staged.segment(index)?;
+    writer.append(Bytes::copy_from_slice(bytes)).await?;
+    writer.finish().await
+}
+
 async fn put(store: &dyn BlobStore, blob: BlobId, text: &'static str) -> Result<()> {
-    let mut staged = store.stage(blob, SLOT).await?;
-    staged
-        .append(0, Bytes::from_static(text.as_bytes()))
-        .await?;
-    staged.finish_segment(0).await?;
+    let staged = store.stage(blob, SLOT).await?;
+    segment(&staged, 0, text.as_bytes()).await?;
     staged.commit(Bytes::from_static(b"manifest")).await
 }
 
+async fn read(
+    stored: &Arc<dyn Stored>,
+    place: Slot,
+    offset: u64,
+    length: usize,
+) -> Result<Vec<u8>> {
+    let buffer = stored.read(place, offset, length, Buffer::default());
+    Ok(buffer.await?.bytes().to_vec())
+}
+
 async fn get(store: &dyn BlobStore, blob: BlobId, length: usize) -> Result<Option<Vec<u8>>> {
-    match store.open(blob).await? {
+    match store.open(blob, Use::Shared).await? {
         None => Ok(None),
-        Some(stored) => stored.read(slot(0), 0, vec![0; length]).await.map(Some),
+        Some(stored) => read(&stored, slot(0), 0, length).await.map(Some),
     }
+}
+
+async fn is_there(store: &dyn BlobStore, blob: BlobId) -> Result<bool> {
+    Ok(store.open(blob, Use::Shared).await?.is_some())
 }
 
 /// Runs all of them, removing what each leaves.
@@ -40,42 +67,73 @@ async fn get(store: &dyn BlobStore, blob: BlobId, length: usize) -> Result<Optio
 /// What the store says.
 pub async fn all(store: &dyn BlobStore) -> Result<()> {
     what_is_committed_is_read_back(store).await?;
+    segments_may_be_written_at_once_and_in_any_order(store).await?;
     nothing_is_visible_before_the_commit(store).await?;
     a_committed_blob_is_never_replaced(store).await?;
     a_discarded_attempt_cannot_be_committed(store).await?;
     of_two_attempts_one_is_committed(store).await?;
     deleting_and_discarding_twice_is_no_error(store).await?;
     missing_bytes_are_damage(store).await?;
-    bytes_out_of_place_are_refused(store).await?;
+    bytes_that_do_not_fit_end_the_attempt(store).await?;
+    a_dead_attempt_is_gone_on_with_from_its_notes(store).await?;
+    a_living_attempt_is_left_alone(store).await?;
     assert!(store.list().await?.is_empty());
     assert!(store.list_staged().await?.is_empty());
     Ok(())
 }
 
-/// A blob has the bytes and the manifest that it was given, at any offset, with segments left out.
+/// A blob has the bytes and the manifest that it was given, at any offset, with segments left out, whatever
+/// the reads are for.
 ///
 /// # Errors
 /// What the store says.
 pub async fn what_is_committed_is_read_back(store: &dyn BlobStore) -> Result<()> {
     let blob = id(1);
-    let mut staged = store.stage(blob, SLOT).await?;
-    staged.append(0, Bytes::from_static(b"one, ")).await?;
-    staged.append(0, Bytes::from_static(b"two")).await?;
-    staged.finish_segment(0).await?;
-    staged.append(7, Bytes::from(vec![9; 4096])).await?;
-    staged.finish_segment(7).await?;
+    let staged = store.stage(blob, SLOT).await?;
+    let mut writer = staged.segment(0)?;
+    writer.append(Bytes::from_static(b"one, ")).await?;
+    writer.append(Bytes::from_static(b"two")).await?;
+    writer.finish().await?;
+    segment(&staged, 7, &[9; 4096]).await?;
     staged.commit(Bytes::from_static(b"contents")).await?;
 
-    let stored = store.open(blob).await?;
-    assert!(stored.is_some(), "a committed blob can be opened");
-    if let Some(stored) = stored {
+    for purpose in [Use::Shared, Use::OnePass] {
+        let stored = store.open(blob, purpose).await?;
+        assert!(stored.is_some(), "a committed blob can be opened");
+        let Some(stored) = stored else { continue };
         assert_eq!(stored.manifest().as_ref(), b"contents");
-        assert_eq!(stored.read(slot(0), 0, vec![0; 8]).await?, b"one, two");
-        assert_eq!(stored.read(slot(0), 5, vec![0; 2]).await?, b"tw");
-        assert_eq!(stored.read(slot(7), 0, vec![0; 4096]).await?, vec![9; 4096]);
+        assert_eq!(read(&stored, slot(0), 0, 8).await?, b"one, two");
+        assert_eq!(read(&stored, slot(0), 5, 2).await?, b"tw");
+        assert_eq!(read(&stored, slot(7), 0, 4096).await?, vec![9; 4096]);
+        assert_eq!(read(&stored, slot(7), 4095, 1).await?, [9]);
+        let again = stored.read(slot(0), 0, 3, Buffer::default()).await?;
+        let again = stored.read(slot(7), 1, 4000, again).await?;
+        assert_eq!(again.bytes(), vec![9; 4000], "a buffer is used again");
     }
     let listed = store.list().await?;
     assert_eq!(listed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [blob]);
+    store.delete(blob).await
+}
+
+/// Writers of different segments do not get in each other's way.
+///
+/// # Errors
+/// What the store says.
+pub async fn segments_may_be_written_at_once_and_in_any_order(store: &dyn BlobStore) -> Result<()> {
+    let blob = id(9);
+    let staged = store.stage(blob, SLOT).await?;
+    let (mut late, mut early) = (staged.segment(5)?, staged.segment(2)?);
+    for _ in 0..16 {
+        late.append(Bytes::from(vec![5; 256])).await?;
+        early.append(Bytes::from(vec![2; 255])).await?;
+    }
+    late.finish().await?;
+    early.finish().await?;
+    staged.commit(Bytes::from_static(b"m")).await?;
+    if let Some(stored) = store.open(blob, Use::Shared).await? {
+        assert_eq!(read(&stored, slot(5), 0, 4096).await?, vec![5; 4096]);
+        assert_eq!(read(&stored, slot(2), 0, 4080).await?, vec![2; 4080]);
+    }
     store.delete(blob).await
 }
 
@@ -85,10 +143,10 @@ pub async fn what_is_committed_is_read_back(store: &dyn BlobStore) -> Result<()>
 /// What the store says.
 pub async fn nothing_is_visible_before_the_commit(store: &dyn BlobStore) -> Result<()> {
     let blob = id(2);
-    let mut staged = store.stage(blob, SLOT).await?;
-    staged.append(0, Bytes::from_static(b"bytes")).await?;
-    staged.finish_segment(0).await?;
-    assert!(store.open(blob).await?.is_none());
+    let staged = store.stage(blob, SLOT).await?;
+    segment(&staged, 0, b"bytes").await?;
+    staged.checkpoint(vec![note(0, b"n")]).await?;
+    assert!(!is_there(store, blob).await?);
     assert!(store.list().await?.is_empty());
     let listed = store.list_staged().await?;
     assert_eq!(listed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [blob]);
@@ -126,13 +184,13 @@ pub async fn a_committed_blob_is_never_replaced(store: &dyn BlobStore) -> Result
 /// What the store says.
 pub async fn a_discarded_attempt_cannot_be_committed(store: &dyn BlobStore) -> Result<()> {
     let blob = id(4);
-    let mut zombie = store.stage(blob, SLOT).await?;
-    zombie.append(0, Bytes::from_static(b"zombie")).await?;
+    let zombie = store.stage(blob, SLOT).await?;
+    segment(&zombie, 0, b"zombie").await?;
     store.discard(blob).await?;
-    let mut heir = store.stage(blob, SLOT).await?;
-    heir.append(0, Bytes::from_static(b"heir")).await?;
+    let heir = store.stage(blob, SLOT).await?;
+    segment(&heir, 0, b"heir").await?;
     assert!(zombie.commit(Bytes::from_static(b"m")).await.is_err());
-    assert!(store.open(blob).await?.is_none());
+    assert!(!is_there(store, blob).await?);
     heir.commit(Bytes::from_static(b"m")).await?;
     assert_eq!(get(store, blob, 4).await?.as_deref(), Some(&b"heir"[..]));
     store.delete(blob).await
@@ -144,11 +202,11 @@ pub async fn a_discarded_attempt_cannot_be_committed(store: &dyn BlobStore) -> R
 /// What the store says.
 pub async fn of_two_attempts_one_is_committed(store: &dyn BlobStore) -> Result<()> {
     let blob = id(5);
-    let mut one = store.stage(blob, SLOT).await?;
-    let mut other = store.stage(blob, SLOT).await?;
-    one.append(0, Bytes::from_static(b"aaaa")).await?;
-    other.append(0, Bytes::from_static(b"bbbb")).await?;
-    one.append(0, Bytes::from_static(b"aaaa")).await?;
+    let one = store.stage(blob, SLOT).await?;
+    let other = store.stage(blob, SLOT).await?;
+    segment(&one, 0, b"aaaa").await?;
+    segment(&other, 0, b"bbbb").await?;
+    segment(&one, 1, b"aaaa").await?;
     other.commit(Bytes::from_static(b"b")).await?;
     let late = one.commit(Bytes::from_static(b"a")).await;
     assert_eq!(late.map_err(|e| e.kind()), Err(ErrorKind::Conflict));
@@ -166,14 +224,14 @@ pub async fn deleting_and_discarding_twice_is_no_error(store: &dyn BlobStore) ->
     put(store, blob, "bytes").await?;
     store.discard(blob).await?;
     assert!(
-        store.open(blob).await?.is_some(),
+        is_there(store, blob).await?,
         "a discard spares the committed"
     );
     for _ in 0..2 {
         store.delete(blob).await?;
         store.discard(blob).await?;
     }
-    assert!(store.open(blob).await?.is_none());
+    assert!(!is_there(store, blob).await?);
     Ok(())
 }
 
@@ -184,36 +242,104 @@ pub async fn deleting_and_discarding_twice_is_no_error(store: &dyn BlobStore) ->
 pub async fn missing_bytes_are_damage(store: &dyn BlobStore) -> Result<()> {
     let blob = id(7);
     put(store, blob, "bytes").await?;
-    if let Some(stored) = store.open(blob).await? {
+    for purpose in [Use::Shared, Use::OnePass] {
+        let Some(stored) = store.open(blob, purpose).await? else {
+            continue;
+        };
         for (place, offset, length) in [(slot(0), 0, 6), (slot(0), 5, 1), (slot(3), 0, 1)] {
-            let read = stored.read(place, offset, vec![0; length]).await;
+            let read = read(&stored, place, offset, length).await;
             assert_eq!(read.map_err(|e| e.kind()), Err(ErrorKind::Damaged));
         }
     }
     store.delete(blob).await
 }
 
-/// Bytes beyond the slot and segments that go backwards are refused, and end the attempt.
+/// Bytes beyond the slot are refused, and end the attempt.
 ///
 /// # Errors
 /// What the store says.
-pub async fn bytes_out_of_place_are_refused(store: &dyn BlobStore) -> Result<()> {
+pub async fn bytes_that_do_not_fit_end_the_attempt(store: &dyn BlobStore) -> Result<()> {
     let blob = id(8);
-    for (first, second) in [((0, 4096), (0, 1)), ((1, 1), (0, 1)), ((0, 0), (0, 4097))] {
-        let mut staged = store.stage(blob, SLOT).await?;
-        staged
-            .append(first.0, Bytes::from(vec![1; first.1]))
-            .await?;
-        let refused = staged
-            .append(second.0, Bytes::from(vec![1; second.1]))
-            .await;
+    for (first, second) in [(4096, 1), (0, 4097)] {
+        let staged = store.stage(blob, SLOT).await?;
+        let mut writer = staged.segment(0)?;
+        writer.append(Bytes::from(vec![1; first])).await?;
+        let refused = writer.append(Bytes::from(vec![1; second])).await;
         assert_eq!(
             refused.map_err(|e| e.kind()),
             Err(ErrorKind::InvalidRequest)
         );
+        assert!(staged.segment(1).is_err());
         assert!(staged.commit(Bytes::from_static(b"m")).await.is_err());
         staged.abandon().await?;
     }
-    assert!(store.open(blob).await?.is_none());
+    assert!(!is_there(store, blob).await?);
     Ok(())
+}
+
+/// What was noted is there for the next attempt, however many there are, and can be committed by it; what was
+/// not noted is written again.
+///
+/// # Errors
+/// What the store says.
+pub async fn a_dead_attempt_is_gone_on_with_from_its_notes(store: &dyn BlobStore) -> Result<()> {
+    let blob = id(10);
+    let first = store.stage(blob, SLOT).await?;
+    assert!(first.noted().is_empty());
+    segment(&first, 3, b"third").await?;
+    segment(&first, 1, b"first").await?;
+    let (three, one) = (note(3, b"three"), note(1, b"one"));
+    first.checkpoint(vec![three.clone()]).await?;
+    first.checkpoint(vec![one.clone()]).await?;
+    segment(&first, 4, b"lost in the crash").await?;
+    drop(first);
+
+    let second = store.resume(blob, SLOT).await?;
+    assert_eq!(second.noted(), [one.clone(), three.clone()]);
+    segment(&second, 4, b"again").await?;
+    let four = note(4, b"");
+    second.checkpoint(vec![four.clone()]).await?;
+    drop(second);
+
+    let third = store.resume(blob, SLOT).await?;
+    assert_eq!(third.noted(), [one, three, four]);
+    segment(&third, 0, b"last").await?;
+    third.commit(Bytes::from_static(b"m")).await?;
+    if let Some(stored) = store.open(blob, Use::Shared).await? {
+        for (index, bytes) in [(0, "last"), (1, "first"), (3, "third"), (4, "again")] {
+            let read = read(&stored, slot(index), 0, bytes.len()).await?;
+            assert_eq!(read, bytes.as_bytes());
+        }
+    }
+    assert!(store.list_staged().await?.is_empty());
+    store.delete(blob).await
+}
+
+/// An attempt whose owner may still be there is neither taken over nor removed; and slots of another size are
+/// not gone on with.
+///
+/// # Errors
+/// What the store says.
+pub async fn a_living_attempt_is_left_alone(store: &dyn BlobStore) -> Result<()> {
+    let blob = id(11);
+    let alive = store.stage(blob, SLOT).await?;
+    segment(&alive, 0, b"alive").await?;
+    alive.checkpoint(vec![note(0, b"n")]).await?;
+    let other = store.resume(blob, SLOT).await?;
+    assert!(other.noted().is_empty());
+    segment(&other, 0, b"other").await?;
+    alive.commit(Bytes::from_static(b"m")).await?;
+    assert!(other.commit(Bytes::from_static(b"m")).await.is_err());
+    assert_eq!(get(store, blob, 5).await?.as_deref(), Some(&b"alive"[..]));
+    store.delete(blob).await?;
+    store.discard(blob).await?;
+
+    let dead = store.stage(blob, SLOT).await?;
+    segment(&dead, 0, b"dead").await?;
+    dead.checkpoint(vec![note(0, b"n")]).await?;
+    drop(dead);
+    let other = store.resume(blob, 2 * SLOT).await?;
+    assert!(other.noted().is_empty());
+    other.abandon().await?;
+    store.discard(blob).await
 }

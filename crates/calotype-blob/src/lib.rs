@@ -9,13 +9,15 @@
 
 mod blobs;
 pub mod conformance;
+mod data_keys;
 mod digest;
-mod key_cache;
 pub mod manifest;
 mod read;
+mod reseal;
 pub mod seal;
+mod share;
 pub mod store;
 mod threads;
 mod write;
 
-pub use blobs::{SealOptions, SealedBlobs};
+pub use blobs::{ResealOptions, SealOptions, SealedBlobs};

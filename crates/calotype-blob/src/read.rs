@@ -2,7 +2,8 @@
 //!
 //! # Guarantees
 //! No byte leaves before the page that it is in has been verified; pages outside the range are not read.
-//! A page that does not authenticate ends the stream with a Damaged error.
+//! A page that does not authenticate ends the stream with a Damaged error; a master key that was disabled meanwhile ends
+//! it when the lease on the data key is over.
 //!
 //! # Cancellation
 //! The reading runs ahead of the consumer by a few pieces, in a task that ends at its next piece when the
@@ -20,9 +21,10 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+use crate::data_keys::Lease;
 use crate::manifest::{Manifest, SealedSegment};
 use crate::seal::{BlobKeys, PAGE, SegmentOpener, page_bytes};
-use crate::store::{Slot, Stored};
+use crate::store::{Buffer, Slot, Stored};
 use crate::write::PIECE;
 
 /// Pieces that are ready before the consumer asks for them.
@@ -34,6 +36,8 @@ static ZEROS: [u8; PIECE] = [0; PIECE];
 pub(crate) struct OpenBlob {
     pub(crate) manifest: Manifest,
     pub(crate) keys: BlobKeys,
+    /// The right to use the data key.
+    pub(crate) lease: Lease,
     pub(crate) stored: Arc<dyn Stored>,
     pub(crate) facts: BlobFacts,
 }
@@ -157,40 +161,47 @@ async fn pump(blob: Arc<OpenBlob>, range: Range<u64>, sender: mpsc::Sender<Resul
 /// A span with its stored bytes.
 struct Fetched {
     span: Span,
-    stored: Vec<u8>,
+    /// Holds nothing where none of the span's pages is stored.
+    stored: Buffer,
+    empty: bool,
 }
 
 async fn fetch(
     blob: &OpenBlob,
     span: Option<Span>,
-    spare: Option<Vec<u8>>,
+    spare: Option<Buffer>,
 ) -> Result<Option<Fetched>> {
     let Some(span) = span else {
         return Ok(None);
     };
     let mut stored = spare.unwrap_or_default();
-    let Some(segment) = blob.manifest.segment(span.index) else {
-        stored.clear();
-        return Ok(Some(Fetched { span, stored }));
-    };
-    let start = blob.manifest.stored_before(segment, span.pages.start);
-    let end = blob.manifest.stored_before(segment, span.pages.end);
-    stored.resize(usize::try_from(end - start).map_err(Error::internal)?, 0);
-    if !stored.is_empty() {
+    let place = blob.manifest.segment(span.index).map(|segment| {
+        let start = blob.manifest.stored_before(segment, span.pages.start);
+        let end = blob.manifest.stored_before(segment, span.pages.end);
+        start..end
+    });
+    let place = place.unwrap_or_default();
+    blob.lease.renew().await?;
+    if !place.is_empty() {
         let slot = Slot {
             index: span.index,
             size: blob.manifest.size.slot(),
         };
-        stored = blob.stored.read(slot, start, stored).await?;
+        let length = usize::try_from(place.end - place.start).map_err(Error::internal)?;
+        stored = blob.stored.read(slot, place.start, length, stored).await?;
     }
-    Ok(Some(Fetched { span, stored }))
+    Ok(Some(Fetched {
+        span,
+        stored,
+        empty: place.is_empty(),
+    }))
 }
 
 /// What goes from one opening to the next: the current segment's state, and buffers to use again.
 #[derive(Default)]
 struct Opening {
     segment: Option<(u32, SegmentOpener)>,
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Buffer>,
 }
 
 async fn open_on_a_thread(
@@ -198,7 +209,7 @@ async fn open_on_a_thread(
     mut opening: Opening,
     fetched: Fetched,
 ) -> Result<(Opening, Bytes)> {
-    if fetched.stored.is_empty() {
+    if fetched.empty {
         opening.spare.push(fetched.stored);
         return Ok((opening, Bytes::from_static(&ZEROS[fetched.span.wanted])));
     }
@@ -213,7 +224,7 @@ async fn open_on_a_thread(
 }
 
 fn open_pages(blob: &OpenBlob, opening: &mut Opening, fetched: &Fetched) -> Result<Bytes> {
-    let Fetched { span, stored } = fetched;
+    let Fetched { span, stored, .. } = fetched;
     let manifest = &blob.manifest;
     let segment = manifest
         .segment(span.index)
@@ -239,7 +250,7 @@ fn open_pages(blob: &OpenBlob, opening: &mut Opening, fetched: &Fetched) -> Resu
             let sealed = usize::try_from(start)
                 .ok()
                 .zip(usize::try_from(end).ok())
-                .and_then(|(start, end)| stored.get(start..end))
+                .and_then(|(start, end)| stored.bytes().get(start..end))
                 .ok_or_else(|| Error::internal("a page lies outside what was read"))?;
             opener
                 .open(position, position == last_page, sealed, page)
@@ -277,7 +288,7 @@ struct BadPage {
     source: Error,
 }
 
-fn locate(error: Error, index: u32, position: u32) -> Error {
+pub(crate) fn locate(error: Error, index: u32, position: u32) -> Error {
     if error.kind() != ErrorKind::Damaged {
         return error;
     }
@@ -324,6 +335,7 @@ pub(crate) fn open_blob(
     blob: BlobId,
     front: crate::manifest::Front,
     keys: BlobKeys,
+    lease: Lease,
     stored: Arc<dyn Stored>,
 ) -> Result<Arc<OpenBlob>> {
     let manifest = Manifest::open(bytes, blob, front, &keys).map_err(Error::damaged)?;
@@ -331,6 +343,7 @@ pub(crate) fn open_blob(
     Ok(Arc::new(OpenBlob {
         manifest,
         keys,
+        lease,
         stored,
         facts,
     }))

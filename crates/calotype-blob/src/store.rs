@@ -1,8 +1,8 @@
 //! Where sealed bytes lie.
 //!
-//! A store knows nothing of keys or plaintext. It takes the stored bytes of a blob's segments in order,
-//! and then its manifest, which commits the blob. Every segment has a *slot*, the most bytes that it can
-//! take: a file system gives each slot a fixed place in one file; an object store would make each an
+//! A store knows nothing of keys or plaintext. It takes the stored bytes of a blob's segments, several segments
+//! at once if need be, and then its manifest, which commits the blob. Every segment has a *slot*, the most bytes
+//! that it can take: a file system gives each slot a fixed place in one file; an object store would make each an
 //! object.
 //!
 //! # Consistency
@@ -10,17 +10,21 @@
 //!
 //! # Crash consistency
 //! A crash leaves a blob whole, or staged bytes that [`BlobStore::list_staged`] names and
-//! [`BlobStore::discard`] removes.
+//! [`BlobStore::discard`] removes. Of an attempt whose process died, the segments that a
+//! [`Staged::checkpoint`] noted can be had again by [`BlobStore::resume`].
 //!
 //! # Cancellation
 //! A [`Staged`] that is dropped leaves staged bytes. Whoever drops the future of a `commit` does not know
 //! whether the blob is there, but it is whole if it is.
 
 mod body;
+mod buffer;
 mod disk;
 mod faulty;
 mod file;
+mod journal;
 mod memory;
+mod staged_file;
 
 use std::io;
 use std::sync::Arc;
@@ -31,6 +35,7 @@ use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind, Result};
 
+pub use buffer::Buffer;
 pub use disk::{Disk, Step};
 pub use faulty::{Fault, Faults, FaultyStore, Operation};
 pub use file::FileStore;
@@ -45,6 +50,15 @@ pub struct Slot {
     pub size: u64,
 }
 
+/// What reads are for: it decides whether they are worth a place in the system's cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Somebody reads an image; others may soon read it too.
+    Shared,
+    /// One pass over all of it, by the service itself: what others read must not be evicted for it.
+    OnePass,
+}
+
 /// A store of sealed blobs.
 #[async_trait::async_trait]
 pub trait BlobStore: Send + Sync {
@@ -53,13 +67,20 @@ pub trait BlobStore: Send + Sync {
     ///
     /// # Errors
     /// StorageFull; Unavailable; Internal.
-    async fn stage(&self, blob: BlobId, slot: u64) -> Result<Box<dyn Staged>>;
+    async fn stage(&self, blob: BlobId, slot: u64) -> Result<Arc<dyn Staged>>;
+
+    /// Goes on with what a dead attempt left, where there is such a one; otherwise as [`BlobStore::stage`]. An
+    /// attempt that may still be alive is left alone.
+    ///
+    /// # Errors
+    /// As [`BlobStore::stage`].
+    async fn resume(&self, blob: BlobId, slot: u64) -> Result<Arc<dyn Staged>>;
 
     /// A committed blob; nothing where there is none.
     ///
     /// # Errors
     /// Damaged where a part of it is gone; Unavailable; Internal.
-    async fn open(&self, blob: BlobId) -> Result<Option<Arc<dyn Stored>>>;
+    async fn open(&self, blob: BlobId, purpose: Use) -> Result<Option<Arc<dyn Stored>>>;
 
     /// Removes a committed blob. Not an error where there is none. After a crash it is either whole, or
     /// gone but for staged bytes.
@@ -79,28 +100,65 @@ pub trait BlobStore: Send + Sync {
     async fn free_space(&self) -> Result<Option<ByteSize>>;
 }
 
+/// What an attempt knows of a segment that is finished: the caller's own bytes, at most [`NOTE_LIMIT`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// The segment's index.
+    pub index: u32,
+    /// What the caller needs to go on without it.
+    pub bytes: Bytes,
+}
+
+/// The most bytes that a note may have.
+pub const NOTE_LIMIT: usize = 1024;
+
 /// An attempt to write a blob.
 #[async_trait::async_trait]
-pub trait Staged: Send {
-    /// Adds bytes to those of segment `index`. Segments come in rising order; some may not come at all.
+pub trait Staged: Send + Sync {
+    /// The notes of the segments that a dead attempt finished and this one need not write again, by rising
+    /// index.
+    fn noted(&self) -> &[Note];
+
+    /// Begins segment `index`. Several may be begun; each is written by one writer, and one that is not finished
+    /// must not be named by the manifest.
     ///
     /// # Errors
-    /// InvalidRequest where they would not fit the slot or come out of order; StorageFull; Unavailable;
-    /// Internal. After an error the attempt can only be abandoned.
-    async fn append(&mut self, index: u32, bytes: Bytes) -> Result<()>;
+    /// Internal where the attempt has failed before.
+    fn segment(&self, index: u32) -> Result<Box<dyn SegmentWriter>>;
 
-    /// Says that segment `index` has all its bytes: the store may begin to make them durable.
-    async fn finish_segment(&mut self, index: u32) -> Result<()>;
+    /// Makes the finished segments durable, and then notes those that are given: they were finished before this
+    /// was called. Segments can be written meanwhile.
+    ///
+    /// # Errors
+    /// StorageFull; Unavailable; Internal. After an error the attempt can only be abandoned.
+    async fn checkpoint(&self, notes: Vec<Note>) -> Result<()>;
 
-    /// Makes everything durable, and then the blob visible, with this manifest.
+    /// Makes everything durable, and then the blob visible, with this manifest. All writers are finished.
     ///
     /// # Errors
     /// Conflict where the blob is there already, or the attempt was discarded; otherwise as
-    /// [`Staged::append`].
-    async fn commit(&mut self, manifest: Bytes) -> Result<()>;
+    /// [`Staged::checkpoint`].
+    async fn commit(&self, manifest: Bytes) -> Result<()>;
 
     /// Removes the attempt's bytes.
-    async fn abandon(&mut self) -> Result<()>;
+    async fn abandon(&self) -> Result<()>;
+}
+
+/// Writes the stored bytes of one segment.
+#[async_trait::async_trait]
+pub trait SegmentWriter: Send {
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// InvalidRequest where they would not fit the slot; StorageFull; Unavailable; Internal. After an error the
+    /// attempt can only be abandoned.
+    async fn append(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Ends the segment: the store has all its bytes, though not durably.
+    ///
+    /// # Errors
+    /// As [`SegmentWriter::append`].
+    async fn finish(&mut self) -> Result<()>;
 }
 
 /// A committed blob, open. What was opened stays readable when the blob is deleted, where the store can
@@ -110,11 +168,20 @@ pub trait Stored: Send + Sync {
     /// The manifest's bytes.
     fn manifest(&self) -> &Bytes;
 
-    /// Fills `buffer`, to its length, with the stored bytes of a segment from `offset`.
+    /// Reads `length` stored bytes of a segment from `offset`, into a buffer that is used again.
     ///
     /// # Errors
     /// Damaged where they are not there or the device can't read them; Unavailable; Internal.
-    async fn read(&self, slot: Slot, offset: u64, buffer: Vec<u8>) -> Result<Vec<u8>>;
+    async fn read(&self, slot: Slot, offset: u64, length: usize, buffer: Buffer) -> Result<Buffer>;
+}
+
+/// An attempt is over once something of it has failed: what is on the device then is not known.
+fn failed_before() -> Error {
+    Error::internal("this attempt has failed before")
+}
+
+fn misplaced() -> Error {
+    Error::invalid("The bytes do not fit their segment.")
 }
 
 /// The domain's error for one of the system's while writing.

@@ -24,11 +24,12 @@ use calotype_core::size::ByteSize;
 use calotype_core::{Error, ErrorKind, Result};
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::digest::Digesting;
 use crate::manifest::{MAX_SEGMENTS, Manifest, Pages, SealedSegment};
 use crate::seal::{BlobKeys, PAGE, SEALED_PAGE, SegmentSealer, SegmentSize};
-use crate::store::Staged;
+use crate::store::{SegmentWriter, Staged};
 use crate::threads;
 
 /// Bytes of plaintext in a piece: a whole number of pages.
@@ -68,7 +69,7 @@ pub(crate) async fn write(
     plan: Plan,
     source: ByteStream,
     options: &WriteOptions,
-    staged: &mut dyn Staged,
+    staged: &Arc<dyn Staged>,
 ) -> Result<BlobFacts> {
     let digesting = Digesting::start(options.digests, plan.depth)?;
     let (pieces, to_seal) = mpsc::channel(plan.depth);
@@ -209,27 +210,66 @@ impl Limits {
 async fn store(
     sealed: &mut mpsc::Receiver<Result<Sealed>>,
     spare: &mpsc::Sender<BytesMut>,
-    staged: &mut dyn Staged,
+    staged: &Arc<dyn Staged>,
 ) -> Result<Vec<SealedSegment>> {
     let mut segments = Vec::new();
+    let mut writer: Option<Box<dyn SegmentWriter>> = None;
+    let mut syncing = Syncing::default();
     while let Some(next) = sealed.recv().await {
         match next? {
             Sealed::Bytes(index, bytes) => {
-                staged.append(index, bytes.clone()).await?;
+                let writer = match &mut writer {
+                    Some(writer) => writer,
+                    None => writer.insert(staged.segment(index)?),
+                };
+                writer.append(bytes.clone()).await?;
                 // A buffer that the store let go of is sealed into again. No room for it is no matter.
                 if let Ok(buffer) = bytes.try_into_mut() {
                     let _ = spare.try_send(buffer);
                 }
             }
             Sealed::Segment(segment) => {
-                staged.finish_segment(segment.index).await?;
+                if let Some(mut writer) = writer.take() {
+                    writer.finish().await?;
+                }
                 segments.push(segment);
+                syncing.begin(staged).await?;
             }
-            Sealed::End => return Ok(segments),
+            Sealed::End => {
+                syncing.end().await?;
+                return Ok(segments);
+            }
         }
     }
     // Also where the pieces ended without a last one: then `take` has failed, and says why.
     Err(Error::internal("the sealing thread ended early"))
+}
+
+/// A sync in the background: the device works while the next segment is sealed, so that the sync of the commit is
+/// short.
+#[derive(Default)]
+struct Syncing(Option<JoinHandle<Result<()>>>);
+
+impl Syncing {
+    /// Begins one. If one is still on, the device is the bottleneck and gets no second order.
+    async fn begin(&mut self, staged: &Arc<dyn Staged>) -> Result<()> {
+        if self.0.as_ref().is_some_and(|sync| !sync.is_finished()) {
+            return Ok(());
+        }
+        self.end().await?;
+        let staged = Arc::clone(staged);
+        self.0 = Some(tokio::spawn(
+            async move { staged.checkpoint(Vec::new()).await },
+        ));
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        match self.0.take() {
+            Some(sync) => sync.await.map_err(Error::internal)?,
+            None => Ok(()),
+        }
+    }
 }
 
 /// The sealing thread's state.

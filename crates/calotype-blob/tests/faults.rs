@@ -89,6 +89,7 @@ async fn a_fault_at_any_call_of_a_write_leaves_the_blob_absent_or_whole() {
             match blobs.check(id(1), true).await.expect("checked") {
                 BlobCheck::Missing => assert!(struck),
                 BlobCheck::Whole(_) => assert!(get(&blobs, id(1)).await.expect("read") == bytes),
+                BlobCheck::Closed => panic!("its key is at hand"),
                 BlobCheck::Damaged(why) => panic!("{fault:?} after {skip}: {why}"),
             }
             if let Err(error) = written {
@@ -146,6 +147,7 @@ async fn a_fault_at_any_step_of_the_disk_leaves_the_blob_absent_or_whole() {
             match blobs.check(id(1), true).await.expect("checked") {
                 BlobCheck::Missing => assert!(struck),
                 BlobCheck::Whole(_) => assert!(!struck, "{errno} at step {nth}: it stayed"),
+                BlobCheck::Closed => panic!("its key is at hand"),
                 BlobCheck::Damaged(why) => panic!("{errno} at step {nth}: {why}"),
             }
             if let Err(error) = written {
@@ -216,6 +218,7 @@ async fn a_fault_at_any_step_of_a_delete_leaves_the_blob_whole_or_gone() {
         assert_eq!(left.load(Ordering::SeqCst), 0);
         match blobs.check(id(1), true).await.expect("checked") {
             BlobCheck::Missing | BlobCheck::Whole(_) => {}
+            BlobCheck::Closed => panic!("its key is at hand"),
             BlobCheck::Damaged(why) => panic!("step {nth}: {why}"),
         }
         blobs.delete(id(1)).await.expect("deleted in the end");
@@ -299,6 +302,7 @@ async fn the_state_before_any_step_of_a_write_is_a_blob_that_is_absent_or_whole(
                 whole += 1;
                 assert!(get(&blobs, id(1)).await.expect("read") == bytes);
             }
+            BlobCheck::Closed => panic!("its key is at hand"),
             BlobCheck::Damaged(why) => panic!("before step {number}: {why}"),
         }
         blobs.discard(id(1)).await.expect("discarded");
@@ -339,6 +343,7 @@ async fn a_discard_at_any_step_of_a_write_leaves_the_blob_absent_or_whole() {
         match blobs.check(id(1), true).await.expect("checked") {
             BlobCheck::Missing => assert!(written.is_err()),
             BlobCheck::Whole(_) => assert!(written.is_ok()),
+            BlobCheck::Closed => panic!("its key is at hand"),
             BlobCheck::Damaged(why) => panic!("before step {nth}: {why}"),
         }
         assert!(blobs.list_staged().await.expect("listed").is_empty());

@@ -7,55 +7,17 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
+use calotype_blob::seal::PAGE;
 use calotype_blob::store::FileStore;
 use calotype_blob::{SealOptions, SealedBlobs};
-use calotype_core::id::BlobId;
-use calotype_core::ports::{Blobs, Clock, DataKey, KeyService, WrappedKey};
+use calotype_core::ErrorKind;
+use calotype_core::codes::ImsCode;
+use calotype_core::ports::{Blobs, Clock, KeyService};
 use calotype_core::time::Timestamp;
-use calotype_core::{Error, ErrorKind, Result};
+use calotype_keys::ScriptedKeys;
 use common::*;
-
-/// A key service that can be switched off, and counts what it is asked.
-struct Switched {
-    inner: Arc<dyn KeyService>,
-    /// 0 works, 1 is away, 2 has disabled the key.
-    state: AtomicUsize,
-    unwrapped: AtomicUsize,
-}
-
-impl Switched {
-    fn answer(&self) -> Result<()> {
-        match self.state.load(Ordering::SeqCst) {
-            0 => Ok(()),
-            1 => Err(Error::unavailable("the key service is away")),
-            _ => Err(Error::forbidden("The master key is disabled.")),
-        }
-    }
-}
-
-#[async_trait::async_trait]
-impl KeyService for Switched {
-    async fn wrap(&self, blob: BlobId, key: &DataKey) -> Result<WrappedKey> {
-        self.answer()?;
-        self.inner.wrap(blob, key).await
-    }
-
-    async fn unwrap(&self, blob: BlobId, wrapped: &WrappedKey) -> Result<DataKey> {
-        self.unwrapped.fetch_add(1, Ordering::SeqCst);
-        self.answer()?;
-        self.inner.unwrap(blob, wrapped).await
-    }
-
-    fn seal_secret(&self, context: &str, secret: &[u8]) -> Result<Vec<u8>> {
-        self.inner.seal_secret(context, secret)
-    }
-
-    fn open_secret(&self, context: &str, sealed: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>> {
-        self.inner.open_secret(context, sealed)
-    }
-}
 
 #[derive(Default)]
 struct SetClock(AtomicI64);
@@ -68,30 +30,32 @@ impl Clock for SetClock {
 
 struct Setup {
     directory: tempfile::TempDir,
+    /// The node that writes. It knows the keys that it made.
+    writer: SealedBlobs,
+    /// Another one, which has to ask for them.
     blobs: SealedBlobs,
-    keys: Arc<Switched>,
+    keys: Arc<ScriptedKeys>,
     clock: Arc<SetClock>,
 }
 
 fn setup() -> Setup {
     let directory = tempfile::tempdir().expect("a directory");
-    let store = FileStore::open(directory.path(), entropy()).expect("a store");
-    let keys = Arc::new(Switched {
-        inner: key_service(),
-        state: AtomicUsize::new(0),
-        unwrapped: AtomicUsize::new(0),
-    });
+    let keys = keys();
     let clock = Arc::new(SetClock::default());
-    let blobs = SealedBlobs::new(
-        Arc::new(store),
-        Arc::clone(&keys) as Arc<dyn KeyService>,
-        entropy(),
-        Arc::clone(&clock) as Arc<dyn Clock>,
-        SealOptions::default(),
-    );
+    let node = || {
+        let store = FileStore::open(directory.path(), entropy()).expect("a store");
+        SealedBlobs::new(
+            Arc::new(store),
+            Arc::clone(&keys) as Arc<dyn KeyService>,
+            entropy(),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            SealOptions::default(),
+        )
+    };
     Setup {
+        writer: node(),
+        blobs: node(),
         directory,
-        blobs,
         keys,
         clock,
     }
@@ -100,48 +64,67 @@ fn setup() -> Setup {
 #[tokio::test]
 async fn without_a_key_service_nothing_is_written() {
     let setup = setup();
-    setup.keys.state.store(1, Ordering::SeqCst);
-    let error = put(&setup.blobs, id(1), b"secret").await.expect_err("away");
+    setup.keys.set(SERVICE, Some(Wrong::Away));
+    let error = put(&setup.writer, id(1), b"secret")
+        .await
+        .expect_err("away");
     assert!(error.is_transient());
     assert!(setup.blobs.list().await.expect("listed").is_empty());
     assert!(setup.blobs.list_staged().await.expect("listed").is_empty());
-    setup.keys.state.store(0, Ordering::SeqCst);
-    put(&setup.blobs, id(1), b"secret").await.expect("written");
+    setup.keys.set(SERVICE, None);
+    put(&setup.writer, id(1), b"secret").await.expect("written");
 }
 
 #[tokio::test]
 async fn a_key_service_that_is_away_is_no_damage() {
     let setup = setup();
-    put(&setup.blobs, id(1), b"secret").await.expect("written");
-    setup.keys.state.store(1, Ordering::SeqCst);
+    put(&setup.writer, id(1), b"secret").await.expect("written");
+    setup.keys.set(SERVICE, Some(Wrong::Away));
     let error = get(&setup.blobs, id(1)).await.expect_err("away");
     assert!(error.is_transient());
     let error = setup.blobs.check(id(1), true).await.expect_err("away");
     assert!(error.is_transient());
-    setup.keys.state.store(0, Ordering::SeqCst);
+    setup.keys.set(SERVICE, None);
     assert_eq!(get(&setup.blobs, id(1)).await.expect("read"), b"secret");
 }
 
 #[tokio::test]
 async fn a_disabled_key_makes_its_blobs_unreadable_within_five_minutes() {
     let setup = setup();
-    put(&setup.blobs, id(1), b"secret").await.expect("written");
+    put(&setup.writer, id(1), b"secret").await.expect("written");
     for second in [0, 100, 299] {
         setup.clock.0.store(second, Ordering::SeqCst);
         get(&setup.blobs, id(1)).await.expect("read");
     }
-    assert_eq!(setup.keys.unwrapped.load(Ordering::SeqCst), 1);
-    setup.keys.state.store(2, Ordering::SeqCst);
+    assert_eq!(setup.keys.unwrapped(), 1);
+    setup.keys.set(SERVICE, Some(Wrong::Disabled));
     get(&setup.blobs, id(1)).await.expect("still in the cache");
     setup.clock.0.store(300, Ordering::SeqCst);
     let error = get(&setup.blobs, id(1)).await.expect_err("disabled");
-    assert_eq!(error.kind(), ErrorKind::Forbidden);
+    assert_eq!(error.code(), Some(ImsCode::IMG_0102));
+}
+
+#[tokio::test]
+async fn a_read_that_goes_on_ends_when_its_key_was_disabled() {
+    let setup = setup();
+    let bytes = noise(20 * PAGE, 1);
+    put(&setup.writer, id(1), &bytes).await.expect("written");
+    let reader = setup.blobs.open(id(1), None).await.expect("opened");
+    setup.keys.set(SERVICE, Some(Wrong::Disabled));
+    setup.clock.0.store(299, Ordering::SeqCst);
+    let early = collect(reader.read(0..PAGE as u64)).await.expect("a lease");
+    assert!(early == bytes[..PAGE]);
+    setup.clock.0.store(300, Ordering::SeqCst);
+    let late = collect(reader.read(0..PAGE as u64)).await;
+    assert_eq!(late.expect_err("disabled").code(), Some(ImsCode::IMG_0102));
+    setup.keys.set(SERVICE, None);
+    collect(reader.read(0..PAGE as u64)).await.expect("enabled");
 }
 
 #[tokio::test]
 async fn a_cached_key_does_not_open_another_wrap() {
     let setup = setup();
-    put(&setup.blobs, id(1), b"secret").await.expect("written");
+    put(&setup.writer, id(1), b"secret").await.expect("written");
     get(&setup.blobs, id(1)).await.expect("cached");
     let path = find(setup.directory.path(), "manifest");
     let mut manifest = std::fs::read(&path).expect("read");
@@ -151,14 +134,14 @@ async fn a_cached_key_does_not_open_another_wrap() {
     std::fs::write(&path, manifest).expect("written");
     let error = get(&setup.blobs, id(1)).await.expect_err("another wrap");
     assert_eq!(error.kind(), ErrorKind::Damaged);
-    assert_eq!(setup.keys.unwrapped.load(Ordering::SeqCst), 2);
+    assert_eq!(setup.keys.unwrapped(), 2);
 }
 
 #[tokio::test]
 async fn no_plaintext_lies_in_the_store() {
     let setup = setup();
     let canary = b"a canary that must not be seen ".repeat(5000);
-    put(&setup.blobs, id(1), &canary).await.expect("written");
+    put(&setup.writer, id(1), &canary).await.expect("written");
     for name in ["body", "manifest"] {
         let bytes = std::fs::read(find(setup.directory.path(), name)).expect("read");
         assert!(!bytes.windows(12).any(|window| window == b"canary that "));

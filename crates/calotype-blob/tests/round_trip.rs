@@ -49,8 +49,7 @@ async fn bytes_of_any_length_come_back_with_their_digests() {
             wanted.expected_size = Some(ByteSize::new(length as u64));
             wanted.max_size = ByteSize::new(length as u64);
             let progress = Arc::clone(&wanted.progress);
-            let facts = blobs
-                .write(blob, source(&bytes, 70_001), wanted)
+            let facts = write(&blobs, blob, source(&bytes, 70_001), wanted)
                 .await
                 .expect("written");
             assert_eq!(facts.size.bytes(), length as u64);
@@ -74,8 +73,7 @@ async fn a_segment_of_the_real_size_and_a_byte_more_come_back() {
     let store = FileStore::open(directory.path(), entropy()).expect("a store");
     let blobs = sealed(Arc::new(store), 1024);
     let bytes = noise((64 << 20) + 1, 1);
-    blobs
-        .write(id(1), source(&bytes, 4 << 20), options())
+    write(&blobs, id(1), source(&bytes, 4 << 20), options())
         .await
         .expect("written");
     assert!(get(&blobs, id(1)).await.expect("read") == bytes);
@@ -108,7 +106,7 @@ async fn pages_of_zeros_take_no_room_and_read_as_zeros() {
         0..PAGE + 1,
         4 * SEGMENT - 2..4 * SEGMENT + 2,
     ] {
-        let reader = blobs.open(id(1)).await.expect("opened");
+        let reader = blobs.open(id(1), None).await.expect("opened");
         let part = collect(reader.read(range.start as u64..range.end as u64)).await;
         assert!(part.expect("read") == bytes[range]);
     }
@@ -122,8 +120,7 @@ async fn more_than_the_limit_is_refused_and_leaves_nothing() {
     wanted.max_size = ByteSize::new(bytes.len() as u64 - 1);
     let progress = Arc::clone(&wanted.progress);
     let endless = stream::repeat_with(|| Ok(bytes::Bytes::from_static(&[7; 65_536]))).boxed();
-    let error = blobs
-        .write(id(1), endless, wanted)
+    let error = write(&blobs, id(1), endless, wanted)
         .await
         .expect_err("too large");
     assert_eq!(error.kind(), ErrorKind::TooLarge);
@@ -139,7 +136,7 @@ async fn another_size_than_the_announced_one_is_refused_and_leaves_nothing() {
     for announced in [0, SEGMENT + 4, SEGMENT + 6, 9 * SEGMENT] {
         let mut wanted = options();
         wanted.expected_size = Some(ByteSize::new(announced as u64));
-        let refused = blobs.write(id(1), source(&bytes, 1000), wanted).await;
+        let refused = write(&blobs, id(1), source(&bytes, 1000), wanted).await;
         let error = refused.expect_err("another size");
         assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     }
@@ -159,8 +156,7 @@ async fn a_source_that_fails_is_the_writes_own_error() {
                 ))
             }))
             .boxed();
-        let error = blobs
-            .write(id(1), failing, options())
+        let error = write(&blobs, id(1), failing, options())
             .await
             .expect_err("failed");
         assert_eq!(error.kind(), ErrorKind::Gone);
@@ -176,7 +172,7 @@ async fn a_write_that_is_dropped_is_never_committed() {
         .boxed();
     let wanted = options();
     let progress = Arc::clone(&wanted.progress);
-    let write = blobs.write(id(1), stalled, wanted);
+    let write = write(&blobs, id(1), stalled, wanted);
     let all_taken = async {
         while progress.load(Ordering::Relaxed) < 3 * SEGMENT as u64 {
             tokio::task::yield_now().await;
@@ -204,7 +200,7 @@ async fn a_dropped_reader_stops_reading() {
     put(&blobs, id(1), &noise(200 * SEGMENT, 1))
         .await
         .expect("written");
-    let reader = blobs.open(id(1)).await.expect("opened");
+    let reader = blobs.open(id(1), None).await.expect("opened");
     let before = faults.calls();
     let mut stream = reader.read(0..200 * SEGMENT as u64);
     stream.next().await.expect("a piece").expect("read");
@@ -245,7 +241,7 @@ async fn two_writes_of_one_blob_at_once_leave_one_of_them_whole() {
 async fn a_range_outside_the_blob_is_refused_and_an_empty_one_is_empty() {
     let blobs = in_memory();
     put(&blobs, id(1), &noise(100, 1)).await.expect("written");
-    let reader = blobs.open(id(1)).await.expect("opened");
+    let reader = blobs.open(id(1), None).await.expect("opened");
     assert!(
         collect(reader.read(100..100))
             .await
@@ -264,14 +260,14 @@ async fn a_deleted_blob_is_missing_and_what_was_open_stays_readable() {
     let blobs = in_directory(directory.path());
     let bytes = noise(SEGMENT + 1, 1);
     put(&blobs, id(1), &bytes).await.expect("written");
-    let reader = blobs.open(id(1)).await.expect("opened");
+    let reader = blobs.open(id(1), None).await.expect("opened");
     blobs.delete(id(1)).await.expect("deleted");
     blobs.delete(id(1)).await.expect("deleted again");
     assert_eq!(
         blobs.check(id(1), true).await.expect("checked"),
         BlobCheck::Missing
     );
-    let error = blobs.open(id(1)).await.map(|_| ()).expect_err("gone");
+    let error = blobs.open(id(1), None).await.map(|_| ()).expect_err("gone");
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(
         collect(reader.read(0..bytes.len() as u64))
@@ -312,12 +308,11 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
             let blobs = in_memory();
-            let facts = blobs
-                .write(id(1), source(&reference, chunk.max(512)), options())
+            let facts = write(&blobs, id(1), source(&reference, chunk.max(512)), options())
                 .await
                 .expect("written");
             assert_eq!(facts.size.bytes(), reference.len() as u64);
-            let reader = blobs.open(id(1)).await.expect("opened");
+            let reader = blobs.open(id(1), None).await.expect("opened");
             for (one, other) in ranges {
                 let (one, other) = (one.index(reference.len() + 1), other.index(reference.len() + 1));
                 let (start, end) = (one.min(other), one.max(other));

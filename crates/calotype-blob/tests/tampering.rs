@@ -24,7 +24,7 @@ use proptest::prelude::*;
 async fn assert_damaged(blobs: &SealedBlobs, blob: BlobId, bytes: &[u8], what: &str) {
     let check = blobs.check(blob, true).await.expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)), "{what}: {check:?}");
-    let reader = match blobs.open(blob).await {
+    let reader = match blobs.open(blob, None).await {
         Ok(reader) => reader,
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Damaged, "{what}");
@@ -123,7 +123,7 @@ async fn a_flipped_bit_anywhere_in_the_manifest_is_damage() {
         flip(&disk.manifest(), byte, (byte % 8) as u8);
         let error = disk
             .blobs
-            .open(id(1))
+            .open(id(1), None)
             .await
             .map(|_| ())
             .expect_err("damaged");
@@ -145,7 +145,7 @@ async fn a_manifest_that_is_cut_or_extended_anywhere_is_damage() {
         fs::write(disk.manifest(), &whole[..length]).expect("written");
         let error = disk
             .blobs
-            .open(id(1))
+            .open(id(1), None)
             .await
             .map(|_| ())
             .expect_err("damaged");
@@ -183,7 +183,7 @@ async fn a_range_touches_its_own_pages_and_no_other() {
         }
     }
     fs::write(disk.body(), body).expect("written");
-    let reader = disk.blobs.open(id(1)).await.expect("opened");
+    let reader = disk.blobs.open(id(1), None).await.expect("opened");
     for range in [
         PAGE..3 * PAGE,
         2 * PAGE + 5..2 * PAGE + 6,

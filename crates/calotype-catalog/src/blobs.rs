@@ -19,7 +19,8 @@ use crate::uploads::end_upload;
 /// That neither an image nor an unfinished job refers to the blob `b`.
 const UNREFERENCED: &str = "not exists (select 1 from images i where i.blob = b.id) \
     and not exists (select 1 from images i where i.uploading_blob = b.id) \
-    and not exists (select 1 from jobs j where j.blob = b.id)";
+    and not exists (select 1 from jobs j where j.blob = b.id) \
+    and not exists (select 1 from jobs j where j.target_blob = b.id)";
 
 /// What [`record_of`] reads.
 const RECORD: &str = "select b.id, b.state, b.size, b.stored, b.md5, b.sha256, b.sha512, \
@@ -95,6 +96,19 @@ impl Reconcile for SqlCatalog {
         tx.commit().await
     }
 
+    async fn mark_damaged(&self, blob: BlobId) -> Result<()> {
+        let mut tx = self.db.write().await?;
+        let now = Arg::time(tx.now().await?);
+        for sql in [
+            // Images before blobs: the order in which all take them.
+            "update images set damaged_at = coalesce(damaged_at, $2) where blob = $1",
+            "update blobs set damaged_at = coalesce(damaged_at, $2) where id = $1",
+        ] {
+            tx.execute(sql, vec![Arg::text(blob), now.clone()]).await?;
+        }
+        tx.commit().await
+    }
+
     async fn blob(&self, id: BlobId) -> Result<Option<BlobRecord>> {
         let mut tx = self.db.read().await?;
         let sql = format!("{RECORD} where b.id = $1");
@@ -134,10 +148,11 @@ impl SqlCatalog {
         let mut tx = self.db.write().await?;
         // The beginning of time, so that a clock that was set back makes none of them valid again.
         let over = Arg::time(Timestamp::from_micros(0));
-        let sql = "update blobs set lease_expires = $1 where state = 'writing'";
+        let sql = "update blobs set lease_expires = $1 \
+                   where state = 'writing' and lease_expires is not null";
         tx.execute(sql, vec![over]).await?;
         let now = tx.now().await?;
-        let sql = "update jobs set lease_owner = null, due_at = $1 \
+        let sql = "update jobs set lease_owner = null, due_at = $1, deaths = deaths + 1 \
                    where ended_at is null and lease_owner is not null";
         tx.execute(sql, vec![Arg::time(now)]).await?;
         self.commit_and_ring(tx).await

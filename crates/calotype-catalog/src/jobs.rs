@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use calotype_core::codes::ImsCode;
 use calotype_core::id::{BlobId, ImageId, JobId, ProjectId};
-use calotype_core::job::{Claim, Heartbeat, Job, JobFailure, JobStatus, Progress};
-use calotype_core::ports::{Jobs, NewReplica, Trail};
+use calotype_core::job::{Claim, Heartbeat, Job, JobFailure, JobStatus, Progress, ReplicaBytes};
+use calotype_core::ports::{BlobFacts, Jobs, NewReplica, Trail, WrappedKey};
 use calotype_core::size::ByteSize;
+use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 use tokio::sync::Notify;
 
 use crate::SqlCatalog;
 use crate::db::{Arg, Row, Tx, again_on_contention};
 use crate::rows::{
-    burn_image, insert_image_row, lock_image, lock_usage_of_owner, one, recount, return_quota,
-    size_arg, take_quota, write_trail,
+    burn_image, insert_image_row, lock_image, lock_usage_of_owner, mark_stored, one, recount,
+    return_quota, size_arg, take_quota, write_trail,
 };
 
 const COLUMNS: &str = "id, project, user_id, job_type, status, source_image, image_id, \
@@ -71,14 +72,17 @@ impl Jobs for SqlCatalog {
         job: &JobId,
         attempt: i64,
         progress: Progress,
-        checkpoint: Option<&str>,
         lease: Duration,
     ) -> Result<Heartbeat> {
-        again_on_contention!(self.heartbeat_once(job, attempt, progress, checkpoint, lease))
+        again_on_contention!(self.heartbeat_once(job, attempt, progress, lease))
     }
 
     async fn finish_share(&self, job: &JobId, attempt: i64) -> Result<bool> {
         again_on_contention!(self.finish_share_once(job, attempt))
+    }
+
+    async fn finish_reseal(&self, job: &JobId, attempt: i64, facts: &BlobFacts) -> Result<bool> {
+        again_on_contention!(self.finish_reseal_once(job, attempt, facts))
     }
 
     async fn fail_job(&self, job: &JobId, attempt: i64, failure: &JobFailure) -> Result<bool> {
@@ -87,6 +91,16 @@ impl Jobs for SqlCatalog {
 
     async fn hand_back(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<()> {
         again_on_contention!(self.hand_back_once(job, attempt, delay))
+    }
+
+    async fn cancel_job(
+        &self,
+        id: &JobId,
+        project: Option<&ProjectId>,
+        failure: &JobFailure,
+        trail: Trail,
+    ) -> Result<Option<Job>> {
+        again_on_contention!(self.cancel_job_once(id, project, failure, &trail))
     }
 
     async fn job(&self, id: &JobId) -> Result<Option<Job>> {
@@ -169,11 +183,20 @@ impl SqlCatalog {
             return Err(Error::ims(ImsCode::IMG_0155));
         }
         insert_image_row(&mut tx, image).await?;
+        let target = match &replica.bytes {
+            ReplicaBytes::Share { .. } => None,
+            ReplicaBytes::Reseal(plan) => Some(plan.target),
+        };
+        if let Some(target) = target {
+            let sql = "insert into blobs (id, state) values ($1, 'writing')";
+            tx.execute(sql, vec![Arg::text(target)]).await?;
+        }
+        let bytes = serde_json::to_string(&replica.bytes).map_err(Error::internal)?;
         let due = tx.now().await?;
         let sql = "insert into jobs (id, project, user_id, job_type, status, source_image, \
                    image_id, image_name, blob, done_bytes, total_bytes, attempt, due_at, \
-                   cancelled, created_at) \
-                   values ($1, $2, $3, $4, 'INIT', $5, $6, $7, $8, $9, $10, 0, $11, $12, $13)";
+                   cancelled, created_at, replica_bytes, target_blob) \
+                   values ($1, $2, $3, $4, 'INIT', $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, $14, $15)";
         let args = vec![
             Arg::text(&job.id),
             Arg::text(&job.project),
@@ -188,6 +211,8 @@ impl SqlCatalog {
             Arg::time(due),
             false.into(),
             Arg::time(job.created_at),
+            Arg::text(bytes),
+            Arg::opt_text(target),
         ];
         tx.execute(sql, args).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
@@ -220,9 +245,10 @@ impl SqlCatalog {
         };
         let id = row.text("id")?;
         let sql = format!(
-            "update jobs set status = 'RUNNING', attempt = attempt + 1, lease_owner = $2, \
-             due_at = $3, started_at = coalesce(started_at, $4) where id = $1 \
-             returning {COLUMNS}, checkpoint, blob"
+            "update jobs set status = 'RUNNING', attempt = attempt + 1, \
+             deaths = case when lease_owner is null then deaths else deaths + 1 end, \
+             lease_owner = $2, due_at = $3, started_at = coalesce(started_at, $4) where id = $1 \
+             returning {COLUMNS}, blob, replica_bytes, deaths"
         );
         let args = vec![
             Arg::text(&id),
@@ -240,15 +266,20 @@ impl SqlCatalog {
             tx.execute(sql, vec![Arg::text(image), Arg::time(now)])
                 .await?;
         }
-        let checkpoint = row.opt_text("checkpoint")?;
-        let blob = row.opt_parsed("blob")?;
+        let blob = row.parsed("blob")?;
+        let bytes = match row.opt_text("replica_bytes")? {
+            Some(text) => serde_json::from_str(&text).map_err(Error::internal)?,
+            None => ReplicaBytes::Share { wrapped: None },
+        };
+        let deaths = u32::try_from(row.int("deaths")?).unwrap_or(u32::MAX);
         tx.commit().await?;
         let attempt = job.attempt;
         Ok(Some(Claim {
             job,
             attempt,
             blob,
-            checkpoint,
+            bytes,
+            deaths,
         }))
     }
 
@@ -257,13 +288,13 @@ impl SqlCatalog {
         job: &JobId,
         attempt: i64,
         progress: Progress,
-        checkpoint: Option<&str>,
         lease: Duration,
     ) -> Result<Heartbeat> {
         let mut tx = self.db.write().await?;
         let due = tx.now().await?.plus(lease);
-        let sql = "update jobs set done_bytes = $3, total_bytes = $4, \
-                   checkpoint = coalesce($5, checkpoint), due_at = $6 \
+        // Who gets further is not what its workers die of.
+        let sql = "update jobs set deaths = case when done_bytes < $3 then 0 else deaths end, \
+                   done_bytes = $3, total_bytes = $4, due_at = $5 \
                    where id = $1 and attempt = $2 and ended_at is null \
                    and lease_owner is not null returning cancelled";
         let args = vec![
@@ -271,7 +302,6 @@ impl SqlCatalog {
             attempt.into(),
             size_arg(Some(progress.done))?,
             size_arg(Some(progress.total))?,
-            Arg::opt_text(checkpoint),
             Arg::time(due),
         ];
         let row = tx.fetch_optional(sql, args).await?;
@@ -288,38 +318,81 @@ impl SqlCatalog {
         let Some(held) = held_by(&mut tx, job, attempt).await? else {
             return Ok(false);
         };
-        let now = tx.now().await?;
-        let (Some(image), Some(blob)) = (held.image, held.blob) else {
-            return Err(Error::internal(
-                "a replication job names no image or no blob",
-            ));
-        };
-        lock_usage_of_owner(&mut tx, image).await?;
-        if !end_job(&mut tx, job, attempt, JobStatus::Success, None, now).await? {
+        if !end_well(&mut tx, job, attempt, &held, held.blob, None).await? {
             return Ok(false);
         }
-        let Some(row) = lock_image(&mut tx, image).await? else {
-            return Err(Error::internal("the image of an unfinished job is gone"));
-        };
-        let sql = "update blobs set deletable_at = null where id = $1 and state = 'stored' \
-                   returning size";
-        let Some(stored) = tx.fetch_optional(sql, vec![Arg::text(blob)]).await? else {
-            return Err(Error::internal("a job holds a blob that is not stored"));
-        };
-        let size = stored.opt_count("size")?.map(ByteSize::new);
-        recount(&mut tx, &row.owner, row.size, size).await?;
-        let sql = "update images set status = 'active', blob = $2, active_at = $3, \
-                   updated_at = $3, version = version + 1, \
-                   size = (select b.size from blobs b where b.id = $2), \
-                   md5 = coalesce((select b.md5 from blobs b where b.id = $2), md5), \
-                   sha256 = coalesce((select b.sha256 from blobs b where b.id = $2), sha256), \
-                   sha512 = coalesce((select b.sha512 from blobs b where b.id = $2), sha512) \
-                   where id = $1 and status in ('queued', 'saving')";
-        let args = vec![Arg::text(image), Arg::text(blob), Arg::time(now)];
-        let changed = tx.execute(sql, args).await?;
-        one(changed, "the image of an unfinished job is not being made")?;
         tx.commit().await?;
         Ok(true)
+    }
+
+    async fn finish_reseal_once(
+        &self,
+        job: &JobId,
+        attempt: i64,
+        facts: &BlobFacts,
+    ) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        let Some(held) = held_by(&mut tx, job, attempt).await? else {
+            return Ok(false);
+        };
+        let target = held
+            .target
+            .ok_or_else(|| Error::internal("a job that reseals names no blob to make"))?;
+        if !end_well(&mut tx, job, attempt, &held, Some(target), Some(facts)).await? {
+            return Ok(false);
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn cancel_job_once(
+        &self,
+        id: &JobId,
+        project: Option<&ProjectId>,
+        failure: &JobFailure,
+        trail: &Trail,
+    ) -> Result<Option<Job>> {
+        let mut tx = self.db.write().await?;
+        let sql = format!("select {COLUMNS} from jobs where id = $1");
+        let found = tx.fetch_optional(sql, vec![Arg::text(id)]).await?;
+        let Some(job) = found.as_ref().map(job_of).transpose()? else {
+            return Ok(None);
+        };
+        if project.is_some_and(|project| *project != job.project) {
+            return Ok(None);
+        }
+        // The order in which all take their locks: usage, job, image, blob.
+        if let Some(image) = job.image {
+            lock_usage_of_owner(&mut tx, image).await?;
+        }
+        let sql = "select lease_owner, ended_at, image_id, blob, target_blob, replica_bytes \
+                   from jobs where id = $1";
+        let row = tx
+            .fetch_locked(sql, "for update", vec![Arg::text(id)])
+            .await?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        if row.opt_int("ended_at")?.is_some() {
+            return Err(Error::conflict("The job has ended."));
+        }
+        if row.opt_text("lease_owner")?.is_some() {
+            let sql = "update jobs set cancelled = $2 where id = $1";
+            tx.execute(sql, vec![Arg::text(id), true.into()]).await?;
+        } else {
+            let held = held_of(&row)?;
+            let now = tx.now().await?;
+            let sql = format!("{END_JOB} where id = $1");
+            let args = end_args(id, JobStatus::Fail, Some(failure), now);
+            one(tx.execute(sql, args).await?, "a locked job is gone")?;
+            undo(&mut tx, &held, now).await?;
+        }
+        let sql = format!("select {COLUMNS} from jobs where id = $1");
+        let row = tx.fetch_optional(sql, vec![Arg::text(id)]).await?;
+        let job = row.as_ref().map(job_of).transpose()?;
+        write_trail(&mut tx, trail, self.options.answers_kept).await?;
+        tx.commit().await?;
+        Ok(job)
     }
 
     async fn fail_job_once(&self, job: &JobId, attempt: i64, failure: &JobFailure) -> Result<bool> {
@@ -334,12 +407,7 @@ impl SqlCatalog {
         if !end_job(&mut tx, job, attempt, JobStatus::Fail, Some(failure), now).await? {
             return Ok(false);
         }
-        if let Some(image) = held.image
-            && let Some(row) = lock_image(&mut tx, image).await?
-        {
-            return_quota(&mut tx, &row.owner, row.size).await?;
-            burn_image(&mut tx, image, now).await?;
-        }
+        undo(&mut tx, &held, now).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -359,51 +427,142 @@ impl SqlCatalog {
 /// What an unfinished job is about.
 struct Held {
     image: Option<ImageId>,
+    /// The source's blob.
     blob: Option<BlobId>,
+    /// The blob that it makes.
+    target: Option<BlobId>,
+    /// The wrap that the image's readers are to use.
+    wrapped: Option<WrappedKey>,
 }
 
-/// What the job is about, if this attempt has it. Read before the locks that the ending takes: neither
-/// value changes while the job is unfinished, and [`end_job`] checks the attempt again.
+fn held_of(row: &Row) -> Result<Held> {
+    let bytes: Option<ReplicaBytes> = row.json("replica_bytes")?;
+    Ok(Held {
+        image: row.opt_parsed("image_id")?,
+        blob: row.opt_parsed("blob")?,
+        target: row.opt_parsed("target_blob")?,
+        wrapped: match bytes {
+            Some(ReplicaBytes::Share { wrapped }) => wrapped,
+            _ => None,
+        },
+    })
+}
+
+/// What the job is about, if this attempt has it. Read before the locks that the ending takes: none of it
+/// changes while the job is unfinished, and [`end_job`] checks the attempt again.
 async fn held_by(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Option<Held>> {
-    let sql = "select image_id, blob from jobs \
+    let sql = "select image_id, blob, target_blob, replica_bytes from jobs \
                where id = $1 and attempt = $2 and ended_at is null and lease_owner is not null";
     let row = tx
         .fetch_optional(sql, vec![Arg::text(job), attempt.into()])
         .await?;
-    let held = |row: Row| {
-        Ok(Held {
-            image: row.opt_parsed("image_id")?,
-            blob: row.opt_parsed("blob")?,
-        })
-    };
-    row.map(held).transpose()
+    row.as_ref().map(held_of).transpose()
 }
 
-/// Ends the job, if this attempt still has it: it lets go of its lease and of its blob.
+/// Ends a replication well, if this attempt still has it: its image is `active` with this blob, which these facts, where
+/// they are given, make a stored one.
+async fn end_well(
+    tx: &mut Tx,
+    job: &JobId,
+    attempt: i64,
+    held: &Held,
+    blob: Option<BlobId>,
+    facts: Option<&BlobFacts>,
+) -> Result<bool> {
+    let now = tx.now().await?;
+    let (Some(image), Some(blob)) = (held.image, blob) else {
+        return Err(Error::internal(
+            "a replication job names no image or no blob",
+        ));
+    };
+    lock_usage_of_owner(tx, image).await?;
+    if !end_job(tx, job, attempt, JobStatus::Success, None, now).await? {
+        return Ok(false);
+    }
+    let Some(row) = lock_image(tx, image).await? else {
+        return Err(Error::internal("the image of an unfinished job is gone"));
+    };
+    if let Some(facts) = facts
+        && !mark_stored(tx, blob, facts).await?
+    {
+        return Err(Error::internal("a job's new blob is not being written"));
+    }
+    let sql = "update blobs set deletable_at = null where id = $1 and state = 'stored' \
+               returning size";
+    let Some(stored) = tx.fetch_optional(sql, vec![Arg::text(blob)]).await? else {
+        return Err(Error::internal("a job holds a blob that is not stored"));
+    };
+    let size = stored.opt_count("size")?.map(ByteSize::new);
+    recount(tx, &row.owner, row.size, size).await?;
+    let wrapped = held.wrapped.as_ref();
+    let wrapped = wrapped.map(serde_json::to_string).transpose();
+    let sql = "update images set status = 'active', blob = $2, active_at = $3, \
+               updated_at = $3, version = version + 1, wrapped_key = $4, \
+               size = (select b.size from blobs b where b.id = $2), \
+               damaged_at = (select b.damaged_at from blobs b where b.id = $2), \
+               md5 = coalesce((select b.md5 from blobs b where b.id = $2), md5), \
+               sha256 = coalesce((select b.sha256 from blobs b where b.id = $2), sha256), \
+               sha512 = coalesce((select b.sha512 from blobs b where b.id = $2), sha512) \
+               where id = $1 and status in ('queued', 'saving')";
+    let args = vec![
+        Arg::text(image),
+        Arg::text(blob),
+        Arg::time(now),
+        Arg::opt_text(wrapped.map_err(Error::internal)?),
+    ];
+    let changed = tx.execute(sql, args).await?;
+    one(changed, "the image of an unfinished job is not being made")?;
+    Ok(true)
+}
+
+/// Removes what a job that has ended badly was making.
+async fn undo(tx: &mut Tx, held: &Held, now: Timestamp) -> Result<()> {
+    if let Some(image) = held.image
+        && let Some(row) = lock_image(tx, image).await?
+    {
+        return_quota(tx, &row.owner, row.size).await?;
+        burn_image(tx, image, now).await?;
+    }
+    if let Some(target) = held.target {
+        let sql = "update blobs set state = 'deleting' where id = $1 and state = 'writing'";
+        tx.execute(sql, vec![Arg::text(target)]).await?;
+    }
+    Ok(())
+}
+
+/// Ends the job `$1`: it lets go of its lease and of its blobs.
+const END_JOB: &str = "update jobs set status = $2, error_code = $3, fail_reason = $4, ended_at = $5, \
+     done_bytes = case when $2 = 'SUCCESS' then total_bytes else done_bytes end, \
+     lease_owner = null, blob = null, target_blob = null, replica_bytes = null";
+
+fn end_args(
+    job: &JobId,
+    status: JobStatus,
+    failure: Option<&JobFailure>,
+    now: Timestamp,
+) -> Vec<Arg> {
+    vec![
+        Arg::text(job),
+        Arg::text(status),
+        Arg::opt_text(failure.map(|failure| failure.code)),
+        Arg::opt_text(failure.map(|failure| &failure.reason)),
+        Arg::time(now),
+    ]
+}
+
+/// Ends the job, if this attempt still has it.
 async fn end_job(
     tx: &mut Tx,
     job: &JobId,
     attempt: i64,
     status: JobStatus,
     failure: Option<&JobFailure>,
-    now: calotype_core::time::Timestamp,
+    now: Timestamp,
 ) -> Result<bool> {
-    let done = match status {
-        JobStatus::Success => "done_bytes = total_bytes, ",
-        _ => "",
-    };
     let sql = format!(
-        "update jobs set {done}status = $3, error_code = $4, fail_reason = $5, ended_at = $6, \
-         lease_owner = null, blob = null, checkpoint = null \
-         where id = $1 and attempt = $2 and ended_at is null and lease_owner is not null"
+        "{END_JOB} where id = $1 and attempt = $6 and ended_at is null and lease_owner is not null"
     );
-    let args = vec![
-        Arg::text(job),
-        attempt.into(),
-        Arg::text(status),
-        Arg::opt_text(failure.map(|failure| failure.code)),
-        Arg::opt_text(failure.map(|failure| &failure.reason)),
-        Arg::time(now),
-    ];
+    let mut args = end_args(job, status, failure, now);
+    args.push(attempt.into());
     Ok(tx.execute(sql, args).await? == 1)
 }

@@ -26,6 +26,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "upkeep",
         sql: include_str!("../migrations/0002_upkeep.sql"),
     },
+    Migration {
+        version: 3,
+        name: "reseal",
+        sql: include_str!("../migrations/0003_reseal.sql"),
+    },
 ];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.

@@ -3,7 +3,7 @@
 use calotype_core::codes::ImsCode;
 use calotype_core::id::{BlobId, ImageId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
-use calotype_core::ports::{ImageLimit, StoredAnswer, Trail, Usage};
+use calotype_core::ports::{BlobFacts, ImageLimit, StoredAnswer, Trail, Usage};
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
@@ -20,6 +20,7 @@ pub(crate) fn image_columns(engine: Engine) -> String {
     format!(
         "i.id, i.owner, i.status, i.visibility, i.name, i.disk_format, i.container_format, i.min_disk, \
          i.min_ram, i.protected, i.hidden, i.size, i.virtual_size, i.md5, i.sha256, i.sha512, i.blob, i.cmk_id, \
+         i.wrapped_key, i.damaged_at, \
          i.enterprise_project, i.created_at, i.updated_at, i.active_at, i.version, \
          (select cast({object}(p.name, p.value) as text) from image_properties p \
          where p.image_id = i.id) as properties, \
@@ -46,6 +47,8 @@ pub(crate) fn image_of(row: &Row) -> Result<Image> {
         virtual_size: row.opt_count("virtual_size")?.map(ByteSize::new),
         digests: digests_of(row)?,
         blob: row.opt_parsed("blob")?,
+        wrapped_key: row.json("wrapped_key")?,
+        damaged_at: row.opt_time("damaged_at")?,
         cmk_id: row.opt_parsed("cmk_id")?,
         enterprise_project: row.parsed("enterprise_project")?,
         properties: row.json("properties")?,
@@ -291,6 +294,22 @@ pub(crate) async fn release_blob(tx: &mut Tx, blob: BlobId, at: Timestamp) -> Re
     tx.execute(sql, vec![Arg::text(blob), Arg::time(at)])
         .await?;
     Ok(())
+}
+
+/// Makes a blob that was being written a stored one. False where it was not being written.
+pub(crate) async fn mark_stored(tx: &mut Tx, blob: BlobId, facts: &BlobFacts) -> Result<bool> {
+    let sql = "update blobs set state = 'stored', size = $2, stored = $3, md5 = $4, \
+               sha256 = $5, sha512 = $6, lease_expires = null, deletable_at = null \
+               where id = $1 and state = 'writing'";
+    let args = vec![
+        Arg::text(blob),
+        size_arg(Some(facts.size))?,
+        size_arg(Some(facts.stored))?,
+        Arg::opt_text(facts.digests.md5.as_ref()),
+        Arg::opt_text(facts.digests.sha256.as_ref()),
+        Arg::opt_text(facts.digests.sha512.as_ref()),
+    ];
+    Ok(tx.execute(sql, args).await? == 1)
 }
 
 /// What locking an image's row tells.

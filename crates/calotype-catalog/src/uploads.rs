@@ -16,8 +16,8 @@ use crate::SqlCatalog;
 use crate::db::{Arg, Tx};
 use crate::images::no_image;
 use crate::rows::{
-    is_being_made, load_image, lock_image, lock_usage_and_image, one, recount, size_arg,
-    write_trail,
+    is_being_made, load_image, lock_image, lock_usage_and_image, mark_stored, one, recount,
+    size_arg, write_trail,
 };
 
 impl SqlCatalog {
@@ -84,19 +84,8 @@ impl SqlCatalog {
         if row.uploading_blob != Some(blob) || row.status != ImageStatus::Saving {
             return Err(ended());
         }
-        let sql = "update blobs set state = 'stored', size = $2, stored = $3, md5 = $4, \
-                   sha256 = $5, sha512 = $6, lease_expires = null, deletable_at = null \
-                   where id = $1 and state = 'writing'";
-        let args = vec![
-            Arg::text(blob),
-            size_arg(Some(facts.size))?,
-            size_arg(Some(facts.stored))?,
-            Arg::opt_text(facts.digests.md5.as_ref()),
-            Arg::opt_text(facts.digests.sha256.as_ref()),
-            Arg::opt_text(facts.digests.sha512.as_ref()),
-        ];
         // The image is locked before the blob, the order in which all take them.
-        if tx.execute(sql, args).await? == 0 {
+        if !mark_stored(&mut tx, blob, facts).await? {
             return Err(ended());
         }
         recount(&mut tx, &row.owner, row.size, Some(facts.size)).await?;

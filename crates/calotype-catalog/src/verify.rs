@@ -40,8 +40,9 @@ const CHECKS: &[(u8, &str, &str)] = &[
     ),
     (
         3,
-        "a blob is being written without a lease",
-        "select id from blobs where state = 'writing' and lease_expires is null",
+        "a blob is being written without a lease and without a job",
+        "select b.id from blobs b where b.state = 'writing' and b.lease_expires is null \
+         and not exists (select 1 from jobs j where j.target_blob = b.id)",
     ),
     (
         4,
@@ -61,8 +62,14 @@ const CHECKS: &[(u8, &str, &str)] = &[
     (
         5,
         "a finished job holds a lease or a blob, or has not ended",
-        "select id from jobs where status in ('SUCCESS', 'FAIL') \
-         and (lease_owner is not null or blob is not null or ended_at is null)",
+        "select id from jobs where status in ('SUCCESS', 'FAIL') and (lease_owner is not null \
+         or blob is not null or target_blob is not null or ended_at is null)",
+    ),
+    (
+        5,
+        "the blob that an unfinished job makes is not being written",
+        "select j.id from jobs j left join blobs b on b.id = j.target_blob \
+         where j.target_blob is not null and coalesce(b.state, '') <> 'writing'",
     ),
     (
         5,

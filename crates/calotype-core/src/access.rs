@@ -43,6 +43,10 @@ word_enum! {
         ImagesPublish = "ims:images:publish",
         /// Act on every project's images.
         ImagesAdminister = "ims:images:administer",
+        /// Have a data key made and wrapped under a customer's key (the key service's API).
+        DataKeysSeal = "kms:dek:create",
+        /// Have a data key unwrapped (the key service's API).
+        DataKeysOpen = "kms:dek:crypto",
         /// Read and change users, projects, roles, access keys and enterprise projects.
         IdentityAdminister = "identity:*:administer",
         /// Run the service: verify, collect, read the audit trail.
@@ -229,6 +233,7 @@ impl Default for Access {
                 "ims:*:copy",
                 "ims:*:share",
                 "ims:*:export",
+                "kms:*:*",
             ],
         )]);
         let reader = policy(&[(Effect::Allow, &["ims:*:list", "ims:*:get"])]);

@@ -3,12 +3,14 @@
 //! A method parses nothing and renders nothing. It checks permission first, then the request against the
 //! records, and then makes its change in one transaction of the catalog.
 
+mod cancel;
 mod images;
 mod members;
 mod os_version;
 mod patch;
 mod reconcile;
 mod replicate;
+mod reseal;
 mod transfer;
 mod verify;
 mod worker;
@@ -22,8 +24,9 @@ use crate::error::{Error, Result};
 use crate::id::{ImageId, JobId, ProjectId};
 use crate::image::{Image, Visibility};
 use crate::job::{Job, JobStatus};
+use crate::keys::{CallerToken, KeyUser};
 use crate::ports::{
-    AuditEvent, BlobReader, Blobs, Catalog, Clock, DigestChoice, EnterpriseProject, Entropy,
+    AuditEvent, Blobs, Catalog, Clock, DigestChoice, EnterpriseProject, Entropy, KeyService,
     SeenImage, StoredAnswer, Trail,
 };
 use crate::query::Viewer;
@@ -33,7 +36,7 @@ use crate::time::Timestamp;
 pub use images::NewImage;
 pub use patch::{Change, Setting, check_settable};
 pub use reconcile::{Reconciled, Reconciler};
-pub use replicate::ReplicaOrder;
+pub use replicate::{EncryptionMode, ReplicaOrder, Strictness};
 pub use transfer::{Download, Upload};
 pub use verify::Verification;
 pub use worker::{Worker, WorkerOptions};
@@ -55,6 +58,10 @@ pub struct Settings {
     pub upload_lease: Duration,
     /// Whether public images may be replicated (decision D8).
     pub replicate_public: bool,
+    /// Whether an encrypted image that is shared with a project may be replicated by it (decision D7).
+    pub replicate_shared_encrypted: bool,
+    /// Whether a replica may share its source's bytes under another key.
+    pub allow_rewrap: bool,
 }
 
 impl Default for Settings {
@@ -67,6 +74,8 @@ impl Default for Settings {
             deletion_grace: Duration::from_secs(600),
             upload_lease: Duration::from_secs(30),
             replicate_public: false,
+            replicate_shared_encrypted: true,
+            allow_rewrap: false,
         }
     }
 }
@@ -133,6 +142,8 @@ pub struct Call {
     pub request_id: String,
     /// The API that it came through.
     pub surface: Surface,
+    /// The token that it came with; none where it was signed.
+    pub token: Option<CallerToken>,
 }
 
 impl Call {
@@ -165,25 +176,42 @@ pub type Keep<'a, T> = Option<&'a (dyn Fn(&T) -> StoredAnswer + Sync)>;
 pub struct Service {
     catalog: Arc<dyn Catalog>,
     blobs: Arc<dyn Blobs>,
+    keys: Arc<dyn KeyService>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     access: Access,
     settings: Settings,
 }
 
+/// The ports that the service stands on.
+#[derive(Clone)]
+pub struct Ports {
+    /// The metadata.
+    pub catalog: Arc<dyn Catalog>,
+    /// The bytes.
+    pub blobs: Arc<dyn Blobs>,
+    /// The master keys.
+    pub keys: Arc<dyn KeyService>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The source of randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
 impl Service {
     /// The service over these ports.
-    pub fn new(
-        catalog: Arc<dyn Catalog>,
-        blobs: Arc<dyn Blobs>,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
-        access: Access,
-        settings: Settings,
-    ) -> Self {
+    pub fn new(ports: Ports, access: Access, settings: Settings) -> Self {
+        let Ports {
+            catalog,
+            blobs,
+            keys,
+            clock,
+            entropy,
+        } = ports;
         Self {
             catalog,
             blobs,
+            keys,
             clock,
             entropy,
             access,
@@ -389,11 +417,13 @@ impl Service {
         self.catalog.unfinished_jobs().await
     }
 
-    pub(crate) async fn open_blob(&self, image: &Image) -> Result<Arc<dyn BlobReader>> {
-        let blob = image
-            .blob
-            .ok_or_else(|| Error::internal(format!("image {} has no blob", image.id)))?;
-        self.blobs.open(blob).await
+    /// On whose behalf a customer's key is used for this call.
+    pub(crate) fn key_user(&self, call: &Call) -> Result<KeyUser> {
+        Ok(KeyUser {
+            project: call.principal.require_project()?.clone(),
+            user: call.principal.user.id.clone(),
+            token: call.token.clone(),
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::id::{BlobId, EnterpriseProjectId, ImageId, KeyId, ProjectId};
+use crate::ports::WrappedKey;
 use crate::size::ByteSize;
 use crate::time::Timestamp;
 
@@ -169,12 +170,16 @@ pub struct Image {
     pub hidden: bool,
     /// Bytes of plaintext; none until they are there.
     pub size: Option<ByteSize>,
+    /// When its bytes were found damaged, if they were.
+    pub damaged_at: Option<Timestamp>,
     /// Bytes of the disk that the format describes; none where it is not known.
     pub virtual_size: Option<ByteSize>,
     /// Digests of the plaintext; empty until the bytes are there.
     pub digests: Digests,
     /// Its bytes; none until they are there.
     pub blob: Option<BlobId>,
+    /// The wrap of its blob's data key; none: the one in the blob's manifest.
+    pub wrapped_key: Option<WrappedKey>,
     /// The customer's master key that seals it; none where the service's own does.
     pub cmk_id: Option<KeyId>,
     /// The enterprise project that it belongs to.

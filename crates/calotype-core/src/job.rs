@@ -1,9 +1,12 @@
 //! Jobs: asynchronous units of work that the API shows.
 
+use serde::{Deserialize, Serialize};
+
 use crate::codes::ImsCode;
-use crate::id::{BlobId, ImageId, JobId, ProjectId, UserId};
+use crate::id::{BlobId, ImageId, JobId, KeyId, ProjectId, UserId};
 use crate::image::UnknownWord;
 use crate::image::word_enum;
+use crate::ports::WrappedKey;
 use crate::size::ByteSize;
 use crate::time::Timestamp;
 use std::fmt;
@@ -92,6 +95,35 @@ pub struct Job {
     pub ended_at: Option<Timestamp>,
 }
 
+/// How a replica gets its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ReplicaBytes {
+    /// It refers to the source's blob.
+    Share {
+        /// Its own wrap of the blob's data key; none: the one in the blob's manifest.
+        wrapped: Option<WrappedKey>,
+    },
+    /// It gets a blob of its own, of the same plaintext.
+    Reseal(ResealPlan),
+}
+
+/// What a replica that is resealed is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResealPlan {
+    /// The wrap of the source's data key; none: the one in its manifest.
+    pub source_key: Option<WrappedKey>,
+    /// The customer's key that the source is sealed under, if it is one.
+    pub source_cmk: Option<KeyId>,
+    /// The blob to make.
+    pub target: BlobId,
+    /// The wrap of its data key.
+    pub target_key: WrappedKey,
+    /// The customer's key that the replica is sealed under, if it is one.
+    pub target_cmk: Option<KeyId>,
+}
+
 /// A worker's claim on a job: valid until its lease ends or another attempt begins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
@@ -100,9 +132,11 @@ pub struct Claim {
     /// The fencing token: every later write of this worker names it.
     pub attempt: i64,
     /// The source's blob, which the job holds until it ends.
-    pub blob: Option<BlobId>,
-    /// Where an earlier attempt got to; its form is the job type's own.
-    pub checkpoint: Option<String>,
+    pub blob: BlobId,
+    /// How the replica gets its bytes.
+    pub bytes: ReplicaBytes,
+    /// How many attempts died, one after the other, without any progress between.
+    pub deaths: u32,
 }
 
 /// What a heartbeat learns.

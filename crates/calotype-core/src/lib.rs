@@ -13,6 +13,7 @@ pub mod id;
 pub mod image;
 pub mod inspect;
 pub mod job;
+pub mod keys;
 pub mod name;
 pub mod ports;
 pub mod query;

@@ -9,10 +9,13 @@ use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::Result;
-use crate::id::BlobId;
+use crate::id::{BlobId, KeyId};
+use crate::keys::{KeyPurpose, KeyResult, KeyUser, MasterKey};
 use crate::time::Timestamp;
 
-pub use blobs::{BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, DigestChoice, WriteOptions};
+pub use blobs::{
+    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, DigestChoice, ResealOrder, WriteOptions,
+};
 pub use catalog::{
     AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, ImageLimit, Images, Jobs,
     Ledger, NewReplica, Reconcile, SeenImage, StoredAnswer, Trail, Usage, Violation,
@@ -66,7 +69,8 @@ impl fmt::Debug for DataKey {
 /// A data key under a master key: safe to store.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct WrappedKey {
-    /// The master key's id: `service` for the service's own.
+    /// The master key: `service` for the service's own; for a customer's, its key service and its id there, in the
+    /// key service's own form.
     pub master_key: String,
     /// The master key's version.
     pub version: u32,
@@ -75,22 +79,44 @@ pub struct WrappedKey {
     pub sealed: Vec<u8>,
 }
 
-/// A key service: it keeps master keys and wraps data keys under them.
+/// The key services behind one port: they keep master keys, wrap data keys under them, and say who may use which.
 #[async_trait::async_trait]
 pub trait KeyService: Send + Sync {
-    /// Wraps a data key under the service's own master key, bound to `blob`: it can't be unwrapped
-    /// for another.
-    async fn wrap(&self, blob: BlobId, key: &DataKey) -> Result<WrappedKey>;
-
-    /// Unwraps what [`KeyService::wrap`] returned.
+    /// Whether the user may use a customer's key for this purpose now: it exists, is enabled, and is the user's
+    /// project's or granted to the user.
     ///
     /// # Errors
-    /// Damaged where the wrap does not authenticate; Unavailable where the service is away.
-    async fn unwrap(&self, blob: BlobId, wrapped: &WrappedKey) -> Result<DataKey>;
+    /// The fault that using it would have.
+    async fn check(&self, user: &KeyUser, key: &KeyId, purpose: KeyPurpose) -> KeyResult<()>;
 
-    /// Seals a short secret (an access key's) that the catalog stores, bound to `context`.
+    /// Whether a customer's key is the user's project's own, and not one that was granted.
+    ///
+    /// # Errors
+    /// As [`KeyService::check`].
+    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<bool>;
+
+    /// Wraps a data key under a master key, bound to `blob`: it can't be unwrapped for another.
+    ///
+    /// # Errors
+    /// As [`KeyService::check`].
+    async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey>;
+
+    /// Unwraps what [`KeyService::wrap`] returned. It asks whether the key is enabled, not who may use it: that is
+    /// [`KeyService::check`]'s matter.
+    ///
+    /// # Errors
+    /// Missing and NotEnabled; Damaged where the wrap does not authenticate; Unavailable where the service is away.
+    async fn unwrap(&self, blob: BlobId, wrapped: &WrappedKey) -> KeyResult<DataKey>;
+}
+
+/// Keeps short secrets safe that the catalog stores, such as an access key's.
+pub trait Secrets: Send + Sync {
+    /// Seals a secret, bound to `context`.
     fn seal_secret(&self, context: &str, secret: &[u8]) -> Result<Vec<u8>>;
 
-    /// Opens what [`KeyService::seal_secret`] returned.
+    /// Opens what [`Secrets::seal_secret`] returned.
+    ///
+    /// # Errors
+    /// Damaged where it does not authenticate in this context.
     fn open_secret(&self, context: &str, sealed: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>>;
 }

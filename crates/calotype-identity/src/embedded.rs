@@ -7,7 +7,7 @@ use std::time::Duration;
 use calotype_core::access::{Access, Credential, Named, Principal, ProjectScope, Scope};
 use calotype_core::id::{DomainId, ProjectId, UserId};
 use calotype_core::ports::{
-    AssignmentTarget, Clock, Directory, DomainRecord, Entropy, KeyService, RoleRecord, UserRecord,
+    AssignmentTarget, Clock, Directory, DomainRecord, Entropy, RoleRecord, Secrets, UserRecord,
 };
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
@@ -34,7 +34,7 @@ pub struct Ports {
     /// Randomness, for tokens, passwords, keys and ids.
     pub entropy: Arc<dyn Entropy>,
     /// What seals the secrets of access keys.
-    pub keys: Arc<dyn KeyService>,
+    pub keys: Arc<dyn Secrets>,
 }
 
 /// What an operator sets.
@@ -60,7 +60,7 @@ pub struct Embedded {
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) keys: Arc<dyn KeyService>,
+    pub(crate) keys: Arc<dyn Secrets>,
     pub(crate) access: Arc<Access>,
     pub(crate) options: Options,
     pub(crate) passwords: Passwords,

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use calotype_core::id::{BlobId, DomainId, ProjectId, RoleId, UserId};
+use calotype_core::id::{DomainId, ProjectId, RoleId, UserId};
 use calotype_core::ports::*;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
@@ -365,14 +365,7 @@ impl Entropy for Counted {
 /// "Seals" by putting the context in front.
 pub(crate) struct PlainKeys;
 
-#[async_trait::async_trait]
-impl KeyService for PlainKeys {
-    async fn wrap(&self, _: BlobId, _: &DataKey) -> Result<WrappedKey> {
-        Err(Error::internal("not here"))
-    }
-    async fn unwrap(&self, _: BlobId, _: &WrappedKey) -> Result<DataKey> {
-        Err(Error::internal("not here"))
-    }
+impl Secrets for PlainKeys {
     fn seal_secret(&self, context: &str, secret: &[u8]) -> Result<Vec<u8>> {
         Ok([context.as_bytes(), b"|", secret].concat())
     }

@@ -90,6 +90,7 @@ fn call(issued: &Issued) -> Call {
         principal: issued.session.principal.clone(),
         request_id: "req-1".to_owned(),
         surface: Surface::Native,
+        token: None,
     }
 }
 

@@ -8,7 +8,9 @@
 
 mod entropy;
 mod file;
+mod scripted;
 mod service;
 
 pub use entropy::SystemEntropy;
+pub use scripted::{SERVICE, ScriptedKeys, Wrong};
 pub use service::ServiceKey;

@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
-use calotype_core::id::BlobId;
-use calotype_core::ports::{DataKey, Entropy, KeyService, WrappedKey};
+use calotype_core::id::{BlobId, KeyId};
+use calotype_core::keys::{KeyFault, KeyPurpose, KeyResult, KeyUser, MasterKey};
+use calotype_core::ports::{DataKey, Entropy, KeyService, Secrets, WrappedKey};
 use calotype_core::{Error, ErrorKind, Result};
 use zeroize::Zeroizing;
 
@@ -131,33 +132,45 @@ fn secret_aad(context: &str) -> Vec<u8> {
 
 #[async_trait::async_trait]
 impl KeyService for ServiceKey {
-    async fn wrap(&self, blob: BlobId, key: &DataKey) -> Result<WrappedKey> {
-        Ok(WrappedKey {
-            master_key: MASTER_KEY.to_owned(),
-            version: VERSION,
-            sealed: self.seal(&self.wraps, &wrap_aad(blob, VERSION), key.expose())?,
-        })
+    async fn check(&self, _: &KeyUser, _: &KeyId, _: KeyPurpose) -> KeyResult<()> {
+        Err(KeyFault::Missing)
     }
 
-    async fn unwrap(&self, blob: BlobId, wrapped: &WrappedKey) -> Result<DataKey> {
+    async fn is_own(&self, _: &KeyUser, _: &KeyId) -> KeyResult<bool> {
+        Err(KeyFault::Missing)
+    }
+
+    async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey> {
+        match master {
+            MasterKey::Service => Ok(WrappedKey {
+                master_key: MASTER_KEY.to_owned(),
+                version: VERSION,
+                sealed: self.seal(&self.wraps, &wrap_aad(blob, VERSION), key.expose())?,
+            }),
+            MasterKey::Customer(..) => Err(KeyFault::Missing),
+        }
+    }
+
+    async fn unwrap(&self, blob: BlobId, wrapped: &WrappedKey) -> KeyResult<DataKey> {
+        let damaged = |what: &'static str| KeyFault::Failed(Error::damaged(what));
         if wrapped.master_key != MASTER_KEY || wrapped.version != VERSION {
-            return Err(Error::damaged(
-                "the data key names no master key of this service",
-            ));
+            return Err(damaged("the data key names no master key of this service"));
         }
         let opened = open(
             &self.wraps,
             &wrap_aad(blob, wrapped.version),
             &wrapped.sealed,
         )
-        .ok_or_else(|| Error::damaged("the wrapped data key does not authenticate"))?;
+        .ok_or_else(|| damaged("the wrapped data key does not authenticate"))?;
         let bytes = Zeroizing::new(
             <[u8; 32]>::try_from(opened.as_slice())
-                .map_err(|_| Error::damaged("the wrapped data key has a wrong length"))?,
+                .map_err(|_| damaged("the wrapped data key has a wrong length"))?,
         );
         Ok(DataKey::new(*bytes))
     }
+}
 
+impl Secrets for ServiceKey {
     fn seal_secret(&self, context: &str, secret: &[u8]) -> Result<Vec<u8>> {
         self.seal(&self.secrets, &secret_aad(context), secret)
     }

@@ -9,9 +9,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use calotype_core::ErrorKind;
 use calotype_core::id::BlobId;
-use calotype_core::ports::{DataKey, Entropy, KeyService, WrappedKey};
+use calotype_core::keys::MasterKey;
+use calotype_core::ports::{DataKey, Entropy, KeyService, Secrets, WrappedKey};
+use calotype_core::{Error, ErrorKind};
 use calotype_keys::{ServiceKey, SystemEntropy};
 
 fn entropy() -> Arc<dyn Entropy> {
@@ -33,7 +34,10 @@ async fn a_key_file_is_made_once_and_for_its_owner_alone() {
 
     let blob = BlobId::random(&SystemEntropy::new());
     let key = DataKey::new([3; 32]);
-    let wrapped = first.wrap(blob, &key).await.expect("wrapped");
+    let wrapped = first
+        .wrap(&MasterKey::Service, blob, &key)
+        .await
+        .expect("wrapped");
     let second = open(&path).expect("opened");
     let unwrapped = second.unwrap(blob, &wrapped).await.expect("unwrapped");
     assert_eq!(unwrapped.expose(), key.expose());
@@ -139,7 +143,7 @@ async fn a_wrap_opens_for_its_own_blob_under_its_own_key_unchanged() {
         BlobId::random(&SystemEntropy::new()),
     );
     let wrapped = service
-        .wrap(blob, &DataKey::new([9; 32]))
+        .wrap(&MasterKey::Service, blob, &DataKey::new([9; 32]))
         .await
         .expect("wrapped");
     assert_eq!(wrapped.master_key, "service");
@@ -151,7 +155,7 @@ async fn a_wrap_opens_for_its_own_blob_under_its_own_key_unchanged() {
             .await
             .map(|_| ())
             .expect_err("refused");
-        assert_eq!(error.kind(), ErrorKind::Damaged);
+        assert_eq!(Error::from(error).kind(), ErrorKind::Damaged);
     };
     damaged(&service, other, &wrapped).await;
     damaged(&key('b'), blob, &wrapped).await;
@@ -170,7 +174,7 @@ async fn a_wrap_opens_for_its_own_blob_under_its_own_key_unchanged() {
     reversioned.version = 2;
     damaged(&service, blob, &reversioned).await;
     let again = service
-        .wrap(blob, &DataKey::new([9; 32]))
+        .wrap(&MasterKey::Service, blob, &DataKey::new([9; 32]))
         .await
         .expect("wrapped");
     assert_ne!(again, wrapped, "each wrap has a nonce of its own");
@@ -195,7 +199,7 @@ async fn a_secret_opens_in_its_own_context_and_is_no_wrap() {
     }
     let blob = BlobId::random(&SystemEntropy::new());
     let mut wrapped = service
-        .wrap(blob, &DataKey::new([1; 32]))
+        .wrap(&MasterKey::Service, blob, &DataKey::new([1; 32]))
         .await
         .expect("wrapped");
     assert!(service.open_secret("", &wrapped.sealed).is_err());

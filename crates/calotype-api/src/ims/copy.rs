@@ -1,4 +1,5 @@
-//! `POST /v1/cloudimages/{image_id}/copy`: replicates an image within the region (spec 3).
+//! `POST /v1/cloudimages/{image_id}/copy`: replicates an image within the region (spec 3), and its stricter sister under
+//! `/v2.1` (decision D19).
 //!
 //! The checks come in the order of spec 3.3: the credential and the permission before anything of the body is read,
 //! the body before the path's id, the id before the name. A refusal changes nothing. The answer is sent after the
@@ -10,7 +11,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use calotype_core::Result;
-use calotype_core::app::ReplicaOrder;
+use calotype_core::app::{EncryptionMode, ReplicaOrder, Strictness};
 use calotype_core::codes::ImsCode;
 use calotype_core::id::{ImageId, JobId};
 use calotype_core::name::{Description, ImageName};
@@ -35,6 +36,9 @@ pub struct CopyImageRequest {
     pub cmk_id: Option<String>,
     /// The replica's enterprise project; absent, empty or `0`: the default one. It is not inherited.
     pub enterprise_project_id: Option<String>,
+    /// An extension: `reseal` (the default), or `rewrap` where the operator allows it. A rewrapped replica shares its
+    /// source's bytes: whoever has the source's key and its former wrap can still open them.
+    pub encryption_mode: Option<String>,
 }
 
 /// The answer to every asynchronous call.
@@ -68,18 +72,63 @@ pub struct JobAccepted {
     security(("token" = []), ("signature" = [])),
 )]
 pub async fn copy_image(
+    state: State<ApiState>,
+    caller: Caller,
+    key: Result<IdempotencyKey, Failure>,
+    path: Result<Path<String>, PathRejection>,
+    body: Body,
+) -> Reply {
+    copy(state, caller, key, path, body, Strictness::KeyService).await
+}
+
+/// Replicates an image within the region in safe mode: as `copyImageInRegion`, and the caller's role must permit the
+/// actions on keys too.
+#[utoipa::path(
+    post,
+    path = "/v2.1/cloudimages/{image_id}/copy",
+    operation_id = "copyImageInRegionInSafeMode",
+    tag = "Replication",
+    params(
+        ("image_id" = String, Path, description = "The image to replicate: a UUID."),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours."),
+    ),
+    request_body(content = CopyImageRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The replication was accepted.", body = JobAccepted),
+        (status = 400, description = "The request breaks a rule; the code says which."),
+        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
+        (status = 403, description = "The caller may not replicate (IMG.0026)."),
+        (status = 404, description = "There is no such image for the caller (IMG.0027)."),
+        (status = 409, description = "The Idempotency-Key was used with another body."),
+        (status = 500, description = "A fault of the service (IMG.0061)."),
+        (status = 503, description = "The service can't do it now (IMG.0061)."),
+    ),
+    security(("token" = []), ("signature" = [])),
+)]
+pub async fn copy_image_in_safe_mode(
+    state: State<ApiState>,
+    caller: Caller,
+    key: Result<IdempotencyKey, Failure>,
+    path: Result<Path<String>, PathRejection>,
+    body: Body,
+) -> Reply {
+    copy(state, caller, key, path, body, Strictness::Caller).await
+}
+
+async fn copy(
     State(state): State<ApiState>,
     Caller(call): Caller,
     key: Result<IdempotencyKey, Failure>,
     path: Result<Path<String>, PathRejection>,
     body: Body,
+    strictness: Strictness,
 ) -> Reply {
     let service = &state.service;
     service.authorize_replication(&call)?;
     let body = read_body(&state, body).await?;
     let slot = key?.slot(&call, &body);
     once(service, slot.as_ref(), async {
-        let order = parse_order(path, &body)?;
+        let order = parse_order(path, &body, strictness)?;
         let keep = slot.as_ref().map(|slot| {
             |job: &JobId| -> StoredAnswer {
                 slot.answer(service, StatusCode::OK, accepted_text(job), None)
@@ -96,12 +145,22 @@ pub async fn copy_image(
 }
 
 /// Steps 2 to 5 of spec 3.3.
-fn parse_order(path: Result<Path<String>, PathRejection>, body: &[u8]) -> Result<ReplicaOrder> {
+fn parse_order(
+    path: Result<Path<String>, PathRejection>,
+    body: &[u8],
+    strictness: Strictness,
+) -> Result<ReplicaOrder> {
     let mut body = json_object(body)?;
     let name = optional_text(&mut body, "name")?;
     let description = optional_text(&mut body, "description")?;
     let cmk_id = optional_text(&mut body, "cmk_id")?;
     let enterprise_project = optional_text(&mut body, "enterprise_project_id")?;
+    let mode = match optional_text(&mut body, "encryption_mode")?.as_deref() {
+        None | Some("") => EncryptionMode::Reseal,
+        Some(mode) => mode.parse().map_err(|_| {
+            Error::invalid("encryption_mode is reseal or rewrap.").with_code(ImsCode::IMG_0001)
+        })?,
+    };
     let source: Option<ImageId> = path.ok().and_then(|Path(id)| id.parse().ok());
     Ok(ReplicaOrder {
         source: source.ok_or_else(|| Error::ims(ImsCode::IMG_0066))?,
@@ -109,6 +168,8 @@ fn parse_order(path: Result<Path<String>, PathRejection>, body: &[u8]) -> Result
         description: Description::parse(&description.unwrap_or_default())?,
         cmk_id,
         enterprise_project,
+        mode,
+        strictness,
     })
 }
 

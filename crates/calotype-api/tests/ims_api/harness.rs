@@ -11,21 +11,24 @@ use bytes::Bytes;
 use calotype_api::ApiState;
 use calotype_api::identity::IdentityState;
 use calotype_api::state::{Authenticator, SignedBody};
+use calotype_blob::store::MemoryStore;
+use calotype_blob::{SealOptions, SealedBlobs};
 use calotype_catalog::SqlCatalog;
 use calotype_core::access::{Access, Credential, Named, Principal, ProjectScope, Scope};
 use calotype_core::app::{Service, Settings, Worker, WorkerOptions};
-use calotype_core::id::{BlobId, EnterpriseProjectId, ImageId, ProjectId};
+use calotype_core::id::{BlobId, EnterpriseProjectId, ImageId, KeyId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Member, MemberStatus, Visibility};
 use calotype_core::job::Job;
+use calotype_core::keys::{KeyResult, KeyUser, MasterKey};
 use calotype_core::ports::{
-    AuditEvent, BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Catalog, Clock, Entropy,
-    ImageLimit, Images as _, Jobs as _, Trail, WriteOptions,
+    AuditEvent, BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Catalog, Clock, DigestChoice,
+    Entropy, ImageLimit, Images as _, Jobs as _, ResealOrder, Trail, WrappedKey, WriteOptions,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind, Result};
 use calotype_identity::{Embedded, Options, Ports};
-use calotype_keys::ServiceKey;
+use calotype_keys::{ScriptedKeys, ServiceKey};
 use http::request::Parts;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -50,6 +53,8 @@ pub(crate) struct World {
     pub(crate) service: Arc<Service>,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) opening: Arc<Mutex<Opening>>,
+    pub(crate) keys: Arc<ScriptedKeys>,
+    pub(crate) blobs: Arc<Hindered>,
     entropy: Arc<dyn Entropy>,
     _directory: tempfile::TempDir,
 }
@@ -89,14 +94,29 @@ impl World {
         let catalog = Arc::new(catalog.unwrap());
         let entropy: Arc<dyn Entropy> = Arc::new(Counting(AtomicU64::new(1)));
         let opening = Arc::new(Mutex::new(Opening::Succeeds));
-        let service = Arc::new(Service::new(
-            Arc::clone(&catalog) as Arc<dyn Catalog>,
-            Arc::new(NoBytes(Arc::clone(&opening))),
-            port,
-            Arc::clone(&entropy),
-            Access::default(),
-            settings,
-        ));
+        // Nonces are the entropy's too, so it counts on for ever; keys are the scripted service's.
+        let keys = Arc::new(ScriptedKeys::new(Arc::clone(&entropy)));
+        let blobs = Arc::new(Hindered {
+            inner: SealedBlobs::new(
+                Arc::new(MemoryStore::new(Arc::clone(&port))),
+                keys.clone(),
+                Arc::clone(&entropy),
+                Arc::clone(&port),
+                SealOptions::default(),
+            ),
+            opening: Arc::clone(&opening),
+        });
+        let ports = calotype_core::app::Ports {
+            catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
+            blobs: blobs.clone(),
+            keys: keys.clone(),
+            clock: port,
+            entropy: Arc::clone(&entropy),
+        };
+        let mut access = Access::default();
+        let policy = r#"{"Version":"1.1","Statement":[{"Effect":"Allow","Action":["ims:*:*"]}]}"#;
+        access.set_role("ims-only", serde_json::from_str(policy).unwrap());
+        let service = Arc::new(Service::new(ports, access, settings));
         let state = ApiState {
             service: Arc::clone(&service),
             authenticator: Arc::new(TokenText),
@@ -115,6 +135,8 @@ impl World {
             service,
             clock,
             opening,
+            keys,
+            blobs,
             entropy,
             _directory: directory,
         }
@@ -162,11 +184,32 @@ impl World {
         if wanted == ImageStatus::Saving {
             return image;
         }
+        let facts = self.write(blob, image.cmk_id.clone()).await;
         let finished = self
             .catalog
-            .finish_upload(image.id, blob, &facts(), None, self.trail())
+            .finish_upload(image.id, blob, &facts, None, self.trail())
             .await;
         finished.unwrap()
+    }
+
+    /// Writes [`BYTES`], under a customer's key where one is given.
+    async fn write(&self, blob: BlobId, key: Option<KeyId>) -> BlobFacts {
+        let user = KeyUser {
+            project: OWN.parse().unwrap(),
+            user: "alice".parse().unwrap(),
+            token: None,
+        };
+        let master = key.map_or(MasterKey::Service, |key| MasterKey::Customer(key, user));
+        let key = self.blobs.fresh_key(blob, &master).await.unwrap();
+        let source = Box::pin(futures_util::stream::iter([Ok(Bytes::from_static(BYTES))]));
+        let options = WriteOptions {
+            digests: DigestChoice::default(),
+            max_size: ByteSize::mib(1),
+            expected_size: None,
+            progress: Arc::default(),
+        };
+        let written = self.blobs.write(blob, &key, source, options).await;
+        written.unwrap()
     }
 
     pub(crate) async fn share(&self, image: &Image, status: MemberStatus) {
@@ -226,6 +269,8 @@ impl World {
             virtual_size: None,
             digests: Digests::default(),
             blob: None,
+            wrapped_key: None,
+            damaged_at: None,
             cmk_id: None,
             enterprise_project: EnterpriseProjectId::Default,
             properties: BTreeMap::new(),
@@ -278,17 +323,8 @@ pub(crate) fn request(method: &str, token: &str, path: &str, body: Body) -> Requ
     request.body(body).unwrap()
 }
 
-pub(crate) fn facts() -> BlobFacts {
-    BlobFacts {
-        size: ByteSize::new(5),
-        stored: ByteSize::new(100),
-        digests: Digests {
-            md5: Some("5d41402abc4b2a76b9719d911017c592".to_owned()),
-            sha256: None,
-            sha512: Some("9b71d224".to_owned()),
-        },
-    }
-}
+/// What active images hold.
+pub(crate) const BYTES: &[u8] = b"hello";
 
 pub(crate) struct TestClock(AtomicI64);
 
@@ -356,8 +392,11 @@ impl Authenticator for TokenText {
     }
 }
 
-/// Blobs that are all there and hold nothing: these tests are about records.
-struct NoBytes(Arc<Mutex<Opening>>);
+/// Blobs whose opening can be hindered.
+pub(crate) struct Hindered {
+    inner: SealedBlobs,
+    opening: Arc<Mutex<Opening>>,
+}
 
 /// What becomes of the opening of a blob.
 #[derive(Debug, Clone, Copy)]
@@ -367,50 +406,63 @@ pub(crate) enum Opening {
     Panics,
 }
 
-struct NoReader(BlobFacts);
-
-impl BlobReader for NoReader {
-    fn facts(&self) -> &BlobFacts {
-        &self.0
-    }
-
-    fn read(&self, _: std::ops::Range<u64>) -> ByteStream {
-        Box::pin(futures_util::stream::iter([Ok(Bytes::from_static(
-            b"hello",
-        ))]))
-    }
-}
-
-#[async_trait::async_trait]
-impl Blobs for NoBytes {
-    async fn write(&self, _: BlobId, _: ByteStream, _: WriteOptions) -> Result<BlobFacts> {
-        Ok(facts())
-    }
-    async fn open(&self, _: BlobId) -> Result<Arc<dyn BlobReader>> {
-        let opening = *self.0.lock().unwrap();
+impl Hindered {
+    async fn hinder(&self) {
+        let opening = *self.opening.lock().unwrap();
         match opening {
             Opening::Succeeds => {}
             Opening::NeverEnds => std::future::pending().await,
             Opening::Panics => panic!("as the test asked"),
         }
-        Ok(Arc::new(NoReader(facts())))
     }
-    async fn delete(&self, _: BlobId) -> Result<()> {
-        Ok(())
+}
+
+#[async_trait::async_trait]
+impl Blobs for Hindered {
+    async fn fresh_key(&self, blob: BlobId, master: &MasterKey) -> KeyResult<WrappedKey> {
+        self.inner.fresh_key(blob, master).await
     }
-    async fn discard(&self, _: BlobId) -> Result<()> {
-        Ok(())
+    async fn rewrap(
+        &self,
+        blob: BlobId,
+        key: Option<&WrappedKey>,
+        master: &MasterKey,
+    ) -> Result<WrappedKey> {
+        self.inner.rewrap(blob, key, master).await
     }
-    async fn check(&self, _: BlobId, _: bool) -> Result<BlobCheck> {
-        Ok(BlobCheck::Whole(facts()))
+    async fn write(
+        &self,
+        blob: BlobId,
+        key: &WrappedKey,
+        source: ByteStream,
+        options: WriteOptions,
+    ) -> Result<BlobFacts> {
+        self.inner.write(blob, key, source, options).await
+    }
+    async fn reseal(&self, order: ResealOrder) -> Result<BlobFacts> {
+        self.hinder().await;
+        self.inner.reseal(order).await
+    }
+    async fn open(&self, blob: BlobId, key: Option<&WrappedKey>) -> Result<Arc<dyn BlobReader>> {
+        self.hinder().await;
+        self.inner.open(blob, key).await
+    }
+    async fn delete(&self, blob: BlobId) -> Result<()> {
+        self.inner.delete(blob).await
+    }
+    async fn discard(&self, blob: BlobId) -> Result<()> {
+        self.inner.discard(blob).await
+    }
+    async fn check(&self, blob: BlobId, deep: bool) -> Result<BlobCheck> {
+        self.inner.check(blob, deep).await
     }
     async fn list(&self) -> Result<Vec<(BlobId, Timestamp)>> {
-        Ok(Vec::new())
+        self.inner.list().await
     }
     async fn list_staged(&self) -> Result<Vec<(BlobId, Timestamp)>> {
-        Ok(Vec::new())
+        self.inner.list_staged().await
     }
     async fn free_space(&self) -> Result<Option<ByteSize>> {
-        Ok(None)
+        self.inner.free_space().await
     }
 }

@@ -9,5 +9,6 @@
 mod copy;
 mod harness;
 mod jobs;
+mod keys;
 mod lists;
 mod surroundings;

@@ -152,7 +152,7 @@ async fn the_verifier_answers_what_it_checked() {
         let seen = world.get(ADMIN, path).await.json();
         assert_eq!(
             seen,
-            json!({ "blobs_checked": 1, "orphans": 0, "violations": [] })
+            json!({ "blobs_checked": 1, "closed": 0, "orphans": 0, "violations": [] })
         );
     }
     let bad = world.get(ADMIN, "/admin/v1/verify?deep=very").await;

@@ -150,19 +150,19 @@ impl Rig {
                 MemoryStore::new(Arc::clone(&clock)),
                 faults.clone(),
             )),
-            keys,
+            keys.clone(),
             Arc::clone(&entropy),
             Arc::clone(&clock),
             SealOptions::default(),
         );
-        let service = Arc::new(Service::new(
+        let service_ports = calotype_core::app::Ports {
             catalog,
-            Arc::new(blobs),
+            blobs: Arc::new(blobs),
+            keys,
             clock,
-            Arc::clone(&entropy),
-            Access::default(),
-            settings,
-        ));
+            entropy: Arc::clone(&entropy),
+        };
+        let service = Arc::new(Service::new(service_ports, Access::default(), settings));
         let state = ApiState {
             service: Arc::clone(&service),
             authenticator: Arc::new(ByName),
@@ -281,6 +281,7 @@ impl Rig {
             principal: principal("admin").unwrap(),
             request_id: "req-test".to_owned(),
             surface: Surface::Native,
+            token: None,
         };
         let lines = self.service.audit_trail(&call, None, 1000).await.unwrap();
         let names = lines.into_iter().map(|(_, event)| event.trace);

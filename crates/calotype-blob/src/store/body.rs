@@ -3,7 +3,10 @@
 //! What is written here is large, is made durable before anyone reads it, and is read later or never. So it goes
 //! past the page cache, where the file system allows that (`O_DIRECT`): an upload then neither evicts what
 //! others read nor pays for the copy. Such writes begin at, end at and come from multiples of [`BLOCK`]; the
-//! bytes are gathered into a buffer that is, and what is left at a segment's end goes the usual way.
+//! bytes are gathered into a buffer that is aligned so, and what is left at a segment's end goes the usual way.
+//!
+//! A body is locked (`flock`) by whoever writes it. The lock ends with the process, however that ends: so whoever
+//! gets the lock of an attempt that it did not begin knows that nobody writes there any more.
 //!
 //! # Consistency
 //! The two ways never touch the same block, as long as no two segments share one. Where they do, because a
@@ -17,10 +20,10 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Disk;
+use rustix::fs::{FlockOperation, flock};
 
-/// What an unbuffered write's place, length and memory are multiples of. No file system asks for more.
-const BLOCK: usize = 4096;
+use super::Disk;
+use super::buffer::{BLOCK, Buffer};
 
 /// Bytes that are gathered for one write.
 const RUN: usize = 1 << 20;
@@ -37,9 +40,25 @@ pub(super) struct Body {
 impl Body {
     /// Makes the file, which must not exist.
     pub(super) fn create(disk: &Disk, path: &Path) -> io::Result<Self> {
+        let file = disk.make_file(path)?;
+        // A file system that knows no locks only loses the resuming of what a crash left.
+        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        Self::over(disk, file, path)
+    }
+
+    /// Opens the body of an attempt that somebody else began; nothing where it may still be written.
+    pub(super) fn adopt(disk: &Disk, path: &Path) -> io::Result<Option<Self>> {
+        let file = disk.open_file(path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Self::over(disk, file, path).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn over(disk: &Disk, file: File, path: &Path) -> io::Result<Self> {
         Ok(Self {
             disk: disk.clone(),
-            file: disk.make_file(path)?,
+            file,
             direct: disk.open_unbuffered(path)?,
             refused: AtomicBool::new(false),
         })
@@ -80,9 +99,7 @@ impl Body {
 
 /// The bytes of one segment on their way into the body.
 pub(super) struct Run {
-    memory: Vec<u8>,
-    /// Where the buffer begins in `memory`, so that it is aligned.
-    lead: usize,
+    buffer: Buffer,
     /// How much of the buffer is filled.
     filled: usize,
     /// Where its first byte goes.
@@ -90,30 +107,22 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// A run without bytes, and without memory yet.
-    pub(super) const fn new() -> Self {
+    /// A run whose first byte goes to `offset`, without memory yet.
+    pub(super) fn at(offset: u64) -> Self {
         Self {
-            memory: Vec::new(),
-            lead: 0,
+            buffer: Buffer::default(),
             filled: 0,
-            offset: 0,
+            offset,
         }
-    }
-
-    /// Begins another segment, whose first byte goes to `offset`. The one before must have been flushed.
-    pub(super) const fn begin(&mut self, offset: u64) {
-        self.filled = 0;
-        self.offset = offset;
     }
 
     /// Adds bytes, and writes what is complete.
     pub(super) fn push(&mut self, body: &Body, mut bytes: &[u8]) -> io::Result<()> {
-        if self.memory.is_empty() {
-            self.memory = vec![0; RUN + BLOCK];
-            self.lead = self.memory.as_ptr().addr().wrapping_neg() % BLOCK;
+        if self.buffer.bytes().is_empty() {
+            self.buffer.room(RUN);
         }
         while !bytes.is_empty() {
-            let room = &mut self.memory[self.lead + self.filled..self.lead + RUN];
+            let room = &mut self.buffer.bytes_mut()[self.filled..];
             let (now, later) = bytes.split_at(bytes.len().min(room.len()));
             room[..now.len()].copy_from_slice(now);
             self.filled += now.len();
@@ -130,10 +139,7 @@ impl Run {
         if self.filled == 0 {
             return Ok(());
         }
-        body.write(
-            &self.memory[self.lead..self.lead + self.filled],
-            self.offset,
-        )?;
+        body.write(&self.buffer.bytes()[..self.filled], self.offset)?;
         self.offset += self.filled as u64;
         self.filled = 0;
         Ok(())
@@ -155,8 +161,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("body");
         let body = Body::create(disk, &path).unwrap();
-        let mut run = Run::new();
-        run.begin(offset);
+        let mut run = Run::at(offset);
         let mut next = 0_u8;
         for length in pieces {
             let piece: Vec<u8> = (0..*length)

@@ -17,6 +17,8 @@ pub enum Step {
     MakeDirectory,
     /// A file is made.
     MakeFile,
+    /// A file that is there is opened, to be written.
+    OpenFile,
     /// A made file is opened once more, for writes that go past the page cache.
     OpenUnbuffered,
     /// Bytes are written.
@@ -69,20 +71,17 @@ impl Disk {
             .open(path)
     }
 
+    /// A file that is there, to be written.
+    pub(super) fn open_file(&self, path: &Path) -> io::Result<File> {
+        self.before(Step::OpenFile)?;
+        OpenOptions::new().read(true).write(true).open(path)
+    }
+
     /// A made file once more, for writes that go past the page cache; nothing where the file system has none.
     pub(super) fn open_unbuffered(&self, path: &Path) -> io::Result<Option<File>> {
-        let flags = i32::try_from(OFlags::DIRECT.bits()).map_err(io::Error::other)?;
-        let opened = self.before(Step::OpenUnbuffered).and_then(|()| {
-            OpenOptions::new()
-                .write(true)
-                .custom_flags(flags)
-                .open(path)
-        });
-        match opened {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.before(Step::OpenUnbuffered)
+            .and_then(|()| unbuffered(OpenOptions::new().write(true), path))
+            .map_or_else(none_where_refused, Ok)
     }
 
     pub(super) fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -109,6 +108,23 @@ impl Disk {
     pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
         self.before(Step::Remove)?;
         fs::remove_dir_all(path)
+    }
+}
+
+/// A file that is read past the page cache; nothing where the file system has no such way.
+pub(super) fn open_to_read_unbuffered(path: &Path) -> io::Result<Option<File>> {
+    unbuffered(OpenOptions::new().read(true), path).map_or_else(none_where_refused, Ok)
+}
+
+fn unbuffered(options: &mut OpenOptions, path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::DIRECT.bits().cast_signed();
+    options.custom_flags(flags).open(path).map(Some)
+}
+
+fn none_where_refused(error: io::Error) -> io::Result<Option<File>> {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Ok(None),
+        _ => Err(error),
     }
 }
 

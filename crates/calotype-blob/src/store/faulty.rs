@@ -9,17 +9,21 @@ use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind, Result};
 
-use super::{BlobStore, Slot, Staged, Stored};
+use super::{BlobStore, Buffer, Note, SegmentWriter, Slot, Staged, Stored, Use};
 
 /// A store's operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// [`BlobStore::stage`].
     Stage,
-    /// [`Staged::append`].
+    /// [`BlobStore::resume`].
+    Resume,
+    /// [`SegmentWriter::append`].
     Append,
-    /// [`Staged::finish_segment`].
-    FinishSegment,
+    /// [`SegmentWriter::finish`].
+    Finish,
+    /// [`Staged::checkpoint`].
+    Checkpoint,
     /// [`Staged::commit`].
     Commit,
     /// [`Staged::abandon`].
@@ -59,7 +63,7 @@ pub enum Fault {
 struct Plan {
     /// The faults to come: after so many more calls of the operation, or of any.
     ahead: VecDeque<(Option<Operation>, u64, Fault)>,
-    calls: u64,
+    calls: Vec<Operation>,
 }
 
 /// The plan of what goes wrong, shared by a store and the test that drives it.
@@ -82,7 +86,13 @@ impl Faults {
 
     /// How many calls there were.
     pub fn calls(&self) -> u64 {
-        self.plan().calls
+        self.plan().calls.len() as u64
+    }
+
+    /// How many calls of an operation there were.
+    pub fn calls_of(&self, operation: Operation) -> usize {
+        let plan = self.plan();
+        plan.calls.iter().filter(|call| **call == operation).count()
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
@@ -91,7 +101,7 @@ impl Faults {
 
     fn next(&self, operation: Operation) -> Option<Fault> {
         let mut plan = self.plan();
-        plan.calls += 1;
+        plan.calls.push(operation);
         let mut struck = None;
         let mut at = 0;
         while let Some((wanted, skip, fault)) = plan.ahead.get_mut(at) {
@@ -146,16 +156,23 @@ impl<S: BlobStore> FaultyStore<S> {
 
 #[async_trait::async_trait]
 impl<S: BlobStore> BlobStore for FaultyStore<S> {
-    async fn stage(&self, blob: BlobId, slot: u64) -> Result<Box<dyn Staged>> {
+    async fn stage(&self, blob: BlobId, slot: u64) -> Result<Arc<dyn Staged>> {
         let fault = self.faults.before(Operation::Stage)?;
         let inner = self.inner.stage(blob, slot).await?;
         let faults = self.faults.clone();
-        after(fault, Box::new(FaultyStaged { inner, faults }) as _)
+        after(fault, Arc::new(FaultyStaged { inner, faults }) as _)
     }
 
-    async fn open(&self, blob: BlobId) -> Result<Option<Arc<dyn Stored>>> {
+    async fn resume(&self, blob: BlobId, slot: u64) -> Result<Arc<dyn Staged>> {
+        let fault = self.faults.before(Operation::Resume)?;
+        let inner = self.inner.resume(blob, slot).await?;
+        let faults = self.faults.clone();
+        after(fault, Arc::new(FaultyStaged { inner, faults }) as _)
+    }
+
+    async fn open(&self, blob: BlobId, purpose: Use) -> Result<Option<Arc<dyn Stored>>> {
         let fault = self.faults.before(Operation::Open)?;
-        let Some(inner) = self.inner.open(blob).await? else {
+        let Some(inner) = self.inner.open(blob, purpose).await? else {
             return after(fault, None);
         };
         let mut manifest = inner.manifest().clone();
@@ -202,30 +219,54 @@ impl<S: BlobStore> BlobStore for FaultyStore<S> {
 }
 
 struct FaultyStaged {
-    inner: Box<dyn Staged>,
+    inner: Arc<dyn Staged>,
     faults: Faults,
 }
 
 #[async_trait::async_trait]
 impl Staged for FaultyStaged {
-    async fn append(&mut self, index: u32, bytes: Bytes) -> Result<()> {
-        let fault = self.faults.before(Operation::Append)?;
-        after(fault, self.inner.append(index, bytes).await?)
+    fn noted(&self) -> &[Note] {
+        self.inner.noted()
     }
 
-    async fn finish_segment(&mut self, index: u32) -> Result<()> {
-        let fault = self.faults.before(Operation::FinishSegment)?;
-        after(fault, self.inner.finish_segment(index).await?)
+    fn segment(&self, index: u32) -> Result<Box<dyn SegmentWriter>> {
+        Ok(Box::new(FaultyWriter {
+            inner: self.inner.segment(index)?,
+            faults: self.faults.clone(),
+        }))
     }
 
-    async fn commit(&mut self, manifest: Bytes) -> Result<()> {
+    async fn checkpoint(&self, notes: Vec<Note>) -> Result<()> {
+        let fault = self.faults.before(Operation::Checkpoint)?;
+        after(fault, self.inner.checkpoint(notes).await?)
+    }
+
+    async fn commit(&self, manifest: Bytes) -> Result<()> {
         let fault = self.faults.before(Operation::Commit)?;
         after(fault, self.inner.commit(manifest).await?)
     }
 
-    async fn abandon(&mut self) -> Result<()> {
+    async fn abandon(&self) -> Result<()> {
         let fault = self.faults.before(Operation::Abandon)?;
         after(fault, self.inner.abandon().await?)
+    }
+}
+
+struct FaultyWriter {
+    inner: Box<dyn SegmentWriter>,
+    faults: Faults,
+}
+
+#[async_trait::async_trait]
+impl SegmentWriter for FaultyWriter {
+    async fn append(&mut self, bytes: Bytes) -> Result<()> {
+        let fault = self.faults.before(Operation::Append)?;
+        after(fault, self.inner.append(bytes).await?)
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        let fault = self.faults.before(Operation::Finish)?;
+        after(fault, self.inner.finish().await?)
     }
 }
 
@@ -241,20 +282,20 @@ impl Stored for FaultyStored {
         &self.manifest
     }
 
-    async fn read(&self, slot: Slot, offset: u64, buffer: Vec<u8>) -> Result<Vec<u8>> {
+    async fn read(&self, slot: Slot, offset: u64, length: usize, buffer: Buffer) -> Result<Buffer> {
         let fault = self.faults.before(Operation::Read)?;
         if fault == Some(Fault::Misdirected) {
             let other = Slot {
                 index: slot.index ^ 1,
                 ..slot
             };
-            return self.inner.read(other, offset, buffer).await;
+            return self.inner.read(other, offset, length, buffer).await;
         }
-        let mut bytes = self.inner.read(slot, offset, buffer).await?;
+        let mut buffer = self.inner.read(slot, offset, length, buffer).await?;
         if let Some(Fault::Flip(bit)) = fault {
-            flip(&mut bytes, bit);
+            flip(buffer.bytes_mut(), bit);
         }
-        after(fault, bytes)
+        after(fault, buffer)
     }
 }
 

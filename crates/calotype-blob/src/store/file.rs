@@ -4,12 +4,14 @@
 //! ROOT/blobs/3f/3f1c...-...e2/body      the segments, each at index * slot; sparse
 //!                            /manifest
 //! ROOT/staged/3f1c...-...e2.9a0b1c2d3e4f5061/body
+//!                                           /journal    the notes of finished segments, where there are any
 //! ```
 //!
 //! A name under `blobs` is the commit: the directory comes there by one rename, after everything in it is
 //! durable. A name under `staged` is an attempt, or a blob on its way out; both are garbage once nobody
 //! works on them. Each attempt has a random name of its own, so that one that was given up for dead and
-//! still runs can neither write into its successor's file nor commit it.
+//! still runs can neither write into its successor's file nor commit it. Only what a dead attempt left is gone on
+//! with, and the lock on its body says whether it is dead.
 //!
 //! # Crash consistency
 //! See [`super`]. The order of the syncs is explained where they are made.
@@ -21,6 +23,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,15 +34,20 @@ use calotype_core::id::BlobId;
 use calotype_core::ports::Entropy;
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
-use calotype_core::{Error, ErrorKind, Result};
-use tokio::task::{JoinHandle, spawn_blocking};
+use calotype_core::{Error, Result};
+use rustix::fs::{Advice, fadvise};
+use tokio::task::spawn_blocking;
 
-use super::body::{Body, Run};
-use super::{BlobStore, Disk, Slot, Staged, Stored, io_error, read_error};
+use super::body::Body;
+use super::buffer::{BLOCK, Buffer};
+use super::disk::open_to_read_unbuffered;
+use super::staged_file::StagedFile;
+use super::{BlobStore, Disk, Slot, Staged, Stored, Use, io_error, read_error};
 use crate::manifest;
 
-const BODY: &str = "body";
-const MANIFEST: &str = "manifest";
+pub(super) const BODY: &str = "body";
+pub(super) const MANIFEST: &str = "manifest";
+pub(super) const JOURNAL: &str = "journal";
 
 /// Bytes of the file system that image bodies leave free. The embedded catalog lives there too: if images took
 /// the last block, not even a deletion could be written.
@@ -49,7 +57,7 @@ const SPARE: u64 = 16 << 20;
 #[derive(Clone)]
 pub struct FileStore {
     root: Arc<PathBuf>,
-    disk: Disk,
+    pub(super) disk: Disk,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -102,16 +110,16 @@ impl FileStore {
         }
     }
 
-    fn staged(&self) -> PathBuf {
+    pub(super) fn staged(&self) -> PathBuf {
         self.root.join("staged")
     }
 
-    fn fan(&self, blob: BlobId) -> PathBuf {
+    pub(super) fn fan(&self, blob: BlobId) -> PathBuf {
         let first = blob.as_uuid().as_bytes()[0];
         self.root.join("blobs").join(format!("{first:02x}"))
     }
 
-    fn home(&self, blob: BlobId) -> PathBuf {
+    pub(super) fn home(&self, blob: BlobId) -> PathBuf {
         self.fan(blob).join(blob.to_string())
     }
 
@@ -124,31 +132,55 @@ impl FileStore {
     fn stage_now(&self, blob: BlobId, slot: u64) -> io::Result<StagedFile> {
         let directory = self.fresh_staged_name(blob);
         self.disk.make_directory(&directory)?;
-        let body = match Body::create(&self.disk, &directory.join(BODY)) {
-            Ok(body) => body,
+        match Body::create(&self.disk, &directory.join(BODY)) {
+            Ok(body) => Ok(StagedFile::new(self.clone(), blob, directory, body, slot)),
             Err(error) => {
                 // Best effort: what stays is named by `list_staged`.
                 let _ = self.disk.remove(&directory);
-                return Err(error);
+                Err(error)
             }
-        };
-        Ok(StagedFile {
-            store: self.clone(),
-            blob,
-            directory,
-            body: Arc::new(body),
-            slot,
-            at: None,
-            run: Run::new(),
-            sync: None,
-            failed: false,
-        })
+        }
     }
 
-    fn open_now(&self, blob: BlobId) -> Result<Option<Arc<dyn Stored>>> {
+    /// Of what dead attempts at a blob left, the one that has most notes; the others are removed.
+    fn resume_now(&self, blob: BlobId, slot: u64) -> io::Result<StagedFile> {
+        let mut best: Option<StagedFile> = None;
+        for (directory, owner) in self.staged_directories()? {
+            if owner != blob {
+                continue;
+            }
+            let Some(body) = Body::adopt(&self.disk, &directory.join(BODY))? else {
+                continue;
+            };
+            let staged = StagedFile::new(self.clone(), blob, directory, body, slot);
+            let staged = staged.with_notes()?;
+            let worse = match best.take() {
+                Some(best_yet) if best_yet.notes() >= staged.notes() => {
+                    best = Some(best_yet);
+                    Some(staged)
+                }
+                worse => {
+                    best = Some(staged);
+                    worse
+                }
+            };
+            if let Some(worse) = worse {
+                self.remove_staged(blob, worse.directory())?;
+            }
+        }
+        match best {
+            Some(best) if best.notes() > 0 => Ok(best),
+            Some(empty) => {
+                self.remove_staged(blob, empty.directory())?;
+                self.stage_now(blob, slot)
+            }
+            None => self.stage_now(blob, slot),
+        }
+    }
+
+    fn open_now(&self, blob: BlobId, purpose: Use) -> Result<Option<Arc<dyn Stored>>> {
         let home = self.home(blob);
-        let opened = open_parts(&home);
-        match opened {
+        match open_parts(&home, purpose) {
             Ok(stored) => Ok(Some(Arc::new(stored))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // No such blob, or one that has lost a part?
@@ -164,7 +196,7 @@ impl FileStore {
     }
 
     /// Moves a committed blob among the staged ones: from here on it is garbage.
-    fn uncommit(&self, blob: BlobId) -> io::Result<()> {
+    pub(super) fn uncommit(&self, blob: BlobId) -> io::Result<()> {
         match self
             .disk
             .rename(&self.home(blob), &self.fresh_staged_name(blob))
@@ -187,7 +219,7 @@ impl FileStore {
     }
 
     /// Removes a staged directory, if it is still there.
-    fn remove_staged(&self, blob: BlobId, path: &Path) -> io::Result<()> {
+    pub(super) fn remove_staged(&self, blob: BlobId, path: &Path) -> io::Result<()> {
         // Under a name that its attempt does not know. Otherwise a commit could rename the directory
         // while it is being emptied, and a blob without its bytes would be there.
         let doomed = self.fresh_staged_name(blob);
@@ -277,7 +309,7 @@ impl FileStore {
         Ok(ByteSize::new(free.saturating_sub(SPARE)))
     }
 
-    fn check_room(&self, length: u64) -> io::Result<()> {
+    pub(super) fn check_room(&self, length: u64) -> io::Result<()> {
         if self.free_space_now()?.bytes() < length {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -285,7 +317,7 @@ impl FileStore {
     }
 }
 
-fn open_parts(home: &Path) -> io::Result<StoredFile> {
+fn open_parts(home: &Path, purpose: Use) -> io::Result<StoredFile> {
     let file = File::open(home.join(MANIFEST))?;
     let mut manifest = Vec::new();
     file.take(manifest::LIMIT as u64 + 1)
@@ -296,9 +328,18 @@ fn open_parts(home: &Path) -> io::Result<StoredFile> {
             "the manifest is too long",
         ));
     }
+    let body = home.join(BODY);
+    let direct = match purpose {
+        Use::Shared => None,
+        Use::OnePass => open_to_read_unbuffered(&body)?,
+    };
     Ok(StoredFile {
         manifest: Bytes::from(manifest),
-        body: Arc::new(File::open(home.join(BODY))?),
+        body: Arc::new(OpenBody {
+            file: File::open(body)?,
+            direct,
+            forget: purpose == Use::OnePass,
+        }),
     })
 }
 
@@ -308,12 +349,8 @@ fn modified(path: &Path) -> io::Result<Timestamp> {
     Ok(Timestamp::from_micros(0).plus(since))
 }
 
-fn misplaced() -> Error {
-    Error::invalid("The bytes do not fit their segment.")
-}
-
 /// Runs blocking work on tokio's threads for it.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     spawn_blocking(work).await.map_err(Error::internal)?
@@ -321,18 +358,27 @@ async fn blocking<T: Send + 'static>(
 
 #[async_trait::async_trait]
 impl BlobStore for FileStore {
-    async fn stage(&self, blob: BlobId, slot: u64) -> Result<Box<dyn Staged>> {
+    async fn stage(&self, blob: BlobId, slot: u64) -> Result<Arc<dyn Staged>> {
         let store = self.clone();
         blocking(move || {
             let staged = store.stage_now(blob, slot).map_err(io_error)?;
-            Ok(Box::new(staged) as Box<dyn Staged>)
+            Ok(Arc::new(staged) as Arc<dyn Staged>)
         })
         .await
     }
 
-    async fn open(&self, blob: BlobId) -> Result<Option<Arc<dyn Stored>>> {
+    async fn resume(&self, blob: BlobId, slot: u64) -> Result<Arc<dyn Staged>> {
         let store = self.clone();
-        blocking(move || store.open_now(blob)).await
+        blocking(move || {
+            let staged = store.resume_now(blob, slot).map_err(io_error)?;
+            Ok(Arc::new(staged) as Arc<dyn Staged>)
+        })
+        .await
+    }
+
+    async fn open(&self, blob: BlobId, purpose: Use) -> Result<Option<Arc<dyn Stored>>> {
+        let store = self.clone();
+        blocking(move || store.open_now(blob, purpose)).await
     }
 
     async fn delete(&self, blob: BlobId) -> Result<()> {
@@ -366,180 +412,49 @@ impl BlobStore for FileStore {
     }
 }
 
-/// The segment that bytes came for, and how many.
-#[derive(Debug, Clone, Copy)]
-struct Cursor {
-    index: u32,
-    filled: u64,
-}
-
-struct StagedFile {
-    store: FileStore,
-    blob: BlobId,
-    directory: PathBuf,
-    body: Arc<Body>,
-    slot: u64,
-    at: Option<Cursor>,
-    run: Run,
-    /// A sync in the background.
-    sync: Option<JoinHandle<io::Result<()>>>,
-    /// After the first error nothing is written or committed any more.
-    failed: bool,
-}
-
-impl StagedFile {
-    /// Refuses an attempt that failed before, and has it failed until the step about to be made is
-    /// known to have succeeded: also where its future is dropped.
-    fn begin_step(&mut self) -> Result<()> {
-        if self.failed {
-            return Err(Error::internal("this attempt has failed before"));
-        }
-        self.failed = true;
-        Ok(())
-    }
-
-    async fn await_sync(&mut self) -> Result<()> {
-        match self.sync.take() {
-            Some(sync) => sync.await.map_err(Error::internal)?.map_err(io_error),
-            None => Ok(()),
-        }
-    }
-
-    fn start_sync(&mut self) {
-        let body = Arc::clone(&self.body);
-        self.sync = Some(spawn_blocking(move || body.sync()));
-    }
-
-    /// Runs `write` with the bytes that are gathered, away from tokio's own threads.
-    async fn with_run(
-        &mut self,
-        write: impl FnOnce(&mut Run, &Body) -> io::Result<()> + Send + 'static,
-    ) -> Result<()> {
-        let mut run = std::mem::replace(&mut self.run, Run::new());
-        let body = Arc::clone(&self.body);
-        self.run = blocking(move || {
-            write(&mut run, &body).map_err(io_error)?;
-            Ok(run)
-        })
-        .await?;
-        Ok(())
-    }
-}
-
-#[async_trait::async_trait]
-impl Staged for StagedFile {
-    async fn append(&mut self, index: u32, bytes: Bytes) -> Result<()> {
-        self.begin_step()?;
-        let filled = match self.at {
-            Some(at) if at.index == index => at.filled,
-            Some(at) if at.index > index => return Err(misplaced()),
-            _ => 0,
-        };
-        let end = filled + bytes.len() as u64;
-        if end > self.slot {
-            return Err(misplaced());
-        }
-        let begins = filled == 0;
-        let offset = u64::from(index) * self.slot;
-        let store = self.store.clone();
-        self.with_run(move |run, body| {
-            store.check_room(bytes.len() as u64)?;
-            if begins {
-                run.flush(body)?;
-                run.begin(offset);
-            }
-            run.push(body, &bytes)
-        })
-        .await?;
-        self.at = Some(Cursor { index, filled: end });
-        self.failed = false;
-        Ok(())
-    }
-
-    async fn finish_segment(&mut self, _index: u32) -> Result<()> {
-        self.begin_step()?;
-        self.with_run(Run::flush).await?;
-        // The device works while the next segment is sealed, so that the sync of the commit is short. If
-        // it still is at the last one, it is the bottleneck and gets no second order.
-        if self.sync.as_ref().is_none_or(JoinHandle::is_finished) {
-            self.await_sync().await?;
-            self.start_sync();
-        }
-        self.failed = false;
-        Ok(())
-    }
-
-    async fn commit(&mut self, manifest: Bytes) -> Result<()> {
-        self.begin_step()?;
-        self.with_run(Run::flush).await?;
-        self.await_sync().await?;
-        let (store, directory) = (self.store.clone(), self.directory.clone());
-        let (body, blob) = (Arc::clone(&self.body), self.blob);
-        blocking(move || commit(&store, blob, &directory, &body, &manifest)).await
-    }
-
-    async fn abandon(&mut self) -> Result<()> {
-        self.failed = true;
-        // Whether it succeeded does not matter any more, but it uses the file.
-        let _ = self.await_sync().await;
-        let (store, directory, blob) = (self.store.clone(), self.directory.clone(), self.blob);
-        blocking(move || store.remove_staged(blob, &directory).map_err(io_error)).await
-    }
-}
-
-fn commit(
-    store: &FileStore,
-    blob: BlobId,
-    directory: &Path,
-    body: &Body,
-    manifest: &[u8],
-) -> Result<()> {
-    let disk = &store.disk;
-    prepare(disk, directory, body, manifest).map_err(commit_error)?;
-    // The rename is the commit. It replaces nothing: a directory that is there and not empty refuses it.
-    disk.rename(directory, &store.home(blob))
-        .map_err(commit_error)?;
-    // Both names are made durable: the new one because the caller is about to be told so, the old one so
-    // that no crash shows the blob twice.
-    let durable = disk
-        .sync_directory(&store.fan(blob))
-        .and_then(|()| disk.sync_directory(&store.staged()));
-    if let Err(error) = durable {
-        // Nobody will be told of this blob, so it must not stay. Where that fails too, it is a whole
-        // blob without a row, which the reconciler collects.
-        if let Err(second) = store.uncommit(blob) {
-            tracing::warn!(blob.id = %blob, error = %second, "a blob could not be taken back");
-        }
-        return Err(io_error(error));
-    }
-    Ok(())
-}
-
-fn prepare(disk: &Disk, directory: &Path, body: &Body, manifest: &[u8]) -> io::Result<()> {
-    // The pages first: a manifest must never be on disk without what it describes.
-    body.sync()?;
-    let file = disk.make_file(&directory.join(MANIFEST))?;
-    disk.write(&file, manifest, 0)?;
-    disk.sync_file(&file)?;
-    // Then the two names, before the directory gets the name that vouches for them.
-    disk.sync_directory(directory)
-}
-
-fn commit_error(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
-            Error::new(ErrorKind::Conflict, "The blob is there already.").with_context(error)
-        }
-        io::ErrorKind::NotFound => {
-            Error::new(ErrorKind::Conflict, "The write was discarded.").with_context(error)
-        }
-        _ => io_error(error),
-    }
-}
-
 struct StoredFile {
     manifest: Bytes,
-    body: Arc<File>,
+    body: Arc<OpenBody>,
+}
+
+struct OpenBody {
+    file: File,
+    /// Reads past the page cache, where that is wanted and possible.
+    direct: Option<File>,
+    /// Whether what was read is not wanted in the page cache.
+    forget: bool,
+}
+
+impl OpenBody {
+    fn read(&self, offset: u64, length: usize, buffer: &mut Buffer) -> io::Result<()> {
+        if let Some(direct) = &self.direct {
+            let before = usize::try_from(offset % BLOCK as u64).map_err(io::Error::other)?;
+            let blocks = buffer.blocks(before, length);
+            return read_blocks(direct, blocks, before + length, offset - before as u64);
+        }
+        self.file.read_exact_at(buffer.room(length), offset)?;
+        if self.forget
+            && let Some(length) = NonZeroU64::new(length as u64)
+        {
+            // Only advice: that it was not taken is no matter.
+            let _ = fadvise(&self.file, offset, Some(length), Advice::DontNeed);
+        }
+        Ok(())
+    }
+}
+
+/// Reads whole blocks, of which the file must have `wanted` bytes.
+fn read_blocks(file: &File, blocks: &mut [u8], wanted: usize, offset: u64) -> io::Result<()> {
+    let mut read = 0;
+    while read < wanted {
+        match file.read_at(&mut blocks[read..], offset + read as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[async_trait::async_trait]
@@ -548,12 +463,17 @@ impl Stored for StoredFile {
         &self.manifest
     }
 
-    async fn read(&self, slot: Slot, offset: u64, mut buffer: Vec<u8>) -> Result<Vec<u8>> {
+    async fn read(
+        &self,
+        slot: Slot,
+        offset: u64,
+        length: usize,
+        mut buffer: Buffer,
+    ) -> Result<Buffer> {
         let body = Arc::clone(&self.body);
         blocking(move || {
             let offset = u64::from(slot.index) * slot.size + offset;
-            body.read_exact_at(&mut buffer, offset)
-                .map_err(read_error)?;
+            body.read(offset, length, &mut buffer).map_err(read_error)?;
             Ok(buffer)
         })
         .await

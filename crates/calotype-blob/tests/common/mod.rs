@@ -16,12 +16,15 @@ use calotype_blob::store::{BlobStore, FileStore, MemoryStore};
 use calotype_blob::{SealOptions, SealedBlobs};
 use calotype_core::Result;
 use calotype_core::id::BlobId;
+use calotype_core::keys::{KeyUser, MasterKey};
 use calotype_core::ports::{
-    BlobFacts, Blobs, ByteStream, Clock, DigestChoice, Entropy, KeyService, WriteOptions,
+    BlobFacts, Blobs, ByteStream, Clock, DigestChoice, Entropy, WriteOptions,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
-use calotype_keys::{ServiceKey, SystemEntropy};
+#[allow(unused_imports, reason = "as above")]
+pub use calotype_keys::{SERVICE, Wrong};
+use calotype_keys::{ScriptedKeys, SystemEntropy};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 /// Pages in a segment of most tests.
@@ -43,18 +46,39 @@ pub fn entropy() -> Arc<dyn Entropy> {
     Arc::new(SystemEntropy::new())
 }
 
-pub fn key_service() -> Arc<dyn KeyService> {
-    Arc::new(ServiceKey::from_hex(&"5a".repeat(32), entropy()).expect("a good key"))
+pub fn keys() -> Arc<ScriptedKeys> {
+    Arc::new(ScriptedKeys::new(entropy()))
+}
+
+/// A customer's key.
+pub fn customer(name: &str) -> MasterKey {
+    let user = KeyUser {
+        project: "p1".parse().expect("an id"),
+        user: "u1".parse().expect("an id"),
+        token: None,
+    };
+    MasterKey::Customer(name.parse().expect("an id"), user)
+}
+
+pub fn segments_of(pages: u32) -> SealOptions {
+    SealOptions {
+        segment: SegmentSize::from_pages(pages).expect("within bounds"),
+        ..SealOptions::default()
+    }
 }
 
 pub fn sealed(store: Arc<dyn BlobStore>, pages: u32) -> SealedBlobs {
-    let options = SealOptions {
-        segment: SegmentSize::from_pages(pages).expect("within bounds"),
-        ..SealOptions::default()
-    };
+    sealed_by(keys(), store, segments_of(pages))
+}
+
+pub fn sealed_by(
+    keys: Arc<ScriptedKeys>,
+    store: Arc<dyn BlobStore>,
+    options: SealOptions,
+) -> SealedBlobs {
     SealedBlobs::new(
         store,
-        key_service(),
+        keys,
         entropy(),
         Arc::new(TestClock::default()),
         options,
@@ -117,7 +141,18 @@ pub fn source(bytes: &[u8], chunk: usize) -> ByteStream {
 }
 
 pub async fn put(blobs: &SealedBlobs, blob: BlobId, bytes: &[u8]) -> Result<BlobFacts> {
-    blobs.write(blob, source(bytes, 100_000), options()).await
+    write(blobs, blob, source(bytes, 100_000), options()).await
+}
+
+/// Writes a blob under the service's own key.
+pub async fn write(
+    blobs: &SealedBlobs,
+    blob: BlobId,
+    source: ByteStream,
+    options: WriteOptions,
+) -> Result<BlobFacts> {
+    let key = blobs.fresh_key(blob, &MasterKey::Service).await?;
+    blobs.write(blob, &key, source, options).await
 }
 
 pub async fn collect(stream: ByteStream) -> Result<Vec<u8>> {
@@ -126,7 +161,7 @@ pub async fn collect(stream: ByteStream) -> Result<Vec<u8>> {
 }
 
 pub async fn get(blobs: &SealedBlobs, blob: BlobId) -> Result<Vec<u8>> {
-    let reader = blobs.open(blob).await?;
+    let reader = blobs.open(blob, None).await?;
     collect(reader.read(0..reader.facts().size.bytes())).await
 }
 

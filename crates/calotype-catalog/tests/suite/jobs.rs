@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use calotype_core::ErrorKind;
 use calotype_core::codes::ImsCode;
+use calotype_core::id::BlobId;
 use calotype_core::image::ImageStatus;
-use calotype_core::job::{Heartbeat, JobFailure, JobStatus, Progress};
+use calotype_core::job::{Heartbeat, JobFailure, JobStatus, Progress, ReplicaBytes, ResealPlan};
 use calotype_core::ports::{
-    ImageLimit, Images as _, Jobs as _, Ledger as _, NewReplica, Reconcile as _, Usage,
+    BlobState, ImageLimit, Images as _, Jobs as _, Ledger as _, NewReplica, Reconcile as _, Usage,
 };
 use calotype_core::size::ByteSize;
 
-use crate::world::{LEASE, World, assert_kind, facts, project, trail};
+use crate::world::{LEASE, World, assert_kind, facts, project, trail, wrapped};
 
 fn failure() -> JobFailure {
     JobFailure {
@@ -150,46 +151,216 @@ pub(crate) async fn a_worker_that_lost_its_job_writes_nothing(world: World) {
         total: ByteSize::new(100),
     };
     let id = &first.job.id;
-    let beat = catalog
-        .heartbeat(id, 1, progress, Some("segment 1"), Duration::ZERO)
-        .await;
+    let beat = catalog.heartbeat(id, 1, progress, Duration::ZERO).await;
     assert_eq!(beat.unwrap(), Heartbeat::Continue);
     let second = catalog.pick_job("w2", LEASE).await.unwrap().unwrap();
-    assert_eq!(
-        (second.attempt, second.checkpoint.as_deref()),
-        (2, Some("segment 1"))
-    );
+    assert_eq!(second.attempt, 2);
     assert_eq!(second.job.progress, progress);
-    let beat = catalog
-        .heartbeat(id, 1, Progress::default(), Some("zombie"), LEASE)
-        .await;
+    let beat = catalog.heartbeat(id, 1, Progress::default(), LEASE).await;
     assert_eq!(beat.unwrap(), Heartbeat::Lost);
     assert!(!catalog.finish_share(id, 1).await.unwrap());
     assert!(!catalog.fail_job(id, 1, &failure()).await.unwrap());
     catalog.hand_back(id, 1, Duration::ZERO).await.unwrap();
     assert_eq!(catalog.pick_job("w3", LEASE).await.unwrap(), None);
-    let beat = catalog
-        .heartbeat(id, 2, progress, None, LEASE)
-        .await
-        .unwrap();
+    let beat = catalog.heartbeat(id, 2, progress, LEASE).await.unwrap();
     assert_eq!(beat, Heartbeat::Continue);
     catalog.hand_back(id, 2, LEASE).await.unwrap();
     assert_eq!(catalog.pick_job("w3", LEASE).await.unwrap(), None);
     assert!(!catalog.finish_share(id, 2).await.unwrap());
     world.tamper("update jobs set due_at = 1").await;
     let third = catalog.pick_job("w3", LEASE).await.unwrap().unwrap();
-    assert_eq!(
-        (third.attempt, third.checkpoint.as_deref()),
-        (3, Some("segment 1"))
-    );
+    assert_eq!(third.attempt, 3);
     world.tamper("update jobs set cancelled = true").await;
-    let beat = catalog
-        .heartbeat(id, 3, progress, None, LEASE)
-        .await
-        .unwrap();
+    let beat = catalog.heartbeat(id, 3, progress, LEASE).await.unwrap();
     assert_eq!(beat, Heartbeat::Cancelled);
     assert!(catalog.finish_share(id, 3).await.unwrap());
     world.assert_sound().await;
+}
+
+fn plan(replica: &NewReplica) -> &ResealPlan {
+    match &replica.bytes {
+        ReplicaBytes::Reseal(plan) => plan,
+        ReplicaBytes::Share { .. } => panic!("it is resealed"),
+    }
+}
+
+async fn state_of(world: &World, blob: BlobId) -> Option<BlobState> {
+    let record = world.catalog.blob(blob).await.unwrap();
+    record.map(|record| record.state)
+}
+
+pub(crate) async fn a_resealed_replica_gets_a_blob_of_its_own(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let replica = world.resealed_replica(&source, "p2");
+    let target = plan(&replica).target;
+    catalog.submit_replica(&replica, trail()).await.unwrap();
+    assert_eq!(state_of(&world, target).await, Some(BlobState::Writing));
+    world.assert_sound().await;
+    // A blob that a job makes has no lease that could end.
+    catalog.end_leases().await.unwrap();
+    assert_eq!(catalog.expire_uploads().await.unwrap(), []);
+    assert_eq!(catalog.deletable_blobs(9).await.unwrap(), []);
+
+    let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
+    assert_eq!(claim.bytes, replica.bytes);
+    assert_eq!(claim.blob, source.blob.unwrap());
+    let id = &claim.job.id;
+    assert!(!catalog.finish_reseal(id, 7, &facts(100)).await.unwrap());
+    assert!(catalog.finish_reseal(id, 1, &facts(100)).await.unwrap());
+    assert!(!catalog.finish_reseal(id, 1, &facts(100)).await.unwrap());
+    let made = world.get(replica.image.id).await;
+    assert_eq!(
+        (made.status, made.blob),
+        (ImageStatus::Active, Some(target))
+    );
+    assert_eq!((made.size, &made.digests), (source.size, &source.digests));
+    assert_eq!(state_of(&world, target).await, Some(BlobState::Stored));
+    world.assert_sound().await;
+    for image in [source, made] {
+        catalog
+            .delete_image(&image, Duration::ZERO, trail())
+            .await
+            .unwrap();
+        assert!(catalog.claim_deletion(image.blob.unwrap()).await.unwrap());
+    }
+}
+
+pub(crate) async fn a_rewrapped_replica_shares_the_blob_under_a_wrap_of_its_own(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let replica = NewReplica {
+        bytes: ReplicaBytes::Share {
+            wrapped: Some(wrapped("k2")),
+        },
+        ..world.replica(&source, "p1")
+    };
+    catalog.submit_replica(&replica, trail()).await.unwrap();
+    assert_eq!(world.get(replica.image.id).await.wrapped_key, None);
+    let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
+    assert!(catalog.finish_share(&claim.job.id, 1).await.unwrap());
+    let made = world.get(replica.image.id).await;
+    assert_eq!(made.wrapped_key, Some(wrapped("k2")));
+    assert_eq!(made.blob, source.blob);
+    assert_eq!(world.get(source.id).await.wrapped_key, None);
+    world.assert_sound().await;
+}
+
+pub(crate) async fn a_reseal_that_failed_leaves_a_blob_to_be_collected(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let replica = world.resealed_replica(&source, "p2");
+    let target = plan(&replica).target;
+    catalog.submit_replica(&replica, trail()).await.unwrap();
+    let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
+    let failed = catalog.fail_job(&claim.job.id, 1, &failure()).await;
+    assert!(failed.unwrap());
+    assert_eq!(world.find(replica.image.id).await, None);
+    assert_eq!(catalog.deletable_blobs(9).await.unwrap(), [target]);
+    assert!(catalog.claim_deletion(target).await.unwrap());
+    catalog.forget_blob(target).await.unwrap();
+    world.assert_sound().await;
+}
+
+pub(crate) async fn a_cancelled_job_ends_at_once_or_when_its_worker_hears_of_it(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let (waiting, running) = (
+        world.resealed_replica(&source, "p2"),
+        world.resealed_replica(&source, "p3"),
+    );
+    catalog.submit_replica(&running, trail()).await.unwrap();
+    let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
+    catalog.submit_replica(&waiting, trail()).await.unwrap();
+    let cancel = async |replica: &NewReplica, owner: Option<&str>| {
+        let owner = owner.map(project);
+        catalog
+            .cancel_job(&replica.job.id, owner.as_ref(), &failure(), trail())
+            .await
+    };
+
+    assert_eq!(cancel(&waiting, Some("p3")).await.unwrap(), None);
+    let unknown = world.replica(&source, "p2");
+    assert_eq!(cancel(&unknown, None).await.unwrap(), None);
+    let before = catalog.audit_trail(None, None, 99).await.unwrap().len();
+
+    let ended = cancel(&waiting, Some("p2")).await.unwrap().unwrap();
+    assert_eq!(
+        (ended.status, ended.failure),
+        (JobStatus::Fail, Some(failure()))
+    );
+    assert_eq!(world.find(waiting.image.id).await, None);
+    let target = plan(&waiting).target;
+    assert_eq!(state_of(&world, target).await, Some(BlobState::Deleting));
+    assert_kind(cancel(&waiting, None).await, ErrorKind::Conflict);
+
+    let told = cancel(&running, None).await.unwrap().unwrap();
+    assert_eq!(told.status, JobStatus::Running);
+    let beat = catalog
+        .heartbeat(&claim.job.id, 1, Progress::default(), LEASE)
+        .await;
+    assert_eq!(beat.unwrap(), Heartbeat::Cancelled);
+    assert!(
+        catalog
+            .fail_job(&claim.job.id, 1, &failure())
+            .await
+            .unwrap()
+    );
+    let after = catalog.audit_trail(None, None, 99).await.unwrap().len();
+    assert_eq!(after, before + 2, "a line for each that was cancelled");
+    world.assert_sound().await;
+}
+
+pub(crate) async fn the_deaths_of_workers_are_counted_until_one_gets_further(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let replica = world.resealed_replica(&source, "p2");
+    catalog.submit_replica(&replica, trail()).await.unwrap();
+    let id = &replica.job.id;
+    let pick = async || {
+        catalog
+            .pick_job("w", Duration::ZERO)
+            .await
+            .unwrap()
+            .unwrap()
+    };
+    assert_eq!(pick().await.deaths, 0);
+    assert_eq!(pick().await.deaths, 1, "its lease ended");
+    catalog.end_leases().await.unwrap();
+    assert_eq!(pick().await.deaths, 2, "another start took over");
+    catalog.hand_back(id, 3, Duration::ZERO).await.unwrap();
+    assert_eq!(pick().await.deaths, 2, "it was handed back");
+    let done = |bytes| Progress {
+        done: ByteSize::new(bytes),
+        total: ByteSize::new(100),
+    };
+    for (attempt, bytes, deaths) in [(4, 0, 3), (5, 10, 1), (6, 10, 2), (7, 5, 3), (8, 6, 1)] {
+        let beat = catalog.heartbeat(id, attempt, done(bytes), Duration::ZERO);
+        assert_eq!(beat.await.unwrap(), Heartbeat::Continue);
+        assert_eq!(pick().await.deaths, deaths, "after {bytes} bytes");
+    }
+}
+
+pub(crate) async fn damage_is_shown_by_every_image_of_the_blob(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let (before, after) = (world.replica(&source, "p2"), world.replica(&source, "p3"));
+    for replica in [&before, &after] {
+        catalog.submit_replica(replica, trail()).await.unwrap();
+    }
+    let share = async || {
+        let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
+        assert!(catalog.finish_share(&claim.job.id, 1).await.unwrap());
+    };
+    share().await;
+    catalog.mark_damaged(source.blob.unwrap()).await.unwrap();
+    let found = world.get(source.id).await.damaged_at;
+    assert!(found.is_some());
+    share().await;
+    catalog.mark_damaged(source.blob.unwrap()).await.unwrap();
+    for replica in [before, after] {
+        assert_eq!(world.get(replica.image.id).await.damaged_at, found);
+    }
 }
 
 pub(crate) async fn picking_is_fair_between_projects(world: World) {

@@ -306,6 +306,8 @@ fn image(n: u128) -> impl Strategy<Value = Image> {
                 sha512: words.2.filter(|_| flags.2),
             },
             blob: None,
+            wrapped_key: None,
+            damaged_at: None,
             cmk_id: flags.2.then(|| "k1".parse().unwrap()),
             enterprise_project: EnterpriseProjectId::Default,
             properties,

@@ -9,9 +9,10 @@ use calotype_catalog::{Options, SqlCatalog};
 use calotype_core::ErrorKind;
 use calotype_core::id::{BlobId, ImageId, JobId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
-use calotype_core::job::{Job, JobStatus, JobType, Progress};
+use calotype_core::job::{Job, JobStatus, JobType, Progress, ReplicaBytes, ResealPlan};
 use calotype_core::ports::{
     AuditEvent, BlobFacts, Clock, ImageLimit, Images as _, NewReplica, Reconcile as _, Trail,
+    WrappedKey,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -79,6 +80,8 @@ impl World {
             virtual_size: None,
             digests: Digests::default(),
             blob: None,
+            wrapped_key: None,
+            damaged_at: None,
             cmk_id: None,
             enterprise_project: calotype_core::id::EnterpriseProjectId::Default,
             properties: BTreeMap::new(),
@@ -152,8 +155,24 @@ impl World {
             job,
             image,
             blob: source.blob.unwrap(),
+            bytes: ReplicaBytes::Share { wrapped: None },
             image_limit: NO_LIMIT,
             concurrency: u64::MAX,
+        }
+    }
+
+    /// A replication of `source` into `owner`'s project, under another key.
+    pub(crate) fn resealed_replica(&self, source: &Image, owner: &str) -> NewReplica {
+        let plan = ResealPlan {
+            source_key: None,
+            source_cmk: None,
+            target: self.blob_id(),
+            target_key: wrapped("k1"),
+            target_cmk: Some("k1".parse().unwrap()),
+        };
+        NewReplica {
+            bytes: ReplicaBytes::Reseal(plan),
+            ..self.replica(source, owner)
         }
     }
 
@@ -215,6 +234,14 @@ pub(crate) fn facts(size: u64) -> BlobFacts {
             sha256: None,
             sha512: Some("bb".repeat(64)),
         },
+    }
+}
+
+pub(crate) fn wrapped(key: &str) -> WrappedKey {
+    WrappedKey {
+        master_key: key.to_owned(),
+        version: 3,
+        sealed: vec![0, 1, 255],
     }
 }
 

@@ -280,6 +280,8 @@ impl Service {
             virtual_size: None,
             digests: Digests::default(),
             blob: None,
+            wrapped_key: None,
+            damaged_at: None,
             cmk_id: None,
             enterprise_project: EnterpriseProjectId::Default,
             properties: BTreeMap::new(),

@@ -9,11 +9,14 @@ use crate::app::{Call, Keep, Service};
 use crate::codes::ImsCode;
 use crate::error::{Error, Result};
 use crate::id::{EnterpriseProjectId, ImageId, JobId, KeyId, ProjectId};
-use crate::image::{Digests, Image, ImageStatus, MemberStatus, Visibility};
-use crate::job::{Job, JobStatus, JobType, Progress};
+use crate::image::{Digests, Image, ImageStatus, MemberStatus, UnknownWord, Visibility, word_enum};
+use crate::job::{Job, JobStatus, JobType, Progress, ReplicaBytes};
 use crate::name::{Description, ImageName};
 use crate::ports::{ImageLimit, NewReplica, SeenImage, Trail};
+use crate::size::ByteSize;
 use crate::time::Timestamp;
+use std::fmt;
+use std::str::FromStr;
 
 /// What a caller asks for: the four fields of spec 3.1.
 #[derive(Debug, Clone)]
@@ -28,6 +31,36 @@ pub struct ReplicaOrder {
     pub cmk_id: Option<String>,
     /// The enterprise project for the replica, as the caller wrote it.
     pub enterprise_project: Option<String>,
+    /// How a replica under another key gets its bytes.
+    pub mode: EncryptionMode,
+    /// Which permissions a key takes.
+    pub strictness: Strictness,
+}
+
+word_enum! {
+    /// How a replica under another key gets its bytes. An extension: the documented body knows no such field.
+    EncryptionMode {
+        /// They are sealed again under a data key of their own.
+        Reseal = "reseal",
+        /// It shares the source's, whose data key is wrapped again: who has the former wrap and its master key can
+        /// still open them.
+        Rewrap = "rewrap",
+    }
+}
+
+/// Which permissions the use of a key takes (decision D19).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// What the key service demands.
+    KeyService,
+    /// The caller's role must permit the actions on keys too.
+    Caller,
+}
+
+/// The keys that a replication goes from and to; none: the service's own.
+pub(super) struct Keys {
+    pub(super) source: Option<KeyId>,
+    pub(super) target: Option<KeyId>,
 }
 
 /// Properties of the source that its replica does not inherit (spec 3.6): those that say where the source's
@@ -58,8 +91,8 @@ impl Service {
     /// Accepts a replication and returns its job's id.
     ///
     /// # Errors
-    /// Each with its code, in the order of spec 3.3: IMG.0026, 0027, 0083, 0196, 0197, 0130, 0167, 0046, 0059,
-    /// 0118, 0095, 0155, 0015, 0060. A refusal changes nothing.
+    /// Each with its code, in the order of spec 3.3: IMG.0026, 0027, 0083, 0196, 0197, 0130, 0167, 0046, 0057, 0059,
+    /// 0118, 0095, 0096, 0101 to 0103, 0097, 0099, 0187, 0155, 0015, 0060. A refusal changes nothing.
     pub async fn replicate(
         &self,
         call: &Call,
@@ -70,15 +103,17 @@ impl Service {
         let allowed = self.authorize(call, Action::ImagesCopy)?;
         let project = call.principal.require_project()?;
         let seen = self.seen_image(&allowed, order.source).await?;
-        self.check_relation(&seen, project)?;
+        self.check_relation(&seen, project, order)?;
         let source = &seen.image;
         self.check_kind_and_state(source)?;
-        check_keys(source, order.cmk_id.as_deref())?;
+        let keys = self.check_keys(call, source, order).await?;
         let enterprise_project = self.target_enterprise_project(order).await?;
         let blob = source.blob.ok_or_else(|| Error::ims(ImsCode::IMG_0046))?;
+        let bytes = self.plan_bytes(call, source, blob, order, &keys).await?;
 
         let now = self.clock.now();
-        let replica = self.replica_of(source, order, project, enterprise_project, now);
+        let mut replica = self.replica_of(source, order, project, enterprise_project, now);
+        replica.cmk_id = keys.target.clone();
         let job = Job {
             id: JobId::random(self.entropy.as_ref()),
             project: project.clone(),
@@ -88,7 +123,13 @@ impl Service {
             source: Some(source.id),
             image: Some(replica.id),
             image_name: replica.name.clone(),
-            progress: Progress::default(),
+            progress: Progress {
+                done: ByteSize::ZERO,
+                total: match bytes {
+                    ReplicaBytes::Share { .. } => ByteSize::ZERO,
+                    ReplicaBytes::Reseal(_) => source.size.unwrap_or_default(),
+                },
+            },
             attempt: 0,
             failure: None,
             created_at: now,
@@ -96,8 +137,7 @@ impl Service {
             ended_at: None,
         };
         let id = job.id.clone();
-        let detail =
-            serde_json::json!({ "job_id": id.as_str(), "replica": replica.id.to_string() });
+        let detail = detail_of(&job, &keys, order.mode);
         let trail = Trail {
             event: self.event(call, "copyImage", source.id, detail),
             answer: keep.map(|keep| keep(&id)),
@@ -107,6 +147,7 @@ impl Service {
             job,
             image: replica,
             blob,
+            bytes,
             image_limit: ImageLimit(limits.images_per_project),
             concurrency: limits.concurrent_replicas,
         };
@@ -115,7 +156,12 @@ impl Service {
     }
 
     /// Steps 7 to 9: how the caller is related to the source.
-    fn check_relation(&self, seen: &SeenImage, project: &ProjectId) -> Result<()> {
+    fn check_relation(
+        &self,
+        seen: &SeenImage,
+        project: &ProjectId,
+        order: &ReplicaOrder,
+    ) -> Result<()> {
         let image = &seen.image;
         if image.owner == *project {
             return Ok(());
@@ -129,7 +175,10 @@ impl Service {
             Visibility::Shared if seen.membership == Some(MemberStatus::Accepted) => {}
             Visibility::Shared | Visibility::Private => return Err(Error::ims(ImsCode::IMG_0196)),
         }
-        if image.cmk_id.is_some() {
+        // Decision D7: another project's encrypted image becomes the caller's only under a key of its own.
+        let under_an_own_key = is_key(order.cmk_id.as_deref());
+        if image.cmk_id.is_some() && !(self.settings.replicate_shared_encrypted && under_an_own_key)
+        {
             return Err(Error::ims(ImsCode::IMG_0197));
         }
         Ok(())
@@ -148,6 +197,9 @@ impl Service {
         }
         if source.status != ImageStatus::Active {
             return Err(Error::ims(ImsCode::IMG_0046));
+        }
+        if source.damaged_at.is_some() {
+            return Err(Error::ims(ImsCode::IMG_0057));
         }
         match self.settings.limits.max_replica_size {
             Some(max) if source.size.is_some_and(|size| size > max) => {
@@ -203,6 +255,8 @@ impl Service {
             virtual_size: source.virtual_size,
             digests: Digests::default(),
             blob: None,
+            wrapped_key: None,
+            damaged_at: None,
             cmk_id: None,
             enterprise_project,
             properties,
@@ -215,17 +269,29 @@ impl Service {
     }
 }
 
-/// Step 14 (spec 3.4). There is no service for customers' keys yet, so none of them exists.
-fn check_keys(source: &Image, cmk_id: Option<&str>) -> Result<()> {
-    let target = cmk_id.map(str::trim).filter(|key| !key.is_empty());
-    if target.is_some() && source.is_bare_metal() {
-        return Err(Error::ims(ImsCode::IMG_0118));
+fn is_key(text: Option<&str>) -> bool {
+    text.is_some_and(|text| !text.trim().is_empty())
+}
+
+/// What the audit trail tells of a replication: which keys were used, and whether it lowered the protection
+/// (decision D6).
+fn detail_of(job: &Job, keys: &Keys, mode: EncryptionMode) -> serde_json::Value {
+    let mut detail = serde_json::json!({
+        "job_id": job.id.as_str(),
+        "replica": job.image.map(|image| image.to_string()),
+    });
+    let mut put = |name: &str, value: serde_json::Value| detail[name] = value;
+    if let Some(key) = &keys.source {
+        put("source_key", key.as_str().into());
     }
-    if source.cmk_id.is_some() {
-        return Err(Error::ims(ImsCode::IMG_0101));
+    if let Some(key) = &keys.target {
+        put("target_key", key.as_str().into());
     }
-    match target.map(str::parse::<KeyId>) {
-        None => Ok(()),
-        Some(_) => Err(Error::ims(ImsCode::IMG_0095)),
+    if keys.source.is_some() && keys.target.is_none() {
+        put("protection", "lowered".into());
     }
+    if mode == EncryptionMode::Rewrap {
+        put("encryption_mode", mode.as_str().into());
+    }
+    detail
 }

@@ -10,6 +10,7 @@
 //! What comes in a `bare` container is inspected on its way ([`crate::inspect`]): an image whose bytes refer to
 //! other files, or are not in the format that it says, never becomes `active`.
 
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +22,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, ImageId};
 use crate::image::{Image, ImageStatus};
 use crate::inspect::Inspector;
-use crate::ports::{BlobReader, ByteStream, WriteOptions};
+use crate::keys::{KeyPurpose, KeyRole, MasterKey};
+use crate::ports::{BlobFacts, BlobReader, ByteStream, WrappedKey, WriteOptions};
 use crate::size::ByteSize;
 
 /// Bytes that a caller sends for an image.
@@ -84,7 +86,10 @@ impl Service {
         };
         let lease = self.settings.upload_lease;
         let stored = match self.catalog.begin_upload(id, blob, lease).await {
-            Ok(image) => self.inspect_and_store(&image, blob, max_size, upload).await,
+            Ok(image) => {
+                self.inspect_and_store(call, &image, blob, max_size, upload)
+                    .await
+            }
             Err(error) => Err(error),
         };
         match stored {
@@ -109,28 +114,46 @@ impl Service {
     /// that it had when the request came.
     async fn inspect_and_store(
         &self,
+        call: &Call,
         image: &Image,
         blob: BlobId,
         max_size: ByteSize,
         upload: Upload,
-    ) -> Result<(crate::ports::BlobFacts, Option<ByteSize>)> {
+    ) -> Result<(BlobFacts, Option<ByteSize>)> {
         check_formats(image)?;
+        let key = self.fresh_key(call, image, blob).await?;
         let inspection = Inspection::of(image);
         let upload = Upload {
             source: inspection.watch(upload.source),
             ..upload
         };
-        let facts = self.store(blob, max_size, upload).await?;
+        let facts = self.store(blob, &key, max_size, upload).await?;
         Ok((facts, inspection.virtual_size()?))
+    }
+
+    /// The data key of a blob that is about to be written for an image, under the image's master key.
+    async fn fresh_key(&self, call: &Call, image: &Image, blob: BlobId) -> Result<WrappedKey> {
+        let master = match &image.cmk_id {
+            None => MasterKey::Service,
+            Some(key) => {
+                let user = self.key_user(call)?;
+                let checked = self.keys.check(&user, key, KeyPurpose::Seal).await;
+                checked.map_err(|fault| withheld(fault.into_error(KeyRole::Target)))?;
+                MasterKey::Customer(key.clone(), user)
+            }
+        };
+        let fresh = self.blobs.fresh_key(blob, &master).await;
+        fresh.map_err(|fault| withheld(fault.into_error(KeyRole::Target)))
     }
 
     /// Writes the blob while keeping the upload's lease alive.
     async fn store(
         &self,
         blob: BlobId,
+        key: &WrappedKey,
         max_size: ByteSize,
         upload: Upload,
-    ) -> Result<crate::ports::BlobFacts> {
+    ) -> Result<BlobFacts> {
         let options = WriteOptions {
             digests: self.settings.digests,
             max_size,
@@ -139,7 +162,7 @@ impl Service {
         };
         tokio::select! {
             biased;
-            facts = self.blobs.write(blob, upload.source, options) => facts,
+            facts = self.blobs.write(blob, key, upload.source, options) => facts,
             ended = self.keep_alive(blob) => Err(ended),
         }
     }
@@ -167,9 +190,10 @@ impl Service {
     /// Opens an image's bytes for reading.
     ///
     /// # Errors
-    /// NotFound; Forbidden where the image is deactivated and the caller is no administrator; Conflict where
-    /// there are no bytes yet (the native API answers 204 then); Damaged.
-    pub async fn download(&self, call: &Call, id: ImageId) -> Result<Download> {
+    /// NotFound; Forbidden where the image is deactivated and the caller is no administrator, or where the customer's
+    /// key that seals it is gone, not enabled, or not the caller's to use; Conflict where there are no bytes yet (the
+    /// native API answers 204 then); Damaged.
+    pub async fn download(self: &Arc<Self>, call: &Call, id: ImageId) -> Result<Download> {
         let allowed = self.authorize(call, Action::ImagesGet)?;
         let image = self.seen_image(&allowed, id).await?.image;
         match image.status {
@@ -184,8 +208,67 @@ impl Service {
                 return Err(Error::conflict("The image has no data yet."));
             }
         }
-        let reader = self.open_blob(&image).await?;
-        Ok(Download { image, reader })
+        if let Some(key) = &image.cmk_id {
+            let user = self.key_user(call)?;
+            let checked = self.keys.check(&user, key, KeyPurpose::Open).await;
+            checked.map_err(|fault| withheld(fault.into()))?;
+        }
+        let blob = image
+            .blob
+            .ok_or_else(|| Error::internal(format!("image {id} has no blob")))?;
+        let opened = self.blobs.open(blob, image.wrapped_key.as_ref()).await;
+        let opened = self.watch_for_damage(blob, opened).await;
+        let reader = Watched {
+            inner: opened.map_err(withheld)?,
+            service: Arc::clone(self),
+            blob,
+        };
+        Ok(Download {
+            image,
+            reader: Arc::new(reader),
+        })
+    }
+
+    /// Marks a blob that turned out to be damaged.
+    pub(super) async fn watch_for_damage<T>(&self, blob: BlobId, outcome: Result<T>) -> Result<T> {
+        if let Err(error) = &outcome
+            && error.kind() == ErrorKind::Damaged
+            && let Err(error) = self.catalog.mark_damaged(blob).await
+        {
+            tracing::warn!(blob.id = %blob, error.chain = %error.chain(), "damage not marked");
+        }
+        outcome
+    }
+}
+
+/// Who may see an image and not use its key is refused, whatever is wrong with the key.
+fn withheld(error: Error) -> Error {
+    match error.code() {
+        Some(code) if error.kind() == ErrorKind::InvalidRequest => {
+            Error::forbidden(error.message().to_owned()).with_code(code)
+        }
+        _ => error,
+    }
+}
+
+/// A reader that has damage marked.
+struct Watched {
+    inner: Arc<dyn BlobReader>,
+    service: Arc<Service>,
+    blob: BlobId,
+}
+
+impl BlobReader for Watched {
+    fn facts(&self) -> &BlobFacts {
+        self.inner.facts()
+    }
+
+    fn read(&self, range: Range<u64>) -> ByteStream {
+        let (service, blob) = (Arc::clone(&self.service), self.blob);
+        Box::pin(self.inner.read(range).then(move |piece| {
+            let service = Arc::clone(&service);
+            async move { service.watch_for_damage(blob, piece).await }
+        }))
     }
 }
 

@@ -5,8 +5,8 @@
 //! once another attempt has begun: of two workers on one job, one's effects are visible.
 //!
 //! # Crash consistency
-//! A worker that dies leaves a claim whose lease ends; then any worker picks the job again, from its last
-//! checkpoint. Replicating by sharing a blob is a single commit, so there is nothing half done.
+//! A worker that dies leaves a claim whose lease ends; then any worker picks the job again, and goes on where the last
+//! one had got to. Replicating by sharing a blob is a single commit, so there is nothing half done.
 //!
 //! # Cancellation
 //! When the worker is stopped it picks no more jobs, breaks off those that it has, and hands them back at once: the
@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use crate::app::Service;
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Claim, JobFailure, JobType};
+use crate::job::{Claim, JobFailure, JobType, ReplicaBytes};
 
 /// How a worker works.
 #[derive(Debug, Clone)]
@@ -41,16 +41,20 @@ pub struct WorkerOptions {
     pub poll_interval: Duration,
     /// How long after its acceptance a job that meets only transient faults is given up.
     pub give_up_after: Duration,
+    /// After how many attempts that died one after the other, without any progress between, a job is given up: it may be
+    /// what they died of.
+    pub give_up_after_deaths: u32,
 }
 
 impl Default for WorkerOptions {
     fn default() -> Self {
         Self {
             name: "worker".to_owned(),
-            concurrency: 4,
+            concurrency: 64,
             lease: Duration::from_secs(30),
             poll_interval: Duration::from_secs(1),
             give_up_after: Duration::from_secs(24 * 3600),
+            give_up_after_deaths: 20,
         }
     }
 }
@@ -166,22 +170,29 @@ impl Worker {
         Ok(Outcome::HandedBack)
     }
 
-    /// Replicates by sharing: the replica gets the source's blob. The blob's manifest is opened first, so
-    /// that damage is found now and not by the replica's first reader.
     async fn replicate(&self, claim: &Claim) -> Result<Outcome> {
-        let source = claim
-            .job
-            .source
-            .ok_or_else(|| Error::internal("a replication without a source"))?;
-        let blob = claim
-            .blob
-            .ok_or_else(|| Error::internal(format!("no blob is held of {source}")))?;
-        self.service.blobs.open(blob).await?;
-        let finished = self
-            .service
-            .catalog
-            .finish_share(&claim.job.id, claim.attempt)
-            .await?;
+        if claim.deaths >= self.options.give_up_after_deaths {
+            return Err(Error::internal(format!(
+                "{} attempts died one after the other",
+                claim.deaths
+            )));
+        }
+        let (job, attempt) = (&claim.job.id, claim.attempt);
+        let service = &self.service;
+        let finished = match &claim.bytes {
+            ReplicaBytes::Share { wrapped } => {
+                // So that damage is found now and not by the replica's first reader.
+                let opened = service.blobs.open(claim.blob, wrapped.as_ref()).await;
+                service.watch_for_damage(claim.blob, opened).await?;
+                service.catalog.finish_share(job, attempt).await?
+            }
+            ReplicaBytes::Reseal(plan) => {
+                match service.reseal(claim, plan, self.options.lease).await? {
+                    Some(facts) => service.catalog.finish_reseal(job, attempt, &facts).await?,
+                    None => false,
+                }
+            }
+        };
         Ok(if finished {
             Outcome::Done
         } else {

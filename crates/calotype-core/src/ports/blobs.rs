@@ -8,9 +8,11 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use futures_util::Stream;
 
+use super::WrappedKey;
 use crate::error::Result;
-use crate::id::BlobId;
+use crate::id::{BlobId, ProjectId};
 use crate::image::Digests;
+use crate::keys::{KeyResult, MasterKey};
 use crate::size::ByteSize;
 use crate::time::Timestamp;
 
@@ -52,6 +54,23 @@ pub struct WriteOptions {
     pub progress: Arc<AtomicU64>,
 }
 
+/// A blob that is to be made of another's plaintext.
+#[derive(Debug, Clone)]
+pub struct ResealOrder {
+    /// The blob to read.
+    pub source: BlobId,
+    /// The wrap of its data key; none: the one in its manifest.
+    pub source_key: Option<WrappedKey>,
+    /// The blob to make.
+    pub target: BlobId,
+    /// The wrap of its data key.
+    pub target_key: WrappedKey,
+    /// For which project: projects share the device evenly.
+    pub project: ProjectId,
+    /// Counts the plaintext bytes that are done, those of earlier attempts included.
+    pub progress: Arc<AtomicU64>,
+}
+
 /// What is known of a blob once it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobFacts {
@@ -68,6 +87,8 @@ pub struct BlobFacts {
 pub enum BlobCheck {
     /// Present and authentic.
     Whole(BlobFacts),
+    /// Its customer's master key is gone or not enabled: nobody can look into it now.
+    Closed,
     /// There is no committed blob of this id.
     Missing,
     /// Something does not authenticate or is not there; a sentence for the operator.
@@ -94,7 +115,25 @@ pub trait BlobReader: Send + Sync {
 /// A crash leaves a blob whole or leaves staged bytes that [`Blobs::list_staged`] names.
 #[async_trait::async_trait]
 pub trait Blobs: Send + Sync {
-    /// Seals `source` under a fresh data key as the blob `blob`, durably.
+    /// A fresh data key for a blob that is to be written, under this master key.
+    ///
+    /// # Errors
+    /// What is wrong with the master key.
+    async fn fresh_key(&self, blob: BlobId, master: &MasterKey) -> KeyResult<WrappedKey>;
+
+    /// Wraps a blob's data key under another master key, and leaves its bytes as they are. Who has the former wrap
+    /// and its master key can still open them.
+    ///
+    /// # Errors
+    /// What is wrong with either master key, with the code of its role; Damaged.
+    async fn rewrap(
+        &self,
+        blob: BlobId,
+        key: Option<&WrappedKey>,
+        master: &MasterKey,
+    ) -> Result<WrappedKey>;
+
+    /// Seals `source` as the blob `blob` under the data key of a [`Blobs::fresh_key`], durably.
     ///
     /// # Errors
     /// The source's own error; TooLarge over `max_size`; InvalidRequest where `expected_size` is not met;
@@ -102,15 +141,25 @@ pub trait Blobs: Send + Sync {
     async fn write(
         &self,
         blob: BlobId,
+        key: &WrappedKey,
         source: ByteStream,
         options: WriteOptions,
     ) -> Result<BlobFacts>;
 
-    /// Opens a blob.
+    /// Makes a blob of another's plaintext under another data key. What an attempt that died had finished and
+    /// noted is not done again; a target that is there already is only looked at.
     ///
     /// # Errors
-    /// Damaged where it is missing or its manifest does not authenticate.
-    async fn open(&self, blob: BlobId) -> Result<Arc<dyn BlobReader>>;
+    /// Damaged where a page of the source does not authenticate: nothing of it was written. What is wrong with
+    /// either master key, with the code of its role. StorageFull; Unavailable. After an error what was finished
+    /// stays, for the next attempt or for [`Blobs::discard`].
+    async fn reseal(&self, order: ResealOrder) -> Result<BlobFacts>;
+
+    /// Opens a blob, by this wrap of its data key or by the one in its manifest.
+    ///
+    /// # Errors
+    /// Damaged where it is missing or its manifest does not authenticate; what is wrong with the master key.
+    async fn open(&self, blob: BlobId, key: Option<&WrappedKey>) -> Result<Arc<dyn BlobReader>>;
 
     /// Removes a committed blob. Not an error where there is none.
     async fn delete(&self, blob: BlobId) -> Result<()>;
@@ -118,7 +167,8 @@ pub trait Blobs: Send + Sync {
     /// Removes what an unfinished write of `blob` left. Not an error where there is nothing.
     async fn discard(&self, blob: BlobId) -> Result<()>;
 
-    /// Checks a blob: its manifest and the presence of its segments, and every page too if `deep`.
+    /// Checks a blob by the wrap in its manifest: its manifest and the presence of its segments, and every page too
+    /// if `deep`.
     async fn check(&self, blob: BlobId, deep: bool) -> Result<BlobCheck>;
 
     /// The committed blobs, each with the time of its commit.

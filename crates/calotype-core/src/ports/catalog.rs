@@ -10,7 +10,7 @@ use super::directory::Directory;
 use crate::error::Result;
 use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, UserId};
 use crate::image::{Image, Member, MemberStatus};
-use crate::job::{Claim, Heartbeat, Job, JobFailure, JobStatus, Progress};
+use crate::job::{Claim, Heartbeat, Job, JobFailure, JobStatus, Progress, ReplicaBytes};
 use crate::query::ImageQuery;
 use crate::size::ByteSize;
 use crate::time::Timestamp;
@@ -97,6 +97,8 @@ pub struct NewReplica {
     pub image: Image,
     /// The source's blob. The job holds it until it ends.
     pub blob: BlobId,
+    /// How the replica gets its bytes.
+    pub bytes: ReplicaBytes,
     /// The most images that the project may have: over it, IMG.0015.
     pub image_limit: ImageLimit,
     /// The most unfinished replications that the project may have: over it, IMG.0060.
@@ -210,19 +212,22 @@ pub trait Jobs: Send + Sync {
     /// `saving`. Fair: the project with the fewest running jobs comes first, then the oldest job.
     async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>>;
 
-    /// Writes progress and checkpoint, and extends the lease.
+    /// Writes progress, and extends the lease.
     async fn heartbeat(
         &self,
         job: &JobId,
         attempt: i64,
         progress: Progress,
-        checkpoint: Option<&str>,
         lease: Duration,
     ) -> Result<Heartbeat>;
 
-    /// Ends a replication well: the replica is `active` with the blob that the job holds, and carries the
+    /// Ends a replication by sharing well: the replica is `active` with the blob that the job holds, and carries the
     /// source's size and digests. False where another attempt has the job: nothing was written.
     async fn finish_share(&self, job: &JobId, attempt: i64) -> Result<bool>;
+
+    /// Ends a replication by resealing well: the replica is `active` with its own blob, which is stored now. False as
+    /// for [`Jobs::finish_share`].
+    async fn finish_reseal(&self, job: &JobId, attempt: i64, facts: &BlobFacts) -> Result<bool>;
 
     /// Ends a job badly: its image's row is removed and its id never used again. False where another
     /// attempt has the job: nothing was written.
@@ -230,6 +235,19 @@ pub trait Jobs: Send + Sync {
 
     /// Gives a job back, due after `delay`: at shutdown, or to be tried again.
     async fn hand_back(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<()>;
+
+    /// Asks for a job's end. One that no worker has ends at once, as [`Jobs::fail_job`] does it; another when its
+    /// worker hears of it. Nothing where there is no such job of the project, if one is given.
+    ///
+    /// # Errors
+    /// Conflict where the job has ended.
+    async fn cancel_job(
+        &self,
+        id: &JobId,
+        project: Option<&ProjectId>,
+        failure: &JobFailure,
+        trail: Trail,
+    ) -> Result<Option<Job>>;
 
     /// A job.
     async fn job(&self, id: &JobId) -> Result<Option<Job>>;
@@ -359,6 +377,9 @@ pub trait Reconcile: Send + Sync {
 
     /// Removes the row of a blob whose bytes are gone.
     async fn forget_blob(&self, blob: BlobId) -> Result<()>;
+
+    /// Marks a blob whose bytes do not authenticate: its images show it, and are not replicated any more.
+    async fn mark_damaged(&self, blob: BlobId) -> Result<()>;
 
     /// A blob's row.
     async fn blob(&self, id: BlobId) -> Result<Option<BlobRecord>>;

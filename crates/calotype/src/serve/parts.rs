@@ -12,7 +12,7 @@ use calotype_catalog::SqlCatalog;
 use calotype_core::Error;
 use calotype_core::access::Access;
 use calotype_core::app::{Limits, Profile, Service, Settings};
-use calotype_core::ports::{Catalog, Clock, DigestChoice, Entropy, KeyService};
+use calotype_core::ports::{Catalog, Clock, DigestChoice, Entropy, KeyService, Secrets};
 use calotype_identity::{Embedded, Options, Ports, Renewal};
 use calotype_keys::{ServiceKey, SystemEntropy};
 
@@ -47,7 +47,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
         .root_key_file
         .clone()
         .unwrap_or_else(|| data_dir.join("root.key"));
-    let keys: Arc<dyn KeyService> = Arc::new(
+    let keys = Arc::new(
         ServiceKey::open_or_create(&root_key, Arc::clone(&entropy))
             .map_err(failed("the root key"))?,
     );
@@ -68,7 +68,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
     let store = FileStore::open(&blobs_dir, Arc::clone(&entropy)).map_err(failed("the store"))?;
     let blobs = SealedBlobs::new(
         Arc::new(store),
-        Arc::clone(&keys),
+        Arc::clone(&keys) as Arc<dyn KeyService>,
         Arc::clone(&entropy),
         Arc::clone(&clock),
         SealOptions::default(),
@@ -79,21 +79,21 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
         directory: Arc::clone(&catalog) as _,
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
-        keys,
+        keys: Arc::clone(&keys) as Arc<dyn Secrets>,
     };
     let identity_options = Options {
         token_lifetime: config.identity.token_lifetime.duration(),
         region: config.identity.region.clone(),
     };
     let identity = Embedded::new(ports, Arc::new(access.clone()), identity_options);
-    let service = Service::new(
+    let service_ports = calotype_core::app::Ports {
         catalog,
-        Arc::new(blobs),
+        blobs: Arc::new(blobs),
+        keys,
         clock,
-        Arc::clone(&entropy),
-        access,
-        settings(config),
-    );
+        entropy: Arc::clone(&entropy),
+    };
+    let service = Service::new(service_ports, access, settings(config));
     Ok(Parts {
         service: Arc::new(service),
         identity: Arc::new(identity),

@@ -7,19 +7,15 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use axum::Router;
 use axum::body::Body;
+use calotype_blob::store::MemoryStore;
+use calotype_blob::{SealOptions, SealedBlobs};
 use calotype_catalog::SqlCatalog;
 use calotype_core::access::Access;
-use calotype_core::app::{Service, Settings};
-use calotype_core::id::BlobId;
-use calotype_core::ports::{
-    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Catalog, Clock, Directory, Entropy,
-    WriteOptions,
-};
-use calotype_core::size::ByteSize;
+use calotype_core::app::{self, Service, Settings};
+use calotype_core::ports::{Catalog, Clock, Directory, Entropy, KeyService};
 use calotype_core::time::Timestamp;
-use calotype_core::{Error, Result};
 use calotype_identity::{Bootstrapped, Embedded, FirstUser, Options, Ports, Renewal, sha256_hex};
-use calotype_keys::{ServiceKey, SystemEntropy};
+use calotype_keys::{ScriptedKeys, ServiceKey, SystemEntropy};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use secrecy::ExposeSecret as _;
@@ -27,7 +23,6 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::identity::IdentityState;
-use crate::router::app;
 use crate::state::ApiState;
 
 pub(super) const BASE: &str = "http://calotype.test:9292";
@@ -66,14 +61,22 @@ impl World {
         let access = Arc::new(Access::default());
         let identity = Arc::new(Embedded::new(ports, access, Options::default()));
         let first = identity.bootstrap(Renewal::UntilConfirmed).await.unwrap();
-        let service = Service::new(
-            catalog as Arc<dyn Catalog>,
-            Arc::new(NoBlobs),
-            clock,
+        let keys: Arc<dyn KeyService> = Arc::new(ScriptedKeys::new(Arc::clone(&entropy)));
+        let blobs = SealedBlobs::new(
+            Arc::new(MemoryStore::new(Arc::clone(&clock))),
+            Arc::clone(&keys),
             Arc::clone(&entropy),
-            Access::default(),
-            Settings::default(),
+            Arc::clone(&clock),
+            SealOptions::default(),
         );
+        let ports = app::Ports {
+            catalog: catalog as Arc<dyn Catalog>,
+            blobs: Arc::new(blobs),
+            keys,
+            clock,
+            entropy: Arc::clone(&entropy),
+        };
+        let service = Service::new(ports, Access::default(), Settings::default());
         let state = ApiState {
             service: Arc::new(service),
             authenticator: Arc::clone(&identity) as _,
@@ -87,7 +90,7 @@ impl World {
             identity,
             public_url,
         };
-        let app = app(state, identity, entropy);
+        let app = crate::router::app(state, identity, entropy);
         Self {
             app,
             clock: set_clock,
@@ -296,40 +299,5 @@ impl Default for FixedClock {
 impl Clock for FixedClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_micros(self.0.load(Ordering::SeqCst))
-    }
-}
-
-/// The identity needs no blobs.
-struct NoBlobs;
-
-fn none<T>() -> Result<T> {
-    Err(Error::internal("no blobs here"))
-}
-
-#[async_trait::async_trait]
-impl Blobs for NoBlobs {
-    async fn write(&self, _: BlobId, _: ByteStream, _: WriteOptions) -> Result<BlobFacts> {
-        none()
-    }
-    async fn open(&self, _: BlobId) -> Result<Arc<dyn BlobReader>> {
-        none()
-    }
-    async fn delete(&self, _: BlobId) -> Result<()> {
-        none()
-    }
-    async fn discard(&self, _: BlobId) -> Result<()> {
-        none()
-    }
-    async fn check(&self, _: BlobId, _: bool) -> Result<BlobCheck> {
-        none()
-    }
-    async fn list(&self) -> Result<Vec<(BlobId, Timestamp)>> {
-        none()
-    }
-    async fn list_staged(&self) -> Result<Vec<(BlobId, Timestamp)>> {
-        none()
-    }
-    async fn free_space(&self) -> Result<Option<ByteSize>> {
-        none()
     }
 }

@@ -1,0 +1,460 @@
+//! Resealing: a blob made of another's plaintext, under another data key.
+//!
+//! ```text
+//! segment i    read ahead ─> open and seal, page by page ─> write
+//! segment i+1  read ahead ─> open and seal, page by page ─> write
+//! ```
+//! Several segments are on at once, as many as have a turn ([`crate::share`]). Each holds a few pieces of 1 MiB, so
+//! memory is bounded by the turns, not by sizes. Pages of zeros are not stored and not touched; the digests of the
+//! plaintext are the source's.
+//!
+//! # Guarantees
+//! A page is verified before it is sealed again, and sealed under a fresh IV and nonce whatever was sealed in its place
+//! before. Nothing of a page that does not authenticate is written.
+//!
+//! # Crash consistency
+//! Finished segments are noted at least every second, with the headers that their readers will need, after they are
+//! durable. A later attempt begins with those: what is done again is what was finished after the last note, and what
+//! was in flight. A crash after the commit leaves the whole target, which the next attempt finds.
+//!
+//! # Cancellation
+//! Dropping the future stops the segments at their next piece. What was noted stays.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use calotype_core::id::{BlobId, ProjectId};
+use calotype_core::keys::KeyRole;
+use calotype_core::ports::BlobFacts;
+use calotype_core::{Error, Result};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::Instant;
+
+use crate::data_keys::Lease;
+use crate::manifest::{Manifest, SealedSegment};
+use crate::read::{self, OpenBlob};
+use crate::seal::{BlobKeys, HEADER, PAGE, SEALED_PAGE, SegmentOpener, SegmentSealer, page_bytes};
+use crate::share::{Pace, Turns};
+use crate::store::{Buffer, Note, SegmentWriter, Slot, Staged};
+
+/// Pages in a piece.
+const PIECE_PAGES: usize = 16;
+
+/// The most memory that a segment takes while it is on: two pieces that are read, one that is sealed, one that is
+/// gathered for the device, and what they are rounded up to.
+pub(crate) const SEGMENT_MEMORY: u64 = 6 << 20;
+
+/// How often finished segments are noted.
+const NOTE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What all resealing of this node shares.
+pub(crate) struct Flow {
+    pub(crate) turns: Turns,
+    /// Segments of one reseal that ask for turns at once.
+    pub(crate) parallel: usize,
+    /// The node's pace.
+    pub(crate) pace: Pace,
+    /// Bytes a second of one reseal.
+    pub(crate) rate: Option<u64>,
+}
+
+/// One reseal.
+pub(crate) struct Plan {
+    pub(crate) source: Arc<OpenBlob>,
+    pub(crate) target: BlobId,
+    pub(crate) keys: BlobKeys,
+    /// The right to use the target's data key.
+    pub(crate) lease: Lease,
+    pub(crate) project: ProjectId,
+    pub(crate) progress: Arc<AtomicU64>,
+}
+
+type Header = [u8; HEADER];
+
+/// Makes the target in `staged`, and commits it.
+pub(crate) async fn reseal(
+    plan: Plan,
+    flow: Arc<Flow>,
+    staged: Arc<dyn Staged>,
+) -> Result<BlobFacts> {
+    let source = Arc::clone(&plan.source);
+    let manifest = &source.manifest;
+    let mut headers = noted_headers(staged.noted(), manifest);
+    let todo = manifest
+        .segments
+        .iter()
+        .filter(|segment| !headers.contains_key(&segment.index));
+    let left: u64 = todo
+        .clone()
+        .map(|segment| manifest.segment_bytes(segment.index))
+        .sum();
+    plan.progress
+        .store(manifest.plaintext - left, Ordering::Relaxed);
+
+    let todo: VecDeque<u32> = todo.map(|segment| segment.index).collect();
+    let work = Arc::new(Work {
+        pace: Pace::new(flow.rate),
+        plan,
+        flow,
+        staged: Arc::clone(&staged),
+    });
+    let mut noting = Noting::new(Arc::clone(&staged));
+    let sealed = seal_all(&work, todo, &mut headers, &mut noting).await;
+    // What is finished is worth keeping, whatever happened.
+    let noted = noting.end(sealed.is_err()).await;
+    sealed.and(noted)?;
+
+    let plan = &work.plan;
+    let target = Manifest {
+        blob: plan.target,
+        wrapped: plan.lease.wrapped().clone(),
+        size: manifest.size,
+        plaintext: manifest.plaintext,
+        digests: manifest.digests.clone(),
+        segments: with_headers(&manifest.segments, &headers)?,
+    };
+    let encoded = Bytes::from(target.encode(&plan.keys).map_err(Error::internal)?);
+    let facts = target.facts(encoded.len());
+    staged.commit(encoded).await?;
+    Ok(facts)
+}
+
+/// The headers of the segments that an earlier attempt finished.
+fn noted_headers(notes: &[Note], manifest: &Manifest) -> BTreeMap<u32, Header> {
+    let known = |note: &Note| {
+        let header = Header::try_from(note.bytes.as_ref()).ok()?;
+        manifest.segment(note.index)?;
+        Some((note.index, header))
+    };
+    notes.iter().filter_map(known).collect()
+}
+
+fn with_headers(
+    segments: &[SealedSegment],
+    headers: &BTreeMap<u32, Header>,
+) -> Result<Vec<SealedSegment>> {
+    let with_header = |segment: &SealedSegment| {
+        let header = headers
+            .get(&segment.index)
+            .ok_or_else(|| Error::internal("a segment was not resealed"))?;
+        Ok(SealedSegment {
+            index: segment.index,
+            header: *header,
+            pages: segment.pages.clone(),
+        })
+    };
+    segments.iter().map(with_header).collect()
+}
+
+/// Reseals the segments that are left, several at once.
+async fn seal_all(
+    work: &Arc<Work>,
+    mut todo: VecDeque<u32>,
+    headers: &mut BTreeMap<u32, Header>,
+    noting: &mut Noting,
+) -> Result<()> {
+    let mut running = JoinSet::new();
+    loop {
+        while running.len() < work.flow.parallel
+            && let Some(index) = todo.pop_front()
+        {
+            let work = Arc::clone(work);
+            running.spawn(async move { work.segment(index).await.map(|header| (index, header)) });
+        }
+        tokio::select! {
+            ended = running.join_next() => {
+                let Some(ended) = ended else { return Ok(()) };
+                let (index, header) = ended.map_err(Error::internal)??;
+                headers.insert(index, header);
+                noting.add(index, header);
+            }
+            noted = noting.turn() => noted?,
+        }
+    }
+}
+
+/// Notes finished segments from time to time, beside the work.
+struct Noting {
+    staged: Arc<dyn Staged>,
+    finished: Vec<Note>,
+    /// A checkpoint that is on.
+    on: Option<JoinHandle<Result<()>>>,
+    next: Instant,
+}
+
+impl Noting {
+    fn new(staged: Arc<dyn Staged>) -> Self {
+        Self {
+            staged,
+            finished: Vec::new(),
+            on: None,
+            next: Instant::now() + NOTE_INTERVAL,
+        }
+    }
+
+    fn add(&mut self, index: u32, header: Header) {
+        self.finished.push(Note {
+            index,
+            bytes: Bytes::copy_from_slice(&header),
+        });
+    }
+
+    /// Ends the checkpoint that is on, or begins the next when it is time. May be dropped at any point.
+    async fn turn(&mut self) -> Result<()> {
+        if let Some(on) = &mut self.on {
+            let noted = on.await;
+            self.on = None;
+            return noted.map_err(Error::internal)?;
+        }
+        tokio::time::sleep_until(self.next).await;
+        self.next = Instant::now() + NOTE_INTERVAL;
+        self.begin();
+        Ok(())
+    }
+
+    fn begin(&mut self) {
+        if self.finished.is_empty() {
+            return;
+        }
+        let (staged, notes) = (Arc::clone(&self.staged), std::mem::take(&mut self.finished));
+        self.on = Some(tokio::spawn(async move { staged.checkpoint(notes).await }));
+    }
+
+    /// Ends the checkpoint that is on, and notes the rest if there will be no commit.
+    async fn end(mut self, note_the_rest: bool) -> Result<()> {
+        if self.on.is_some() {
+            self.turn().await?;
+        }
+        if note_the_rest {
+            self.begin();
+            if self.on.is_some() {
+                return self.turn().await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the segments of a reseal share.
+struct Work {
+    plan: Plan,
+    flow: Arc<Flow>,
+    /// This reseal's own pace.
+    pace: Pace,
+    staged: Arc<dyn Staged>,
+}
+
+impl Work {
+    /// Reseals a segment; returns its new header.
+    async fn segment(self: &Arc<Self>, index: u32) -> Result<Header> {
+        let _turn = self.flow.turns.take(&self.plan.project).await;
+        let source = &self.plan.source;
+        let renewed = source.lease.renew().await;
+        renewed.map_err(|fault| fault.into_error(KeyRole::Source))?;
+        let renewed = self.plan.lease.renew().await;
+        renewed.map_err(|fault| fault.into_error(KeyRole::Target))?;
+
+        let segment = source
+            .manifest
+            .segment(index)
+            .ok_or_else(|| Error::internal("a hole is not resealed"))?;
+        let mut pieces = Pieces::of(&source.manifest, segment);
+        let mut crypt = Crypt::begin(&self.plan, segment)?;
+        let header = *crypt.sealer.header();
+        let mut writer = self.staged.segment(index)?;
+        let mut counted = 0;
+        let mut spare = Buffer::default();
+        let mut next = self.fetch(index, pieces.next(), Buffer::default()).await?;
+        while let Some(fetched) = next.take() {
+            let until = fetched.piece.until;
+            let process = self.process(crypt, fetched, writer.as_mut());
+            let fetch = self.fetch(index, pieces.next(), spare);
+            let ((back, used), ahead) = tokio::try_join!(process, fetch)?;
+            (crypt, spare, next) = (back, used, ahead);
+            self.count(until - counted).await;
+            counted = until;
+        }
+        writer.finish().await?;
+        self.count(source.manifest.segment_bytes(index) - counted)
+            .await;
+        Ok(header)
+    }
+
+    /// Counts plaintext bytes that are done, and keeps to the pace.
+    async fn count(&self, bytes: u64) {
+        self.plan.progress.fetch_add(bytes, Ordering::Relaxed);
+        self.pace.wait(bytes).await;
+        self.flow.pace.wait(bytes).await;
+    }
+
+    async fn fetch(
+        &self,
+        index: u32,
+        piece: Option<Piece>,
+        buffer: Buffer,
+    ) -> Result<Option<Fetched>> {
+        let Some(piece) = piece else {
+            return Ok(None);
+        };
+        let source = &self.plan.source;
+        let slot = Slot {
+            index,
+            size: source.manifest.size.slot(),
+        };
+        let length =
+            usize::try_from(piece.stored.end - piece.stored.start).map_err(Error::internal)?;
+        let stored = source
+            .stored
+            .read(slot, piece.stored.start, length, buffer)
+            .await?;
+        Ok(Some(Fetched { piece, stored }))
+    }
+
+    /// Opens and seals a piece and writes it. Gives back the cipher's state and the buffer.
+    async fn process(
+        self: &Arc<Self>,
+        mut crypt: Crypt,
+        fetched: Fetched,
+        writer: &mut dyn SegmentWriter,
+    ) -> Result<(Crypt, Buffer)> {
+        let work = Arc::clone(self);
+        let (mut crypt, sealed, stored) = spawn_blocking(move || {
+            let sealed = crypt.reseal(&work.plan.source, &fetched)?;
+            Ok::<_, Error>((crypt, sealed, fetched.stored))
+        })
+        .await
+        .map_err(Error::internal)??;
+        writer.append(sealed.clone()).await?;
+        // Sealed into again, where the store has let go of it.
+        crypt.out = sealed.try_into_mut().unwrap_or_default();
+        Ok((crypt, stored))
+    }
+}
+
+/// Consecutive stored pages of a segment.
+struct Piece {
+    positions: Vec<u32>,
+    /// Where they are stored, from the segment's beginning.
+    stored: Range<u64>,
+    /// How much of the segment's plaintext is done with them.
+    until: u64,
+}
+
+struct Fetched {
+    piece: Piece,
+    stored: Buffer,
+}
+
+/// The pieces of a segment, one after the other.
+struct Pieces<'a> {
+    manifest: &'a Manifest,
+    segment: &'a SealedSegment,
+    position: u32,
+    at: u64,
+}
+
+impl<'a> Pieces<'a> {
+    const fn of(manifest: &'a Manifest, segment: &'a SealedSegment) -> Self {
+        Self {
+            manifest,
+            segment,
+            position: 0,
+            at: 0,
+        }
+    }
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        let index = self.segment.index;
+        let (bytes, pages) = (
+            self.manifest.segment_bytes(index),
+            self.manifest.segment_pages(index),
+        );
+        let positions: Vec<u32> = (self.position..pages)
+            .filter(|position| self.segment.pages.has(*position))
+            .take(PIECE_PAGES)
+            .collect();
+        self.position = positions.last()? + 1;
+        let start = self.at;
+        for position in &positions {
+            self.at += (SEALED_PAGE - PAGE + page_bytes(bytes, *position)) as u64;
+        }
+        Some(Piece {
+            positions,
+            stored: start..self.at,
+            until: bytes.min(u64::from(self.position) * PAGE as u64),
+        })
+    }
+}
+
+/// The two ciphers of a segment, and their memory.
+struct Crypt {
+    index: u32,
+    opener: SegmentOpener,
+    sealer: SegmentSealer,
+    plain: Vec<u8>,
+    out: BytesMut,
+}
+
+impl Crypt {
+    fn begin(plan: &Plan, segment: &SealedSegment) -> Result<Self> {
+        let (source, index) = (&plan.source, segment.index);
+        let size = source.manifest.size;
+        Ok(Self {
+            index,
+            opener: SegmentOpener::begin(
+                &source.keys,
+                source.manifest.blob,
+                size,
+                index,
+                &segment.header,
+            )?,
+            sealer: SegmentSealer::begin(&plan.keys, plan.target, size, index)?,
+            plain: vec![0; PAGE],
+            out: BytesMut::new(),
+        })
+    }
+
+    /// Opens the pages of a piece and seals them again.
+    fn reseal(&mut self, source: &OpenBlob, fetched: &Fetched) -> Result<Bytes> {
+        let manifest = &source.manifest;
+        let bytes = manifest.segment_bytes(self.index);
+        let last = manifest.segment_pages(self.index).saturating_sub(1);
+        let stored = fetched.stored.bytes();
+        let mut out = std::mem::take(&mut self.out);
+        out.resize(stored.len(), 0);
+        let mut at = 0;
+        for position in &fetched.piece.positions {
+            let length = page_bytes(bytes, *position);
+            let end = at + length + SEALED_PAGE - PAGE;
+            let place = at..end;
+            let sealed = stored
+                .get(place.clone())
+                .zip(out.get_mut(place))
+                .zip(self.plain.get_mut(..length));
+            let Some(((stored, out), plain)) = sealed else {
+                return Err(Error::internal("a page lies outside its piece"));
+            };
+            let ends = *position == last;
+            self.opener
+                .open(*position, ends, stored, plain)
+                .map_err(|error| read::locate(error, self.index, *position))?;
+            self.sealer.seal(*position, ends, plain, out)?;
+            at = end;
+        }
+        Ok(out.freeze())
+    }
+}
+
+impl Drop for Crypt {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.plain);
+    }
+}

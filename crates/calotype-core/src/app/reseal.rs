@@ -1,0 +1,235 @@
+//! Replication under other keys: what is checked of them, and the worker's part.
+//!
+//! # Consistency
+//! The replica's data key is made and wrapped when the replication is accepted, with the caller's authority, and its
+//! wrap is a part of the job: whatever happens later, every attempt seals under the same data key, and a key that can't
+//! be used is refused before anything is written.
+//!
+//! # Crash consistency
+//! An attempt goes on where the last one noted its segments. What it made becomes visible by the one transaction that
+//! also ends the job; before it, the new blob's row says that it is being written.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::replicate::{EncryptionMode, Keys, ReplicaOrder, Strictness};
+use super::{Call, Service};
+use crate::access::Action;
+use crate::codes::ImsCode;
+use crate::error::{Error, Result};
+use crate::id::{BlobId, KeyId};
+use crate::image::Image;
+use crate::job::{Claim, Heartbeat, Progress, ReplicaBytes, ResealPlan};
+use crate::keys::{KeyPurpose, KeyRole, KeyUser, MasterKey, requested_key};
+use crate::ports::{BlobFacts, ResealOrder};
+use crate::size::ByteSize;
+
+/// How often a worker shows that it lives, and writes how far it is.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// How often a running job asks whether its user may still use the keys.
+const KEYS_CHECKED: Duration = Duration::from_secs(60);
+
+impl Service {
+    /// Step 14 of spec 3.3: the table of spec 3.4.
+    pub(super) async fn check_keys(
+        &self,
+        call: &Call,
+        source: &Image,
+        order: &ReplicaOrder,
+    ) -> Result<Keys> {
+        let named = order.cmk_id.as_deref();
+        if named.is_some_and(|key| !key.trim().is_empty()) && source.is_bare_metal() {
+            return Err(Error::ims(ImsCode::IMG_0118));
+        }
+        let keys = Keys {
+            source: source.cmk_id.clone(),
+            target: requested_key(named)?,
+        };
+        if keys.source.is_some() && keys.source == keys.target {
+            return Err(Error::ims(ImsCode::IMG_0096));
+        }
+        if keys.source.is_none() && keys.target.is_none() {
+            return Ok(keys);
+        }
+        let user = self.key_user(call)?;
+        if let Some(key) = &keys.source {
+            self.check_permission(call, order, Action::DataKeysOpen, ImsCode::IMG_0103)?;
+            self.check_key(&user, key, KeyRole::Source).await?;
+        }
+        if let Some(key) = &keys.target {
+            self.check_permission(call, order, Action::DataKeysSeal, ImsCode::IMG_0099)?;
+            self.check_key(&user, key, KeyRole::Target).await?;
+        }
+        Ok(keys)
+    }
+
+    /// Decision D19.
+    fn check_permission(
+        &self,
+        call: &Call,
+        order: &ReplicaOrder,
+        action: Action,
+        code: ImsCode,
+    ) -> Result<()> {
+        if order.strictness == Strictness::Caller && !self.access.permits(&call.principal, action) {
+            return Err(Error::ims(code));
+        }
+        Ok(())
+    }
+
+    async fn check_key(&self, user: &KeyUser, key: &KeyId, role: KeyRole) -> Result<()> {
+        let purpose = match role {
+            KeyRole::Source => KeyPurpose::Open,
+            KeyRole::Target => KeyPurpose::Seal,
+        };
+        let checked = self.keys.check(user, key, purpose).await;
+        checked.map_err(|fault| fault.into_error(role))
+    }
+
+    /// How the replica gets its bytes, with the data key that it takes.
+    pub(super) async fn plan_bytes(
+        &self,
+        call: &Call,
+        source: &Image,
+        blob: BlobId,
+        order: &ReplicaOrder,
+        keys: &Keys,
+    ) -> Result<ReplicaBytes> {
+        if keys.source.is_none() && keys.target.is_none() {
+            if order.mode == EncryptionMode::Rewrap {
+                return Err(Error::invalid(
+                    "A replica is rewrapped from one customer's key to another.",
+                ));
+            }
+            return Ok(ReplicaBytes::Share { wrapped: None });
+        }
+        let master = match &keys.target {
+            Some(key) => MasterKey::Customer(key.clone(), self.key_user(call)?),
+            None => MasterKey::Service,
+        };
+        if order.mode == EncryptionMode::Rewrap {
+            self.check_rewrap(call, source, keys).await?;
+            let current = source.wrapped_key.as_ref();
+            let wrapped = self.blobs.rewrap(blob, current, &master).await?;
+            return Ok(ReplicaBytes::Share {
+                wrapped: Some(wrapped),
+            });
+        }
+        let target = BlobId::random(self.entropy.as_ref());
+        let fresh = self.blobs.fresh_key(target, &master).await;
+        Ok(ReplicaBytes::Reseal(ResealPlan {
+            source_key: source.wrapped_key.clone(),
+            source_cmk: keys.source.clone(),
+            target,
+            target_key: fresh.map_err(|fault| fault.into_error(KeyRole::Target))?,
+            target_cmk: keys.target.clone(),
+        }))
+    }
+
+    /// Rewrapping leaves the bytes as they are, so it stays within one project's own keys, and within what the operator
+    /// allows.
+    async fn check_rewrap(&self, call: &Call, source: &Image, keys: &Keys) -> Result<()> {
+        if !self.settings.allow_rewrap {
+            return Err(Error::invalid(
+                "encryption_mode rewrap is not allowed by this service.",
+            ));
+        }
+        let user = self.key_user(call)?;
+        let (Some(from), Some(to)) = (&keys.source, &keys.target) else {
+            return Err(Error::invalid(
+                "A replica is rewrapped from one customer's key to another.",
+            ));
+        };
+        let own = source.owner == user.project
+            && self.keys.is_own(&user, from).await?
+            && self.keys.is_own(&user, to).await?;
+        if !own {
+            return Err(Error::invalid(
+                "A replica is rewrapped only between keys of the image's own project.",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The worker's part: makes the replica's blob, and shows that it lives meanwhile. Nothing where another attempt has
+    /// the job now.
+    pub(super) async fn reseal(
+        &self,
+        claim: &Claim,
+        plan: &ResealPlan,
+        lease: Duration,
+    ) -> Result<Option<BlobFacts>> {
+        let user = KeyUser {
+            project: claim.job.project.clone(),
+            user: claim.job.user.clone(),
+            token: None,
+        };
+        self.check_keys_of(&user, plan).await?;
+        let progress = Arc::new(AtomicU64::new(0));
+        let order = ResealOrder {
+            source: claim.blob,
+            source_key: plan.source_key.clone(),
+            target: plan.target,
+            target_key: plan.target_key.clone(),
+            project: claim.job.project.clone(),
+            progress: Arc::clone(&progress),
+        };
+        tokio::select! {
+            biased;
+            facts = self.blobs.reseal(order) => {
+                let facts = match facts {
+                    Err(error) => self.watch_for_damage(claim.blob, Err(error)).await,
+                    facts => facts,
+                };
+                facts.map(Some)
+            }
+            lost = self.heartbeats(claim, &progress, lease) => lost.map(|()| None),
+            refused = self.keep_checking_keys(&user, plan) => Err(refused),
+        }
+    }
+
+    async fn check_keys_of(&self, user: &KeyUser, plan: &ResealPlan) -> Result<()> {
+        if let Some(key) = &plan.source_cmk {
+            self.check_key(user, key, KeyRole::Source).await?;
+        }
+        if let Some(key) = &plan.target_cmk {
+            self.check_key(user, key, KeyRole::Target).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends when the user may not use the keys any more. What may pass by itself is left to the data keys' leases.
+    async fn keep_checking_keys(&self, user: &KeyUser, plan: &ResealPlan) -> Error {
+        loop {
+            tokio::time::sleep(KEYS_CHECKED).await;
+            match self.check_keys_of(user, plan).await {
+                Err(error) if !error.is_transient() => return error,
+                _ => {}
+            }
+        }
+    }
+
+    /// Writes the job's progress from time to time. Ends when another attempt has the job, and with an error when the
+    /// job was cancelled.
+    async fn heartbeats(&self, claim: &Claim, progress: &AtomicU64, lease: Duration) -> Result<()> {
+        loop {
+            tokio::time::sleep(HEARTBEAT.min(lease / 4)).await;
+            let progress = Progress {
+                done: ByteSize::new(progress.load(Ordering::Relaxed)),
+                total: claim.job.progress.total,
+            };
+            let (job, attempt) = (&claim.job.id, claim.attempt);
+            match self.catalog.heartbeat(job, attempt, progress, lease).await {
+                Ok(Heartbeat::Continue) => {}
+                Ok(Heartbeat::Lost) => return Ok(()),
+                Ok(Heartbeat::Cancelled) => return Err(super::cancel::cancelled()),
+                // The lease will end if this goes on.
+                Err(error) => {
+                    tracing::warn!(job.id = %job, error.chain = %error.chain(), "no sign of life could be given");
+                }
+            }
+        }
+    }
+}
