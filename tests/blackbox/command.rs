@@ -343,7 +343,7 @@ fn an_image_is_replicated_and_its_job_followed_by_command() {
                 &source,
                 "--name",
                 "a",
-                "--cmk-id",
+                "--key",
                 UNKNOWN,
             ],
             exit::REFUSED,

@@ -196,9 +196,12 @@ async fn main() {
             }
         }
         if digests == none {
-            let target = BlobId::random(entropy.as_ref());
-            measure("reseal", size, reseal(&blobs, blob, target)).await;
-            blobs.delete(target).await.expect("deleted");
+            // The first round pays for memory that the machine has not used before.
+            for _ in 0..3 {
+                let target = BlobId::random(entropy.as_ref());
+                measure("reseal", size, reseal(&blobs, blob, target)).await;
+                blobs.delete(target).await.expect("deleted");
+            }
         }
         blobs.delete(blob).await.expect("deleted");
     }

@@ -2,8 +2,7 @@
 //!
 //! # Guarantees
 //! A key is given out only for the very wrap that it came from, and only for [`LIFE`] after its master key was last
-//! asked for: one that was disabled stops working after that. At most [`ROOM`] keys are kept, and dropped ones are
-//! erased. What reads or writes for longer holds a [`Lease`] and asks again when that is over.
+//! asked for: one that was disabled stops working after that. At most [`ROOM`] keys are kept, in a [`Vault`]. What reads or writes for longer holds a [`Lease`] and asks again when that is over.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,14 +13,15 @@ use calotype_core::id::BlobId;
 use calotype_core::keys::{KeyResult, MasterKey};
 use calotype_core::ports::{Clock, DataKey, Entropy, KeyService, WrappedKey};
 use calotype_core::time::Timestamp;
+use calotype_core::vault::{Kept, Vault};
 
 /// How long a data key may be used without its master key being asked for.
 pub(crate) const LIFE: Duration = Duration::from_secs(300);
 const ROOM: usize = 1024;
 
-struct Kept {
+struct Known {
     wrapped: WrappedKey,
-    key: DataKey,
+    key: Kept,
     since: Timestamp,
 }
 
@@ -30,7 +30,8 @@ pub(crate) struct DataKeys {
     service: Arc<dyn KeyService>,
     entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
-    kept: Mutex<HashMap<BlobId, Kept>>,
+    known: Mutex<HashMap<BlobId, Known>>,
+    vault: Vault,
 }
 
 impl DataKeys {
@@ -43,7 +44,8 @@ impl DataKeys {
             service,
             entropy,
             clock,
-            kept: Mutex::default(),
+            known: Mutex::default(),
+            vault: Vault::new(ROOM),
         }
     }
 
@@ -52,7 +54,7 @@ impl DataKeys {
         let key = DataKey::random(self.entropy.as_ref());
         let now = self.clock.now();
         let wrapped = self.service.wrap(master, blob, &key).await?;
-        self.keep(blob, wrapped.clone(), key, now);
+        self.keep(blob, wrapped.clone(), &key, now);
         Ok(wrapped)
     }
 
@@ -87,14 +89,14 @@ impl DataKeys {
     }
 
     /// Keeps a key that has proved right.
-    pub(crate) fn keep_for(&self, lease: &Lease, key: DataKey) {
+    pub(crate) fn keep_for(&self, lease: &Lease, key: &DataKey) {
         let since = Timestamp::from_micros(lease.since.load(Ordering::Relaxed));
         self.keep(lease.blob, lease.wrapped.clone(), key, since);
     }
 
     /// Forgets a blob's key.
     pub(crate) fn forget(&self, blob: BlobId) {
-        self.kept().remove(&blob);
+        self.known().remove(&blob);
     }
 
     fn find(
@@ -103,34 +105,39 @@ impl DataKeys {
         wrapped: &WrappedKey,
         now: Timestamp,
     ) -> Option<(DataKey, Timestamp)> {
-        let kept = self.kept();
-        kept.get(&blob)
-            .filter(|kept| kept.wrapped == *wrapped && fresh(kept.since, now))
-            .map(|kept| (kept.key.clone(), kept.since))
+        let known = self.known();
+        known
+            .get(&blob)
+            .filter(|known| known.wrapped == *wrapped && fresh(known.since, now))
+            .map(|known| (known.key.key(), known.since))
     }
 
-    fn keep(&self, blob: BlobId, wrapped: WrappedKey, key: DataKey, since: Timestamp) {
+    fn keep(&self, blob: BlobId, wrapped: WrappedKey, key: &DataKey, since: Timestamp) {
         let now = self.clock.now();
-        let mut kept = self.kept();
-        if kept.len() >= ROOM {
-            kept.retain(|_, kept| fresh(kept.since, now));
+        let mut known = self.known();
+        // Its place is free before another is asked for.
+        known.remove(&blob);
+        if known.len() >= ROOM {
+            known.retain(|_, known| fresh(known.since, now));
         }
-        if kept.len() >= ROOM {
+        if known.len() >= ROOM {
             // Full of fresh keys: unwrapping one again costs less than keeping an order of use.
-            kept.clear();
+            known.clear();
         }
-        kept.insert(
-            blob,
-            Kept {
-                wrapped,
-                key,
-                since,
-            },
-        );
+        if let Some(key) = self.vault.keep(key) {
+            known.insert(
+                blob,
+                Known {
+                    wrapped,
+                    key,
+                    since,
+                },
+            );
+        }
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<BlobId, Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, HashMap<BlobId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,5 +19,6 @@ pub mod ports;
 pub mod query;
 pub mod size;
 pub mod time;
+pub mod vault;
 
 pub use error::{Error, ErrorKind, Result};

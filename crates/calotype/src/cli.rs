@@ -73,7 +73,7 @@ pub(crate) enum Command {
     /// Make, find, change, fetch, delete and replicate images.
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Follow jobs.
+    /// Follow jobs, and cancel them.
     #[command(subcommand)]
     Job(JobCommand),
     /// Administer a service: its users, projects and integrity.
@@ -144,6 +144,11 @@ pub(crate) enum JobCommand {
         /// Stop waiting after this long. The job goes on.
         #[arg(long, value_parser = parse_duration)]
         timeout: Option<Duration>,
+    },
+    /// Cancel a job: it ends as FAIL, and leaves nothing of what it was making.
+    Cancel {
+        /// The job's id.
+        id: String,
     },
     /// List the project's jobs.
     List {

@@ -22,6 +22,7 @@ use crate::cli::ServeArgs;
 use crate::config::{Config, Environment};
 use crate::exit::Failure;
 use crate::output::Output;
+use crate::system::keep_memory_private;
 use crate::telemetry;
 
 /// How often the reconciler begins a round.
@@ -67,6 +68,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let options = options(&args, environment)?;
     telemetry::start_logging(&options.config.log)?;
+    keep_memory_private();
     let mut termination = Termination::listen()?;
     let data_dir = options.data_dir.display().to_string();
     let mut running = start(options).await?;
@@ -92,6 +94,7 @@ pub(crate) async fn run_worker(
 ) -> Result<(), Failure> {
     let options = options(&args, environment)?;
     telemetry::start_logging(&options.config.log)?;
+    keep_memory_private();
     let mut termination = Termination::listen()?;
     let lock = lock::acquire_if_embedded(&options)?;
     let parts = parts::assemble(&options).await?;

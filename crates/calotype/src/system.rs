@@ -1,4 +1,4 @@
-//! The clock of the running process, and names that are drawn at random.
+//! The running process: its clock, what it lets out of its memory, and names that are drawn at random.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,6 +6,7 @@ use calotype_core::id::random_hex;
 use calotype_core::ports::Clock;
 use calotype_core::time::Timestamp;
 use calotype_keys::SystemEntropy;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// The system's clock.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,6 +22,18 @@ impl Clock for SystemClock {
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
         Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Keeps the memory of a process that holds keys from being dumped, and from being read by other processes of its user.
+pub(crate) fn keep_memory_private() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let undumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if let Err(error) = undumpable.and(setrlimit(Resource::Core, none)) {
+        tracing::warn!(error = %error, "a crash may write keys into a core dump");
     }
 }
 

@@ -179,9 +179,12 @@ pub(crate) struct ReplicateArgs {
     /// The replica's enterprise project, by id.
     #[arg(long, value_name = "ID")]
     pub(crate) enterprise_project: Option<String>,
-    /// The master key that seals the replica.
+    /// The master key that seals the replica. Without it: the service's own.
     #[arg(long, value_name = "ID")]
-    pub(crate) cmk_id: Option<String>,
+    pub(crate) key: Option<String>,
+    /// How a replica under another key gets its bytes: rewrap shares the source's, where the service allows it.
+    #[arg(long, value_name = "MODE", value_parser = ["reseal", "rewrap"])]
+    pub(crate) encryption_mode: Option<String>,
     /// Wait until the replica is there.
     #[arg(long)]
     pub(crate) wait: bool,

@@ -244,6 +244,12 @@ impl Session {
         document(self.image(Call::get(path)).await?).await
     }
 
+    /// Cancels a job; its document comes back. It ends now or in a few seconds.
+    pub(crate) async fn cancel_job(&self, id: &str) -> Result<Value, Failure> {
+        let path = format!("/admin/v1/jobs/{}", encode(id));
+        document(self.image(Call::new(Method::DELETE, path)).await?).await
+    }
+
     /// Waits until a job has ended, showing its progress on `bar`; its last document comes back.
     ///
     /// # Errors

@@ -284,7 +284,8 @@ async fn replicate(
     for (field, value) in [
         ("description", &args.description),
         ("enterprise_project_id", &args.enterprise_project),
-        ("cmk_id", &args.cmk_id),
+        ("cmk_id", &args.key),
+        ("encryption_mode", &args.encryption_mode),
     ] {
         if let Some(value) = value {
             request[field] = json!(value);

@@ -1,4 +1,4 @@
-//! `job`: following asynchronous work.
+//! `job`: following asynchronous work, and ending it.
 
 use serde_json::Value;
 
@@ -34,6 +34,7 @@ pub(crate) async fn run(
             bar.finish_and_clear();
             output.result(&ended?, table)
         }
+        JobCommand::Cancel { id } => output.result(&session.cancel_job(&id).await?, table),
         JobCommand::List {
             status,
             limit,

@@ -246,11 +246,50 @@ pub(crate) enum Digest {
 }
 
 /// `[replication]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Replication {
     /// Whether another project's public image may be replicated (decision D8).
     pub(crate) allow_public: bool,
+    /// Whether an encrypted image that is shared with a project may be replicated by it (decision D7).
+    pub(crate) shared_encrypted: Permission,
+    /// Whether a replica may share its source's bytes under another key.
+    pub(crate) allow_rewrap: bool,
+    /// Segments resealed at once. None: as many as the processors make sensible.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) segments_in_flight: Option<u32>,
+    /// The most memory that they take together.
+    pub(crate) memory: Bytes,
+    /// Bytes resealed in a second, of all jobs together. None: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node_rate: Option<Bytes>,
+    /// Bytes resealed in a second, of one job. None: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) job_rate: Option<Bytes>,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self {
+            allow_public: false,
+            shared_encrypted: Permission::Allow,
+            allow_rewrap: false,
+            segments_in_flight: None,
+            memory: Bytes(ByteSize::mib(256)),
+            node_rate: None,
+            job_rate: None,
+        }
+    }
+}
+
+/// Whether something may be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Permission {
+    /// It may.
+    Allow,
+    /// It may not.
+    Deny,
 }
 
 /// `[jobs]`
@@ -270,7 +309,7 @@ pub(crate) struct Jobs {
 impl Default for Jobs {
     fn default() -> Self {
         Self {
-            workers: 4,
+            workers: 64,
             lease: Span::seconds(30),
             poll_interval: Span::seconds(1),
             kept: Span::days(90),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use calotype_api::ApiState;
 use calotype_api::identity::IdentityState;
 use calotype_blob::store::FileStore;
-use calotype_blob::{SealOptions, SealedBlobs};
+use calotype_blob::{ResealOptions, SealOptions, SealedBlobs};
 use calotype_catalog::SqlCatalog;
 use calotype_core::Error;
 use calotype_core::access::Access;
@@ -18,8 +18,9 @@ use calotype_keys::{ServiceKey, SystemEntropy};
 
 use super::ServeOptions;
 use crate::clouds::{FirstUsers, write_clouds_yaml};
+use crate::config::Bytes;
 use crate::config::Config;
-use crate::config::sections::{self, Digest};
+use crate::config::sections::{self, Digest, Permission};
 use crate::exit::Failure;
 use crate::system::SystemClock;
 use crate::telemetry;
@@ -71,7 +72,10 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
         Arc::clone(&keys) as Arc<dyn KeyService>,
         Arc::clone(&entropy),
         Arc::clone(&clock),
-        SealOptions::default(),
+        SealOptions {
+            reseal: reseal_options(config),
+            ..SealOptions::default()
+        },
     );
 
     let access = Access::default();
@@ -204,6 +208,20 @@ fn catalog_options(config: &Config) -> calotype_catalog::Options {
     }
 }
 
+/// How this process reseals.
+fn reseal_options(config: &Config) -> ResealOptions {
+    let replication = &config.replication;
+    let rate = |bytes: Option<Bytes>| bytes.map(|bytes| bytes.0.bytes());
+    ResealOptions {
+        segments: replication
+            .segments_in_flight
+            .map(|segments| usize::try_from(segments).unwrap_or(usize::MAX)),
+        memory: replication.memory.0,
+        node_rate: rate(replication.node_rate),
+        job_rate: rate(replication.job_rate),
+    }
+}
+
 /// The domain's settings of a configuration.
 fn settings(config: &Config) -> Settings {
     let limits = &config.limits;
@@ -231,6 +249,8 @@ fn settings(config: &Config) -> Settings {
         },
         deletion_grace: config.images.deletion_grace.duration(),
         replicate_public: config.replication.allow_public,
+        replicate_shared_encrypted: config.replication.shared_encrypted == Permission::Allow,
+        allow_rewrap: config.replication.allow_rewrap,
         ..Settings::default()
     }
 }
