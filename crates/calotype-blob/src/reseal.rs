@@ -48,8 +48,8 @@ const PIECE_PAGES: usize = 16;
 /// gathered for the device, and what they are rounded up to.
 pub(crate) const SEGMENT_MEMORY: u64 = 6 << 20;
 
-/// How often finished segments are noted.
-const NOTE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after a checkpoint the next one begins: as much again is left for the device before a second is over.
+const NOTE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What all resealing of this node shares.
 pub(crate) struct Flow {
@@ -94,6 +94,9 @@ pub(crate) async fn reseal(
         .sum();
     plan.progress
         .store(manifest.plaintext - left, Ordering::Relaxed);
+    tracing::info!(
+        blob.id = %plan.target, segments.noted = headers.len(), segments.total = manifest.segments.len(), "resealing"
+    );
 
     let todo: VecDeque<u32> = todo.map(|segment| segment.index).collect();
     let work = Arc::new(Work {

@@ -28,6 +28,9 @@ use crate::size::ByteSize;
 /// How often a worker shows that it lives, and writes how far it is.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
+/// When it does so first: an attempt that got anywhere is known to have, although it dies young.
+const FIRST_HEARTBEAT: Duration = Duration::from_millis(200);
+
 /// How often a running job asks whether its user may still use the keys.
 const KEYS_CHECKED: Duration = Duration::from_secs(60);
 
@@ -214,8 +217,10 @@ impl Service {
     /// Writes the job's progress from time to time. Ends when another attempt has the job, and with an error when the
     /// job was cancelled.
     async fn heartbeats(&self, claim: &Claim, progress: &AtomicU64, lease: Duration) -> Result<()> {
+        let mut pause = FIRST_HEARTBEAT;
         loop {
-            tokio::time::sleep(HEARTBEAT.min(lease / 4)).await;
+            tokio::time::sleep(pause.min(lease / 4)).await;
+            pause = HEARTBEAT;
             let progress = Progress {
                 done: ByteSize::new(progress.load(Ordering::Relaxed)),
                 total: claim.job.progress.total,
