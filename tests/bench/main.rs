@@ -1,4 +1,4 @@
-//! The measurements behind `docs/performance.md`: `cargo xtask bench [replicas|bytes|memory|lists]...`.
+//! The measurements behind `docs/performance.md`: `cargo xtask bench [replicas|reseal|beside|bytes|memory|lists]...`.
 //!
 //! Everything runs on this machine, over loopback, against the release binary. A number alone says as much
 //! about the machine as about the program; so wherever there is something to measure against, it is measured
@@ -11,6 +11,7 @@ mod machine;
 mod memory;
 mod replicas;
 mod report;
+mod reseal;
 mod wire;
 
 use std::path::Path;
@@ -20,8 +21,10 @@ use report::Report;
 /// A name on the command line, and the measurements behind it.
 type Part = (&'static str, fn(&mut Report));
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 6] = [
     ("replicas", replicas::measure),
+    ("reseal", reseal::measure),
+    ("beside", reseal::five_at_once),
     ("bytes", bytes::measure),
     ("memory", memory::measure),
     ("lists", lists::measure),

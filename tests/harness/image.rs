@@ -104,6 +104,13 @@ impl Client {
         job.image()
     }
 
+    /// Makes a master key of the caller's project; the result is its id.
+    pub fn key(&self, alias: &str) -> String {
+        let path = format!("/kms/v1.0/{}/kms/create-key", self.project());
+        let made = self.post(&path, json!({"key_alias": alias}));
+        text(&made.expect(200).json()["key_info"]["key_id"])
+    }
+
     /// A job's document, now.
     pub fn show_job(&self, job: &str) -> Answer {
         self.get(&format!("/v1/{}/jobs/{job}", self.project()))

@@ -162,6 +162,13 @@ impl Server {
         std::fs::read_dir(staged).expect("the store").count()
     }
 
+    /// How many blobs the store holds. For a store in the data directory.
+    pub fn stored(&self) -> usize {
+        let list = |directory: PathBuf| std::fs::read_dir(directory).expect("the store").flatten();
+        let prefixes = list(self.data().join("blobs").join("blobs"));
+        prefixes.map(|prefix| list(prefix.path()).count()).sum()
+    }
+
     /// Kills the server and proves that the invariants hold of what it left: `calotype admin verify`
     /// reads every byte and finds no violation. For a catalog in the data directory.
     pub fn verify_stopped(&mut self) {
