@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::id::{ImageId, JobId, ProjectId};
 use crate::image::{Image, Visibility};
 use crate::job::{Job, JobStatus};
-use crate::keys::{CallerToken, KeyUser};
+use crate::keys::{Authority, CallerToken, KeyUser};
 use crate::ports::{
     AuditEvent, Blobs, Catalog, Clock, DigestChoice, EnterpriseProject, Entropy, KeyService,
     SeenImage, StoredAnswer, Trail,
@@ -422,7 +422,10 @@ impl Service {
         Ok(KeyUser {
             project: call.principal.require_project()?.clone(),
             user: call.principal.user.id.clone(),
-            token: call.token.clone(),
+            authority: call
+                .token
+                .clone()
+                .map_or(Authority::Signed, Authority::Token),
         })
     }
 }

@@ -33,6 +33,18 @@ impl fmt::Debug for CallerToken {
     }
 }
 
+/// What a use of a customer's key rests on. A key service elsewhere believes the caller's own token and nothing else that
+/// we could say of the caller.
+#[derive(Debug, Clone)]
+pub enum Authority {
+    /// A request, with the token that it came with: the key service can be asked in the caller's name.
+    Token(CallerToken),
+    /// A request that was signed: there is nothing to show on.
+    Signed,
+    /// A job. Whoever asked for it had the authority then, and is not waiting any more.
+    Job,
+}
+
 /// On whose behalf a customer's key is used.
 #[derive(Debug, Clone)]
 pub struct KeyUser {
@@ -40,8 +52,8 @@ pub struct KeyUser {
     pub project: ProjectId,
     /// The user.
     pub user: UserId,
-    /// The token that the user showed; none where a request was signed, or where nobody is waiting any more.
-    pub token: Option<CallerToken>,
+    /// What the use rests on.
+    pub authority: Authority,
 }
 
 /// What a customer's key is used for.

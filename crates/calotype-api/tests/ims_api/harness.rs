@@ -19,7 +19,7 @@ use calotype_core::app::{Service, Settings, Worker, WorkerOptions};
 use calotype_core::id::{BlobId, EnterpriseProjectId, ImageId, KeyId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Member, MemberStatus, Visibility};
 use calotype_core::job::Job;
-use calotype_core::keys::{KeyResult, KeyUser, MasterKey};
+use calotype_core::keys::{Authority, KeyResult, KeyUser, MasterKey};
 use calotype_core::ports::{
     AuditEvent, BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Catalog, Clock, DigestChoice,
     Entropy, ImageLimit, Images as _, Jobs as _, ResealOrder, Trail, WrappedKey, WriteOptions,
@@ -197,7 +197,7 @@ impl World {
         let user = KeyUser {
             project: OWN.parse().unwrap(),
             user: "alice".parse().unwrap(),
-            token: None,
+            authority: Authority::Signed,
         };
         let master = key.map_or(MasterKey::Service, |key| MasterKey::Customer(key, user));
         let key = self.blobs.fresh_key(blob, &master).await.unwrap();

@@ -16,7 +16,7 @@ use calotype_blob::store::{BlobStore, FileStore, MemoryStore};
 use calotype_blob::{SealOptions, SealedBlobs};
 use calotype_core::Result;
 use calotype_core::id::BlobId;
-use calotype_core::keys::{KeyUser, MasterKey};
+use calotype_core::keys::{Authority, KeyUser, MasterKey};
 use calotype_core::ports::{
     BlobFacts, Blobs, ByteStream, Clock, DigestChoice, Entropy, WriteOptions,
 };
@@ -55,7 +55,7 @@ pub fn customer(name: &str) -> MasterKey {
     let user = KeyUser {
         project: "p1".parse().expect("an id"),
         user: "u1".parse().expect("an id"),
-        token: None,
+        authority: Authority::Signed,
     };
     MasterKey::Customer(name.parse().expect("an id"), user)
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, KeyId};
 use crate::image::Image;
 use crate::job::{Claim, Heartbeat, Progress, ReplicaBytes, ResealPlan};
-use crate::keys::{KeyPurpose, KeyRole, KeyUser, MasterKey, requested_key};
+use crate::keys::{Authority, KeyPurpose, KeyRole, KeyUser, MasterKey, requested_key};
 use crate::ports::{BlobFacts, ResealOrder};
 use crate::size::ByteSize;
 
@@ -167,7 +167,7 @@ impl Service {
         let user = KeyUser {
             project: claim.job.project.clone(),
             user: claim.job.user.clone(),
-            token: None,
+            authority: Authority::Job,
         };
         self.check_keys_of(&user, plan).await?;
         let progress = Arc::new(AtomicU64::new(0));
