@@ -40,7 +40,7 @@ const CONFINED: [(&str, &[&str]); 7] = [
     ),
     ("fast-floe", &["calotype-blob"]),
     ("argon2", &["calotype-identity"]),
-    ("reqwest", &["calotype", "calotype-tests"]),
+    ("reqwest", &["calotype", "calotype-keys", "calotype-tests"]),
 ];
 
 /// Crates that are nowhere in what is built, at any depth.

@@ -1,16 +1,24 @@
 //! Key services, and the one source of randomness.
 //!
 //! [`ServiceKey`] is the service's own master key: a file of mode 0600 or a text from the environment.
-//! It wraps data keys and seals short secrets, each purpose under a subkey of its own. [`SystemEntropy`]
-//! is the only module that asks the system for random bits; everything else asks the `Entropy` port.
+//! It wraps data keys and seals short secrets, each purpose under a subkey of its own. [`Kms`] and [`Barbican`] are
+//! customers' keys in services elsewhere, over one core of HTTP (`remote`).
+//! [`SystemEntropy`] is the only module that asks the system for random bits; everything else asks the
+//! `Entropy` port.
 //!
 //! No key, wrapped or not, is ever logged, and no error text holds any part of one.
 
+mod barbican;
 mod entropy;
 mod file;
+mod kms;
+mod remote;
 mod scripted;
 mod service;
 
+pub use barbican::{Barbican, BarbicanOptions};
 pub use entropy::SystemEntropy;
+pub use kms::{ContextField, Kms, KmsCredential, KmsOptions};
+pub use remote::{AccessKey, Authorize, Connection, Login};
 pub use scripted::{SERVICE, ScriptedKeys, Wrong};
 pub use service::ServiceKey;

@@ -1,0 +1,240 @@
+//! One request over HTTP and its answer, and nothing more.
+//!
+//! # Guarantees
+//! No redirect is followed: it would take credentials elsewhere. No proxy is taken from the environment. Certificates
+//! are verified, against the system's authorities and those of the configured file. An answer is cut off at the
+//! request's limit. The buffers of bodies are erased when dropped; those of the HTTP and TLS libraries are out of reach.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use calotype_core::{Error, Result};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, Url};
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// The largest answer that is read, in bytes.
+pub(crate) const BODY_LIMIT: usize = 64 * 1024;
+
+/// How a key service elsewhere is reached.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// A file of certificates (PEM) that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A proxy's URL. None: directly.
+    pub proxy: Option<String>,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// How long one attempt may take, from the connection to the answer's last byte.
+    pub attempt_timeout: Duration,
+    /// How long all attempts together may take, with the waits between them.
+    pub time_limit: Duration,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self {
+            ca_file: None,
+            proxy: None,
+            connect_timeout: Duration::from_secs(2),
+            attempt_timeout: Duration::from_secs(5),
+            time_limit: Duration::from_secs(15),
+        }
+    }
+}
+
+/// A request. It can be sent again.
+#[derive(Clone)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Bytes>,
+    /// The largest answer, in bytes.
+    pub(crate) limit: usize,
+}
+
+impl Request {
+    /// GET.
+    pub(crate) fn get(url: Url) -> Self {
+        Self {
+            method: Method::GET,
+            url,
+            headers: HeaderMap::new(),
+            body: None,
+            limit: BODY_LIMIT,
+        }
+    }
+
+    /// POST of a JSON text.
+    pub(crate) fn post(url: Url, json: Bytes) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            reqwest::header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        Self {
+            method: Method::POST,
+            url,
+            headers,
+            body: Some(json),
+            limit: BODY_LIMIT,
+        }
+    }
+
+    /// With a header that holds a credential.
+    ///
+    /// # Errors
+    /// Unauthenticated where the text can't stand in a header.
+    pub(crate) fn secret(mut self, name: &'static str, text: &str) -> Result<Self> {
+        let mut value = HeaderValue::from_str(text).map_err(|_| {
+            Error::new(
+                calotype_core::ErrorKind::Unauthenticated,
+                "The credential has characters that no header may have.",
+            )
+        })?;
+        value.set_sensitive(true);
+        self.headers.insert(HeaderName::from_static(name), value);
+        Ok(self)
+    }
+
+    /// With a header.
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
+        self
+    }
+}
+
+/// An answer, whatever its status.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// What `Retry-After` asks for, where it is a number of seconds.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
+        text.trim().parse().ok().map(Duration::from_secs)
+    }
+
+    /// The id under which the other side knows the request, for the log.
+    pub(crate) fn request_id(&self) -> &str {
+        ["x-request-id", "x-openstack-request-id"]
+            .iter()
+            .find_map(|name| self.headers.get(*name)?.to_str().ok())
+            .filter(|id| id.len() <= 128)
+            .unwrap_or("-")
+    }
+}
+
+/// Why there is no answer. The texts hold no address and nothing of a body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Trouble {
+    #[error("no answer in time")]
+    Timeout,
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the connection failed: {0}")]
+    Connection(String),
+}
+
+/// What carries requests; tests have one that does as it is told.
+#[async_trait::async_trait]
+pub(crate) trait Transport: Send + Sync {
+    /// Sends a request once.
+    async fn send(&self, request: Request) -> std::result::Result<Answer, Trouble>;
+}
+
+/// HTTP/1.1, with TLS where the address says so.
+pub(crate) struct Http(reqwest::Client);
+
+impl Http {
+    /// # Errors
+    /// InvalidRequest where the file of certificates or the proxy is none.
+    pub(crate) fn new(connection: &Connection) -> Result<Self> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(connection.connect_timeout);
+        if let Some(path) = &connection.ca_file {
+            let wrong = |error: String| Error::invalid(format!("{}: {error}", path.display()));
+            let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+                .map_err(|error| wrong(causes(&error)))?;
+            if certificates.is_empty() {
+                return Err(wrong("holds no certificate".to_owned()));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        if let Some(proxy) = &connection.proxy {
+            let proxy = reqwest::Proxy::all(proxy.as_str())
+                .map_err(|error| Error::invalid(format!("the proxy: {}", causes(&error))))?;
+            builder = builder.proxy(proxy);
+        }
+        let client = builder
+            .build()
+            .map_err(|error| Error::invalid(format!("the HTTP client: {}", causes(&error))))?;
+        Ok(Self(client))
+    }
+}
+
+#[async_trait::async_trait]
+impl Transport for Http {
+    async fn send(&self, request: Request) -> std::result::Result<Answer, Trouble> {
+        let broken = |error: reqwest::Error| Trouble::Connection(causes(&error));
+        let mut building = self
+            .0
+            .request(request.method, request.url)
+            .headers(request.headers);
+        if let Some(body) = request.body {
+            building = building.body(body);
+        }
+        let mut response = building.send().await.map_err(broken)?;
+        // In one buffer of its full size: one that grows leaves copies behind.
+        let expected = response.content_length().unwrap_or(request.limit as u64);
+        let Some(room) = usize::try_from(expected)
+            .ok()
+            .filter(|room| *room <= request.limit)
+        else {
+            return Err(Trouble::TooLarge(request.limit));
+        };
+        let mut body = Zeroizing::new(Vec::with_capacity(room));
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            if chunk.len() > room - body.len() {
+                return Err(Trouble::TooLarge(request.limit));
+            }
+            body.extend_from_slice(&chunk);
+            if let Ok(mut chunk) = chunk.try_into_mut() {
+                chunk.zeroize();
+            }
+        }
+        Ok(Answer {
+            status: response.status().as_u16(),
+            headers: std::mem::take(response.headers_mut()),
+            body,
+        })
+    }
+}
+
+/// An error's causes without its address, whose path and query are nobody's business in a log.
+fn causes(error: &reqwest::Error) -> String {
+    let mut texts = Vec::new();
+    let mut next: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    while let Some(cause) = next {
+        texts.push(cause.to_string());
+        next = cause.source();
+    }
+    texts.dedup();
+    if texts.is_empty() {
+        "it ended early".to_owned()
+    } else {
+        texts.join(": ")
+    }
+}
