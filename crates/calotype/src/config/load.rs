@@ -120,6 +120,7 @@ impl Config {
             })?;
         }
         let chosen: Self = typed(&table).map_err(in_file)?;
+        chosen.keys.check_whole().map_err(in_file)?;
         if chosen.images.profile == Profile::Calotype {
             return Ok(chosen);
         }
@@ -224,6 +225,7 @@ fn check(config: &Config) -> Result<(), String> {
     if let Some(url) = &config.catalog.url {
         check_catalog(url)?;
     }
+    config.keys.check()?;
     let digests = &config.images.digests;
     if !digests.contains(&Digest::Md5) || digests.iter().all(|digest| *digest == Digest::Md5) {
         return Err("images.digests must have \"md5\" and a sha".to_owned());
@@ -289,9 +291,10 @@ mod tests {
             .lines()
             .map(|line| match line.strip_prefix("# ") {
                 Some(rest)
-                    if rest
-                        .split_once(" = ")
-                        .is_some_and(|(name, _)| !name.contains(' ')) =>
+                    if rest.starts_with('[')
+                        || rest
+                            .split_once(" = ")
+                            .is_some_and(|(name, _)| !name.contains(' ')) =>
                 {
                     format!("{rest}\n")
                 }
@@ -301,13 +304,7 @@ mod tests {
         let config = load(&full, &Environment::default()).unwrap();
         let written = Table::try_from(&config).unwrap();
         let given: Table = toml::from_str(&full).unwrap();
-        for (section, fields) in &written {
-            let fields = fields.as_table().unwrap();
-            let names: Vec<_> = given[section].as_table().unwrap().keys().collect();
-            for field in fields.keys() {
-                assert!(names.contains(&field), "{section}.{field}");
-            }
-        }
+        assert_eq!(paths(&given), paths(&written));
         for (field, present) in [
             ("server.public_url", config.server.public_url.is_some()),
             ("catalog.url", config.catalog.url.is_some()),
@@ -328,6 +325,76 @@ mod tests {
         ] {
             assert!(present, "{field}");
         }
+    }
+
+    /// The paths of every field, in order.
+    fn paths(table: &Table) -> std::collections::BTreeSet<String> {
+        let below = |(name, value): (&String, &Value)| match value {
+            Value::Table(table) => paths(table)
+                .iter()
+                .map(|path| format!("{name}.{path}"))
+                .collect(),
+            _ => vec![name.clone()],
+        };
+        table.iter().flat_map(below).collect()
+    }
+
+    #[test]
+    fn key_services_are_whole_and_within_their_bounds() {
+        let login = "auth_url = \"http://k/v3\"\nuser = \"svc\"\npassword_file = \"/p\"\n";
+        let key = "id = \"AK\"\nsecret_file = \"/s\"\nproject_id = \"p\"\n";
+        for text in [
+            format!("[keys.barbican.login]\n{login}"),
+            format!("[keys]\ncustomers = \"barbican\"\n[keys.barbican.login]\n{login}"),
+            format!("[keys]\ncustomers = \"otc\"\n[keys.kms.login]\n{login}"),
+            format!(
+                "[keys.kms]\ncredential = \"access_key\"\nendpoint = \"https://kms\"\n[keys.kms.access_key]\n{key}"
+            ),
+        ] {
+            assert!(load(&text, &Environment::default()).is_ok(), "{text}");
+        }
+        for (text, named) in [
+            (
+                "[keys]\ncustomers = \"barbican\"\n".to_owned(),
+                "[keys.barbican]",
+            ),
+            ("[keys]\ncustomers = \"otc\"\n".to_owned(), "[keys.kms]"),
+            ("[keys.kms]\n".to_owned(), "keys.kms.login.auth_url"),
+            (
+                format!("[keys.kms]\ncredential = \"access_key\"\n[keys.kms.access_key]\n{key}"),
+                "keys.kms.endpoint",
+            ),
+            (
+                format!("[keys.barbican]\ncache_life = \"6m\"\n[keys.barbican.login]\n{login}"),
+                "cache_life",
+            ),
+            (
+                format!(
+                    "[keys.barbican.login]\n{login}[keys.barbican.connection]\ntime_limit = \"0s\"\n"
+                ),
+                "time_limit",
+            ),
+            (
+                format!("[keys.barbican.login]\npassword = \"geheim\"\n{login}"),
+                "password",
+            ),
+        ] {
+            let error = load(&text, &Environment::default()).unwrap_err();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_key_service_can_be_set_from_the_environment_alone() {
+        let environment = Environment::from([
+            ("CALOTYPE_KEYS__CUSTOMERS", "barbican"),
+            ("CALOTYPE_KEYS__BARBICAN__LOGIN__AUTH_URL", "http://k/v3"),
+            ("CALOTYPE_KEYS__BARBICAN__LOGIN__USER", "svc"),
+            ("CALOTYPE_KEYS__BARBICAN__LOGIN__PASSWORD_FILE", "/p"),
+            ("CALOTYPE_KEYS__BARBICAN__AUTHORIZE", "service"),
+        ]);
+        let config = load("", &environment).unwrap();
+        assert!(config.keys.barbican.is_some());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use calotype_core::size::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::key_services::Keys;
 use super::values::{Bytes, Span};
 
 /// The configuration in force.
@@ -18,7 +19,7 @@ pub(crate) struct Config {
     pub(crate) catalog: Catalog,
     /// Where blobs are kept.
     pub(crate) store: Stores,
-    /// The service's own master key.
+    /// Master keys.
     pub(crate) keys: Keys,
     /// Users, projects and tokens.
     pub(crate) identity: Identity,
@@ -104,15 +105,6 @@ pub(crate) enum StoreType {
     /// A directory.
     #[default]
     File,
-}
-
-/// `[keys]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Keys {
-    /// The file that holds the root key. None: `root.key` in the data directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) root_key_file: Option<PathBuf>,
 }
 
 /// `[identity]`

@@ -17,6 +17,7 @@ use calotype_identity::{Embedded, Options, Ports, Renewal};
 use calotype_keys::{ServiceKey, SystemEntropy};
 
 use super::ServeOptions;
+use super::keys::key_services;
 use crate::clouds::{FirstUsers, write_clouds_yaml};
 use crate::config::Bytes;
 use crate::config::Config;
@@ -53,6 +54,13 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
             .map_err(failed("the root key"))?,
     );
 
+    let services: Arc<dyn KeyService> = Arc::new(key_services(
+        &config.keys,
+        Arc::clone(&keys) as _,
+        &entropy,
+        &clock,
+    )?);
+
     let url = catalog_url(config, data_dir)?;
     let catalog: Arc<dyn Catalog> = Arc::new(
         SqlCatalog::open(&url, catalog_options(config), Arc::clone(&clock))
@@ -69,7 +77,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
     let store = FileStore::open(&blobs_dir, Arc::clone(&entropy)).map_err(failed("the store"))?;
     let blobs = SealedBlobs::new(
         Arc::new(store),
-        Arc::clone(&keys) as Arc<dyn KeyService>,
+        Arc::clone(&services),
         Arc::clone(&entropy),
         Arc::clone(&clock),
         SealOptions {
@@ -83,7 +91,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
         directory: Arc::clone(&catalog) as _,
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
-        keys: Arc::clone(&keys) as Arc<dyn Secrets>,
+        keys: keys as Arc<dyn Secrets>,
     };
     let identity_options = Options {
         token_lifetime: config.identity.token_lifetime.duration(),
@@ -93,7 +101,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
     let service_ports = calotype_core::app::Ports {
         catalog,
         blobs: Arc::new(blobs),
-        keys,
+        keys: services,
         clock,
         entropy: Arc::clone(&entropy),
     };
