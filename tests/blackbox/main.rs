@@ -1,6 +1,7 @@
 //! The black-box tests: each starts the real binary and speaks HTTP to it. One program, because linking
 //! is most of what a test program costs.
 
+mod barbican;
 mod clients;
 mod command;
 mod copy_refusals;

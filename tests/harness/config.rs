@@ -65,3 +65,16 @@ pub fn shared(url: &str, blobs: &Path, root_key: &Path) -> String {
         postgres(url)
     )
 }
+
+/// A deployment whose customers' keys are in Barbican, which does not know the callers. The login is a user's name, its
+/// project's, and the file with its password.
+pub fn barbican(keystone: &str, region: &str, login: (&str, &str, &Path)) -> String {
+    let (user, project, password) = login;
+    format!(
+        "[keys]\ncustomers = \"barbican\"\n\
+         [keys.barbican]\nauthorize = \"service\"\ncache_life = \"1s\"\n\
+         [keys.barbican.login]\nauth_url = \"{keystone}\"\nregion = \"{region}\"\n\
+         user = \"{user}\"\nproject = \"{project}\"\npassword_file = {password:?}\n\
+         [keys.barbican.connection]\nattempt_timeout = \"30s\"\ntime_limit = \"60s\"\n"
+    )
+}

@@ -1,10 +1,11 @@
 //! The project's chores: `cargo xtask <chore>`.
 //!
 //! A chore does the whole of its work on a fresh Debian machine, or fails and says what is missing: none
-//! passes because something was not there. What a chore starts (a PostgreSQL) it also stops.
+//! passes because something was not there. What a chore starts (a PostgreSQL, a Keystone, a Barbican) it also stops.
 
 mod checks;
 mod machine;
+mod openstack;
 mod postgres;
 mod process;
 mod tests;
@@ -21,7 +22,7 @@ struct Chore {
 const CHORES: &[Chore] = &[
     Chore {
         name: "test",
-        about: "install what is missing, start a PostgreSQL, run every test; arguments go to nextest",
+        about: "install what is missing, start the engines, run every test; arguments go to nextest",
         run: tests::test,
     },
     Chore {

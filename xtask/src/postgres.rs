@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::machine::{is_root, postgres_programs, user_id};
-use crate::process::{Failure, Outcome, output, succeeds};
+use crate::process::{Failure, Outcome, output, stop, succeeds};
 
 const START: Duration = Duration::from_secs(60);
 
@@ -99,18 +99,8 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // SIGINT: end the sessions and stop. The kill after it is for a server that does not.
-        let pid = self.server.id().to_string();
-        let asked = Command::new("kill").args(["-INT", &pid]).status();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while asked.is_ok() && Instant::now() < deadline {
-            if matches!(self.server.try_wait(), Ok(Some(_))) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        // SIGINT: end the sessions and stop.
+        stop(&mut self.server, "INT");
         if let Err(error) = std::fs::remove_dir_all(&self.directory) {
             eprintln!("{} is left behind: {error}", self.directory.display());
         }

@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 /// What a chore ends with.
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -104,6 +105,24 @@ pub fn output(command: &mut Command) -> Outcome<Vec<u8>> {
 /// Whether a program runs and ends well; it prints nothing.
 pub fn succeeds(command: &mut Command) -> bool {
     command.output().is_ok_and(|output| output.status.success())
+}
+
+/// Ends a server by its process id: asks it with a signal, and kills it where it does not end.
+pub fn stop(server: &mut Child, signal: &str) {
+    if matches!(server.try_wait(), Ok(Some(_))) {
+        return;
+    }
+    let pid = server.id().to_string();
+    let asked = Command::new("kill").args(["-s", signal, &pid]).status();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while asked.is_ok() && Instant::now() < deadline {
+        if matches!(server.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = server.kill();
+    let _ = server.wait();
 }
 
 fn text(command: &Command) -> String {
