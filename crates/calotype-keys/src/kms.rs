@@ -89,11 +89,16 @@ enum Credential {
     AccessKey(AccessKey),
 }
 
-/// The credential for one request, and the URL in front of the project.
-struct Ticket {
+/// What one request of the service needs: the URL in front of the project, the project, and a credential.
+struct Ticket<'a> {
     base: String,
     project: String,
-    granted: Option<Arc<Granted>>,
+    proof: Proof<'a>,
+}
+
+enum Proof<'a> {
+    Token(&'a Session, Arc<Granted>),
+    Signature(&'a AccessKey),
 }
 
 /// The KMS as a [`KeyService`].
@@ -192,14 +197,9 @@ impl Kms {
             let ticket = self.ticket(deadline).await?;
             let url = address(&ticket.base, &ticket.project, call)?;
             let unsigned = Request::post(url, body.clone());
-            let ready = match (&self.credential, &ticket.granted) {
-                (Credential::AccessKey(key), _) => key.sign(unsigned, self.clock.now()),
-                (Credential::Login(_), Some(granted)) => {
-                    unsigned.secret("x-auth-token", &granted.token)?
-                }
-                (Credential::Login(_), None) => {
-                    return Err(Error::internal("a login without a token").into());
-                }
+            let ready = match &ticket.proof {
+                Proof::Token(_, granted) => unsigned.secret("x-auth-token", &granted.token)?,
+                Proof::Signature(key) => key.sign(unsigned, self.clock.now()),
             };
             let answer = self.endpoint.call(&ready, deadline).await?;
             match judge(&answer, Asked::Service) {
@@ -215,9 +215,9 @@ impl Kms {
                 }
                 Verdict::Stale => {}
             }
-            match (&self.credential, &ticket.granted) {
-                (Credential::Login(session), Some(granted))
-                    if !renewed && session.give_up(granted, Duration::ZERO).await =>
+            match ticket.proof {
+                Proof::Token(session, granted)
+                    if !renewed && session.give_up(&granted, Duration::ZERO).await =>
                 {
                     renewed = true;
                 }
@@ -226,12 +226,12 @@ impl Kms {
         }
     }
 
-    async fn ticket(&self, deadline: Instant) -> Result<Ticket> {
+    async fn ticket(&self, deadline: Instant) -> Result<Ticket<'_>> {
         match &self.credential {
             Credential::AccessKey(key) => Ok(Ticket {
                 base: self.configured.clone().unwrap_or_default(),
                 project: key.project.clone(),
-                granted: None,
+                proof: Proof::Signature(key),
             }),
             Credential::Login(session) => {
                 let granted = session.granted(deadline).await?;
@@ -242,7 +242,7 @@ impl Kms {
                 Ok(Ticket {
                     base,
                     project: granted.project.clone(),
-                    granted: Some(granted),
+                    proof: Proof::Token(session, granted),
                 })
             }
         }
