@@ -39,6 +39,10 @@ const PACKAGES: &[Package] = &[
         any_of: &["nginx"],
     },
     Package {
+        name: "openssl",
+        any_of: &["openssl"],
+    },
+    Package {
         name: "postgresql",
         any_of: &[
             "/usr/lib/postgresql/15/bin/initdb",

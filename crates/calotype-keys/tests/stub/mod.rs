@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// How a call of the KMS goes wrong.
 pub(crate) enum Fault {
@@ -49,14 +50,36 @@ pub(crate) struct Stub {
 
 impl Stub {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Behind TLS.
+    pub(crate) async fn start_tls(acceptor: TlsAcceptor) -> Self {
+        Self::start_with(Some(acceptor)).await
+    }
+
+    async fn start_with(acceptor: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
+        let address = listener.local_addr().expect("an address");
+        let url = format!("{scheme}://{address}");
         let state = Arc::new(Mutex::new(State::default()));
         let (serving, base) = (Arc::clone(&state), url.clone());
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 let (state, base) = (Arc::clone(&serving), base.clone());
-                tokio::spawn(async move { serve(connection, &state, &base).await });
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => serve(connection, &state, &base).await,
+                        // Whoever does not trust us goes away here.
+                        Some(acceptor) => {
+                            if let Ok(connection) = acceptor.accept(connection).await {
+                                serve(connection, &state, &base).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { url, state }
@@ -101,7 +124,12 @@ impl Stub {
     }
 }
 
-async fn serve(mut connection: TcpStream, state: &Mutex<State>, base: &str) {
+/// What bytes go over.
+trait Wire: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
+
+async fn serve(mut connection: impl Wire, state: &Mutex<State>, base: &str) {
     while let Some(seen) = receive(&mut connection).await {
         if seen.path.ends_with("/v3/auth/tokens") {
             let login = {
@@ -224,7 +252,7 @@ fn answer(state: &State, seen: &Seen) -> (u16, Value) {
     }
 }
 
-async fn receive(connection: &mut TcpStream) -> Option<Seen> {
+async fn receive(connection: &mut impl Wire) -> Option<Seen> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -258,20 +286,20 @@ async fn receive(connection: &mut TcpStream) -> Option<Seen> {
     })
 }
 
-async fn send(connection: &mut TcpStream, status: u16, headers: &str, body: &str) {
+async fn send(connection: &mut impl Wire, status: u16, headers: &str, body: &str) {
     let length = body.len();
     let text = format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
     // Whoever does not wait for it has gone.
     let _ = connection.write_all(text.as_bytes()).await;
 }
 
-async fn part(connection: &mut TcpStream, body: &str) {
+async fn part(connection: &mut impl Wire, body: &str) {
     let (length, half) = (body.len(), &body[..body.len() / 2]);
     let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{half}");
     let _ = connection.write_all(text.as_bytes()).await;
 }
 
 /// Until the client has had enough.
-async fn hang(connection: &mut TcpStream) {
+async fn hang(connection: &mut impl Wire) {
     let _ = connection.read_u8().await;
 }
