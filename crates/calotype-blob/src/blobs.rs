@@ -32,6 +32,7 @@ use crate::reseal::{self, Flow, SEGMENT_MEMORY};
 use crate::seal::{BlobKeys, SegmentSize};
 use crate::share::{Pace, Turns};
 use crate::store::{BlobStore, Stored, Use};
+use crate::threads::Background;
 use crate::write::{self, Plan};
 
 /// How blobs are sealed.
@@ -92,6 +93,7 @@ impl ResealOptions {
             parallel: segments,
             pace: Pace::new(self.node_rate),
             rate: self.job_rate,
+            background: Background::new(processors),
         }
     }
 }

@@ -31,7 +31,7 @@ use calotype_core::id::{BlobId, ProjectId};
 use calotype_core::keys::KeyRole;
 use calotype_core::ports::BlobFacts;
 use calotype_core::{Error, Result};
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::data_keys::Lease;
@@ -40,6 +40,7 @@ use crate::read::{self, OpenBlob};
 use crate::seal::{BlobKeys, HEADER, PAGE, SEALED_PAGE, SegmentOpener, SegmentSealer, page_bytes};
 use crate::share::{Pace, Turns};
 use crate::store::{Buffer, Note, SegmentWriter, Slot, Staged};
+use crate::threads::Background;
 
 /// Pages in a piece.
 const PIECE_PAGES: usize = 16;
@@ -60,6 +61,8 @@ pub(crate) struct Flow {
     pub(crate) pace: Pace,
     /// Bytes a second of one reseal.
     pub(crate) rate: Option<u64>,
+    /// Where the ciphers work.
+    pub(crate) background: Background,
 }
 
 /// One reseal.
@@ -325,12 +328,11 @@ impl Work {
         writer: &mut dyn SegmentWriter,
     ) -> Result<(Crypt, Buffer)> {
         let work = Arc::clone(self);
-        let (mut crypt, sealed, stored) = spawn_blocking(move || {
+        let resealed = self.flow.background.run(move || {
             let sealed = crypt.reseal(&work.plan.source, &fetched)?;
-            Ok::<_, Error>((crypt, sealed, fetched.stored))
-        })
-        .await
-        .map_err(Error::internal)??;
+            Ok((crypt, sealed, fetched.stored))
+        });
+        let (mut crypt, sealed, stored) = resealed.await?;
         writer.append(sealed.clone()).await?;
         // Sealed into again, where the store has let go of it.
         crypt.out = sealed.try_into_mut().unwrap_or_default();
@@ -446,6 +448,8 @@ impl Crypt {
                 return Err(Error::internal("a page lies outside its piece"));
             };
             let ends = *position == last;
+            // Whoever waits for this processor has it after a page, and not when the scheduler's slice is over.
+            std::thread::yield_now();
             self.opener
                 .open(*position, ends, stored, plain)
                 .map_err(|error| read::locate(error, self.index, *position))?;
