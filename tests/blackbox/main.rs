@@ -8,6 +8,7 @@ mod copy_refusals;
 mod copy_results;
 mod crash;
 mod crash_uploads;
+mod damage;
 mod disk_full;
 mod glance_images;
 mod glance_lists;

@@ -159,14 +159,23 @@ impl SealedBlobs {
     }
 
     async fn verify(&self, blob: BlobId, deep: bool) -> Result<BlobCheck> {
-        let opened = match self.find(blob, None, Use::OnePass).await {
-            Ok(Some(opened)) => opened,
-            Ok(None) => return Ok(BlobCheck::Missing),
+        let Some(stored) = self.store.open(blob, Use::OnePass).await? else {
+            return Ok(BlobCheck::Missing);
+        };
+        let opened = match self.open_stored(blob, None, stored).await {
+            Ok(opened) => opened,
             // Its customer has closed it, or shredded it: that is no damage.
             Err(KeyFault::Missing | KeyFault::NotEnabled | KeyFault::Forbidden) => {
                 return Ok(BlobCheck::Closed);
             }
-            Err(fault) => return Err(fault.into()),
+            Err(fault) => {
+                let error = Error::from(fault);
+                if !error.is_transient() {
+                    return Err(error);
+                }
+                tracing::warn!(blob.id = %blob, error.chain = %error.chain(), "not checked: its key can't be had now");
+                return Ok(BlobCheck::Closed);
+            }
         };
         read::verify(&opened, deep).await?;
         Ok(BlobCheck::Whole(opened.facts.clone()))

@@ -319,6 +319,13 @@ async fn each_keys_fault_has_the_code_of_its_role_and_the_work_goes_on_when_it_i
     }
     let facts = node().reseal(order).await.expect("resealed");
     assert_same(&node(), id(TARGET), &bytes, &facts).await;
+    // What can't be looked into is not damaged.
+    for wrong in [Wrong::Throttled, Wrong::Away, Wrong::Disabled] {
+        keys.set("s", Some(wrong));
+        let check = node().check(id(SOURCE), true).await.expect("checked");
+        assert_eq!(check, BlobCheck::Closed, "{wrong:?}");
+        keys.set("s", None);
+    }
     // The source's key opens the source, the target's the target, and neither the other.
     keys.set("s", Some(Wrong::Missing));
     assert!(get(&node(), id(TARGET)).await.expect("read") == bytes);

@@ -23,7 +23,7 @@ const UNREFERENCED: &str = "not exists (select 1 from images i where i.blob = b.
     and not exists (select 1 from jobs j where j.target_blob = b.id)";
 
 /// What [`record_of`] reads.
-const RECORD: &str = "select b.id, b.state, b.size, b.stored, b.md5, b.sha256, b.sha512, \
+const RECORD: &str = "select b.id, b.state, b.size, b.stored, b.md5, b.sha256, b.sha512, b.damaged_at, \
     (select count(*) from images i where i.blob = b.id) as images from blobs b";
 
 fn record_of(row: &Row) -> Result<BlobRecord> {
@@ -46,6 +46,7 @@ fn record_of(row: &Row) -> Result<BlobRecord> {
         state,
         images: row.count("images")?,
         facts,
+        damaged: row.opt_time("damaged_at")?.is_some(),
     })
 }
 
@@ -105,6 +106,17 @@ impl Reconcile for SqlCatalog {
             "update blobs set damaged_at = coalesce(damaged_at, $2) where id = $1",
         ] {
             tx.execute(sql, vec![Arg::text(blob), now.clone()]).await?;
+        }
+        tx.commit().await
+    }
+
+    async fn clear_damage(&self, blob: BlobId) -> Result<()> {
+        let mut tx = self.db.write().await?;
+        for sql in [
+            "update images set damaged_at = null where blob = $1",
+            "update blobs set damaged_at = null where id = $1",
+        ] {
+            tx.execute(sql, vec![Arg::text(blob)]).await?;
         }
         tx.commit().await
     }

@@ -9,7 +9,7 @@ mod lock;
 mod parts;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,19 +118,15 @@ pub(crate) async fn run_worker(
 /// # Errors
 /// Where a service runs on the directory, or its parts can't be opened.
 pub(crate) async fn verify_stopped(
-    data_dir: &Path,
+    options: ServeOptions,
     deep: bool,
 ) -> Result<serde_json::Value, Failure> {
-    if !data_dir.is_dir() {
+    if !options.data_dir.is_dir() {
         return Err(Failure::usage(format!(
             "{} is no directory",
-            data_dir.display()
+            options.data_dir.display()
         )));
     }
-    let options = ServeOptions {
-        data_dir: data_dir.to_owned(),
-        config: Config::default(),
-    };
     let _lock = lock::acquire_if_embedded(&options)?;
     let parts = parts::assemble(&options).await?;
     let verification = parts

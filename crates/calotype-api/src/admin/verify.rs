@@ -8,7 +8,7 @@ use crate::caller::Caller;
 use crate::errors::Reply;
 use crate::state::ApiState;
 
-/// Checks the invariants, and changes nothing.
+/// Checks the invariants. Changes nothing but the marks of damaged images.
 #[utoipa::path(
     get,
     path = "/admin/v1/verify",

@@ -361,6 +361,14 @@ pub(crate) async fn damage_is_shown_by_every_image_of_the_blob(world: World) {
     for replica in [before, after] {
         assert_eq!(world.get(replica.image.id).await.damaged_at, found);
     }
+    let marked = async || {
+        let record = catalog.blob(source.blob.unwrap()).await.unwrap();
+        record.is_some_and(|record| record.damaged)
+    };
+    assert!(marked().await);
+    catalog.clear_damage(source.blob.unwrap()).await.unwrap();
+    assert!(!marked().await);
+    assert_eq!(world.get(source.id).await.damaged_at, None);
 }
 
 pub(crate) async fn picking_is_fair_between_projects(world: World) {

@@ -1,4 +1,5 @@
-//! The verifier: checks the invariants of ARCHITECTURE.md on a live or stopped system, and changes nothing.
+//! The verifier: checks the invariants of ARCHITECTURE.md on a live or stopped system. It changes nothing but marks: images
+//! whose bytes it finds damaged get one, and lose it when a deep check finds every byte whole again, as after a repair.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,8 @@ use crate::ports::{BlobCheck, BlobRecord, BlobState, Violation};
 pub struct Verification {
     /// Blobs whose bytes were checked.
     pub blobs_checked: u64,
-    /// Blobs that nobody can look into now: their customers' keys are gone or not enabled.
+    /// Blobs that can't be looked into now: their customers' keys are gone, not enabled, or in a key service that does not
+    /// answer.
     pub closed: u64,
     /// Blobs that are in the store without a row. Not a violation while they are younger than the grace.
     pub orphans: u64,
@@ -70,7 +72,12 @@ impl Service {
         }
         seen.blobs_checked += 1;
         let detail = match self.blobs.check(record.id, deep).await? {
-            BlobCheck::Whole(facts) if Some(&facts) == record.facts.as_ref() => return Ok(()),
+            BlobCheck::Whole(facts) if Some(&facts) == record.facts.as_ref() => {
+                if deep && record.damaged {
+                    self.catalog.clear_damage(record.id).await?;
+                }
+                return Ok(());
+            }
             BlobCheck::Whole(_) => "its manifest and its row differ".to_owned(),
             BlobCheck::Closed => {
                 seen.closed += 1;
@@ -81,6 +88,7 @@ impl Service {
         };
         // It may have been collected since its row was read.
         if self.is_stored(record).await? {
+            self.catalog.mark_damaged(record.id).await?;
             seen.violations.push(Violation {
                 invariant: 1,
                 detail: format!("blob {}: {detail}", record.id),

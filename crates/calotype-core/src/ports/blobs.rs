@@ -87,7 +87,8 @@ pub struct BlobFacts {
 pub enum BlobCheck {
     /// Present and authentic.
     Whole(BlobFacts),
-    /// Its customer's master key is gone or not enabled: nobody can look into it now.
+    /// Its customer's master key is gone, not enabled, or in a key service that does not answer: it can't be looked into
+    /// now.
     Closed,
     /// There is no committed blob of this id.
     Missing,

@@ -347,6 +347,8 @@ pub struct BlobRecord {
     pub images: u64,
     /// Its plaintext's size and digests, once stored.
     pub facts: Option<BlobFacts>,
+    /// Whether it is marked as damaged.
+    pub damaged: bool,
 }
 
 /// A broken invariant.
@@ -380,6 +382,9 @@ pub trait Reconcile: Send + Sync {
 
     /// Marks a blob whose bytes do not authenticate: its images show it, and are not replicated any more.
     async fn mark_damaged(&self, blob: BlobId) -> Result<()>;
+
+    /// Takes the mark back: every byte was found whole again.
+    async fn clear_damage(&self, blob: BlobId) -> Result<()>;
 
     /// A blob's row.
     async fn blob(&self, id: BlobId) -> Result<Option<BlobRecord>>;

@@ -35,6 +35,14 @@ pub(crate) struct VerifyArgs {
     /// Check a stopped system in this directory, without HTTP.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// The stopped system's configuration, in TOML.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CALOTYPE_CONFIG",
+        requires = "data_dir"
+    )]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// `admin enterprise-project`

@@ -12,9 +12,10 @@ use crate::cli::{
     RoleCommand, RoleTarget, UserCommand, VerifyArgs,
 };
 use crate::client::{Call, Session, encode};
-use crate::config::Environment;
+use crate::config::{Config, Environment};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Rows, cell};
+use crate::serve::ServeOptions;
 use crate::system::fresh_name;
 
 /// Runs an `admin` command.
@@ -27,12 +28,14 @@ pub(crate) async fn run(
     if let AdminCommand::Verify(VerifyArgs {
         deep,
         data_dir: Some(directory),
+        config,
     }) = &command
     {
-        return verdict(
-            &crate::serve::verify_stopped(directory, *deep).await?,
-            output,
-        );
+        let options = ServeOptions {
+            data_dir: directory.clone(),
+            config: Config::load(config.as_deref(), environment)?,
+        };
+        return verdict(&crate::serve::verify_stopped(options, *deep).await?, output);
     }
     let session = session(connection, environment).await?;
     match command {
