@@ -11,7 +11,7 @@
 mod barbican;
 mod entropy;
 mod file;
-mod kms;
+mod kms_client;
 mod remote;
 mod router;
 mod scripted;
@@ -19,7 +19,7 @@ mod service;
 
 pub use barbican::{Barbican, BarbicanOptions};
 pub use entropy::SystemEntropy;
-pub use kms::{ContextField, Kms, KmsCredential, KmsOptions};
+pub use kms_client::{ContextField, Kms, KmsCredential, KmsOptions};
 pub use remote::{AccessKey, Authorize, Connection, Login};
 pub use router::{CustomersKeys, KeyServices};
 pub use scripted::{SERVICE, ScriptedKeys, Wrong};

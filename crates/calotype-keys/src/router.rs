@@ -13,7 +13,7 @@ use calotype_core::keys::{KeyFault, KeyPurpose, KeyResult, KeyUser, MasterKey};
 use calotype_core::ports::{DataKey, KeyService, WrappedKey};
 
 use crate::remote::endpoint::unusable;
-use crate::{barbican, kms};
+use crate::{barbican, kms_client};
 
 /// Where customers' keys are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,7 +42,7 @@ impl CustomersKeys {
         let name = wrapped.master_key.as_str();
         if name == "service" || name.starts_with("key:") {
             Some(Self::Embedded)
-        } else if name.starts_with(kms::PREFIX) {
+        } else if name.starts_with(kms_client::PREFIX) {
             Some(Self::Kms)
         } else if name.starts_with(barbican::PREFIX) {
             Some(Self::Barbican)
