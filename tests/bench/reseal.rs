@@ -34,7 +34,7 @@ fn options() -> Options {
 fn on_disk(report: &mut Report) {
     let server = Server::start(options());
     let client = server.user();
-    let key = client.key("measured");
+    let key = client.create_key("measured");
     let home = tempfile::tempdir().expect("a directory");
     let (file, copy) = (home.path().join("content"), home.path().join("copy"));
     let written = File::create(&file)
@@ -74,7 +74,7 @@ fn in_memory(report: &mut Report) {
         ..options()
     });
     let client = server.user();
-    let key = client.key("measured");
+    let key = client.create_key("measured");
     let length = 2 * GIB;
     let image = client.image("measured", 1, length);
     let file = memory.path().join("content");
@@ -99,7 +99,7 @@ fn in_memory(report: &mut Report) {
 fn sparse(report: &mut Report) {
     let server = Server::start(options());
     let client = server.user();
-    let key = client.key("measured");
+    let key = client.create_key("measured");
     let (zeros, data) = (vec![0; 39 << 20], Content::bytes(1, MIB));
     let put = |parts: &mut dyn Iterator<Item = &[u8]>, length| {
         let image = client.create("measured");
@@ -127,7 +127,7 @@ fn sparse(report: &mut Report) {
 pub(crate) fn five_at_once(report: &mut Report) {
     let server = Server::start(options());
     let client = server.user();
-    let key = client.key("measured");
+    let key = client.create_key("measured");
     let image = client.image("measured", 1, 2 * GIB);
     let path = format!("/v2/images/{image}");
     // With a pause between, as people and scripts make it: who asks without one competes with itself.
@@ -186,9 +186,7 @@ fn once(server: &Server, client: &Client, image: &str, key: &str) -> Duration {
 }
 
 fn begin(client: &Client, image: &str, key: &str) -> String {
-    let accepted = client.copy(image, json!({"name": "replica", "cmk_id": key}));
-    let accepted = accepted.expect(200).json();
-    accepted["job_id"].as_str().expect("a job_id").to_owned()
+    client.begin_copy(image, json!({"name": "replica", "cmk_id": key}))
 }
 
 /// The id of the image that a job made.

@@ -14,6 +14,7 @@ mod glance_images;
 mod glance_lists;
 mod image_bytes;
 mod probe;
+mod reseal;
 mod serve;
 mod stopping;
 mod two_servers;

@@ -78,3 +78,10 @@ pub fn barbican(keystone: &str, region: &str, login: (&str, &str, &Path)) -> Str
          [keys.barbican.connection]\nattempt_timeout = \"30s\"\ntime_limit = \"60s\"\n"
     )
 }
+
+/// A deployment that reseals this many bytes a second, in all and for each job, and so many segments at once.
+pub fn reseal_pace(node_rate: u64, job_rate: u64, segments: u32) -> String {
+    format!(
+        "[replication]\nnode_rate = {node_rate}\njob_rate = {job_rate}\nsegments_in_flight = {segments}\n"
+    )
+}

@@ -98,17 +98,26 @@ impl Client {
 
     /// Makes a replica and waits for it; the result is its id.
     pub fn replicate(&self, image: &str, name: &str) -> String {
-        let accepted = self.copy(image, json!({"name": name})).expect(200).json();
-        let job = self.job(accepted["job_id"].as_str().expect("a job_id"));
+        self.replicate_with(image, json!({"name": name}))
+    }
+
+    /// As [`Client::replicate`], with any body.
+    pub fn replicate_with(&self, image: &str, body: Value) -> String {
+        let job = self.job(&self.begin_copy(image, body));
         assert_eq!(job.status(), "SUCCESS", "{}", job.document);
         job.image()
     }
 
-    /// Makes a master key of the caller's project; the result is its id.
-    pub fn key(&self, alias: &str) -> String {
-        let path = format!("/kms/v1.0/{}/kms/create-key", self.project());
-        let made = self.post(&path, json!({"key_alias": alias}));
-        text(&made.expect(200).json()["key_info"]["key_id"])
+    /// Asks for a replica, which must be accepted; the result is the job's id.
+    pub fn begin_copy(&self, image: &str, body: Value) -> String {
+        let accepted = self.copy(image, body).expect(200).json();
+        text(&accepted["job_id"])
+    }
+
+    /// What the service tells of a job beyond the specification: its `calotype` object.
+    pub fn progress(&self, job: &str) -> Value {
+        let shown = self.get(&format!("/v1/cloudimages/job/{job}"));
+        shown.expect(200).json()["calotype"].clone()
     }
 
     /// A job's document, now.

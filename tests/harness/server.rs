@@ -145,6 +145,21 @@ impl Server {
         terminate(&self.process);
     }
 
+    /// Makes the process stand still, until [`Server::go_on`].
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Ends [`Server::pause`].
+    pub fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, signal).expect("a process that lives");
+    }
+
     /// Starts the server again on the same data, after its end.
     pub fn restart(&mut self) {
         self.kill9();

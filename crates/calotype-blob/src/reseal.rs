@@ -175,6 +175,7 @@ async fn seal_all(
             ended = running.join_next() => {
                 let Some(ended) = ended else { return Ok(()) };
                 let (index, header) = ended.map_err(Error::internal)??;
+                tracing::debug!(blob.id = %work.plan.target, segment.index = index, "segment resealed");
                 headers.insert(index, header);
                 noting.add(index, header);
             }

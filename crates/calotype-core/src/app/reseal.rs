@@ -32,7 +32,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const FIRST_HEARTBEAT: Duration = Duration::from_millis(200);
 
 /// How often a running job asks whether its user may still use the keys.
-const KEYS_CHECKED: Duration = Duration::from_secs(60);
+const KEYS_CHECKED: Duration = Duration::from_secs(10);
 
 impl Service {
     /// Step 14 of spec 3.3: the table of spec 3.4.
