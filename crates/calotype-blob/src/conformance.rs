@@ -8,7 +8,7 @@ use calotype_core::id::BlobId;
 use calotype_core::{ErrorKind, Result};
 use uuid::Uuid;
 
-use crate::store::{BlobStore, Buffer, Note, Slot, Staged, Stored, Use};
+use crate::store::{BlobStore, Buffer, LABEL_LIMIT, Note, Slot, Staged, Stored, Use};
 
 const SLOT: u64 = 4096;
 
@@ -77,6 +77,7 @@ pub async fn all(store: &dyn BlobStore) -> Result<()> {
     bytes_that_do_not_fit_end_the_attempt(store).await?;
     a_dead_attempt_is_gone_on_with_from_its_notes(store).await?;
     a_living_attempt_is_left_alone(store).await?;
+    a_label_is_what_was_last_written(store).await?;
     assert!(store.list().await?.is_empty());
     assert!(store.list_staged().await?.is_empty());
     Ok(())
@@ -342,4 +343,31 @@ pub async fn a_living_attempt_is_left_alone(store: &dyn BlobStore) -> Result<()>
     assert!(other.noted().is_empty());
     other.abandon().await?;
     store.discard(blob).await
+}
+
+/// A label is nothing until it is written, and then what was written last; its name can't be a path; and it is no
+/// blob.
+///
+/// # Errors
+/// What the store says.
+pub async fn a_label_is_what_was_last_written(store: &dyn BlobStore) -> Result<()> {
+    assert_eq!(store.label("first").await?, None);
+    for text in [&b"one"[..], b"a longer one", b""] {
+        let bytes = Bytes::from_static(text);
+        store.set_label("first", bytes.clone()).await?;
+        assert_eq!(store.label("first").await?, Some(bytes));
+    }
+    assert_eq!(store.label("second").await?, None);
+    for name in ["", "..", "a/b", "A", "a.b", "\0", &"a".repeat(65)] {
+        let read = store.label(name).await.map_err(|error| error.kind());
+        assert_eq!(read, Err(ErrorKind::InvalidRequest), "{name:?}");
+        let written = store.set_label(name, Bytes::new()).await;
+        let written = written.map_err(|error| error.kind());
+        assert_eq!(written, Err(ErrorKind::InvalidRequest), "{name:?}");
+    }
+    let large = Bytes::from(vec![0; LABEL_LIMIT + 1]);
+    assert!(store.set_label("first", large).await.is_err());
+    assert_eq!(store.label("first").await?, Some(Bytes::new()));
+    assert!(store.list().await?.is_empty());
+    Ok(())
 }

@@ -5,6 +5,8 @@
 //! that it can take: a file system gives each slot a fixed place in one file; an object store would make each an
 //! object.
 //!
+//! Beside the blobs it keeps *labels*: a few small documents by name, such as whose store it is.
+//!
 //! # Consistency
 //! A blob can be opened when [`Staged::commit`] has returned, and not before. It never changes after.
 //!
@@ -31,6 +33,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use calotype_core::id::BlobId;
+use calotype_core::ports::Labels;
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind, Result};
@@ -98,6 +101,48 @@ pub trait BlobStore: Send + Sync {
 
     /// Bytes that the store still takes, where it can say so.
     async fn free_space(&self) -> Result<Option<ByteSize>>;
+
+    /// A label; nothing where there is none of this name. See [`calotype_core::ports::Labels`].
+    ///
+    /// # Errors
+    /// InvalidRequest for a name that none can have; Unavailable; Internal.
+    async fn label(&self, name: &str) -> Result<Option<Bytes>>;
+
+    /// Writes a label, in the place of the one that is there. When it returns the label is durable; a crash leaves
+    /// the old one or the new one, whole.
+    ///
+    /// # Errors
+    /// InvalidRequest for a name that none can have, or more than [`LABEL_LIMIT`] bytes; StorageFull; Unavailable;
+    /// Internal.
+    async fn set_label(&self, name: &str, bytes: Bytes) -> Result<()>;
+}
+
+/// The most bytes that a label may have.
+pub const LABEL_LIMIT: usize = 1 << 20;
+
+/// A store as the place of its labels alone.
+pub struct StoreLabels(pub Arc<dyn BlobStore>);
+
+#[async_trait::async_trait]
+impl Labels for StoreLabels {
+    async fn label(&self, name: &str) -> Result<Option<Bytes>> {
+        self.0.label(name).await
+    }
+
+    async fn set_label(&self, name: &str, bytes: Bytes) -> Result<()> {
+        self.0.set_label(name, bytes).await
+    }
+}
+
+/// Labels are words: a name can't lead anywhere else.
+fn check_label(name: &str, length: usize) -> Result<()> {
+    let word = (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase());
+    if !word || length > LABEL_LIMIT {
+        return Err(Error::invalid(
+            "A label's name has 1 to 64 lower-case letters, and its bytes are at most 1 MiB.",
+        ));
+    }
+    Ok(())
 }
 
 /// What an attempt knows of a segment that is finished: the caller's own bytes, at most [`NOTE_LIMIT`].

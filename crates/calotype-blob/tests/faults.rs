@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use calotype_blob::SealedBlobs;
 use calotype_blob::seal::PAGE;
 use calotype_blob::store::{
@@ -373,5 +374,31 @@ async fn only_their_owner_may_look_into_the_stores_files() {
         } else {
             assert_eq!(mode, 0o600, "{}", path.display());
         }
+    }
+}
+
+#[tokio::test]
+async fn a_label_is_the_old_one_or_the_new_one_whatever_step_fails() {
+    let (old, new) = (Bytes::from_static(b"old"), Bytes::from_static(b"newer"));
+    let steps = steps_to_open(|_| true);
+    for nth in 1.. {
+        let directory = tempfile::tempdir().expect("a directory");
+        let whole = FileStore::open(directory.path(), entropy()).expect("a store");
+        let written = whole.set_label("keyring", old.clone()).await;
+        written.expect("written");
+        let (disk, left) = failing(steps + nth, rustix::io::Errno::NOSPC, |_| true);
+        let store = FileStore::open_on(disk, directory.path(), entropy()).expect("a store");
+        let written = store.set_label("keyring", new.clone()).await;
+        let label = whole.label("keyring").await.expect("read");
+        if left.load(Ordering::SeqCst) > 0 {
+            assert!(written.is_ok() && nth > 4);
+            assert_eq!(label, Some(new));
+            break;
+        }
+        let kind = written.map_err(|error| error.kind());
+        assert_eq!(kind, Err(ErrorKind::StorageFull), "step {nth}");
+        assert!(label == Some(old.clone()) || label == Some(new.clone()));
+        let names = std::fs::read_dir(directory.path().join("labels"));
+        assert_eq!(names.expect("listed").count(), 1, "nothing else stays");
     }
 }

@@ -14,7 +14,8 @@ use crate::keys::{KeyPurpose, KeyResult, KeyUser, MasterKey};
 use crate::time::Timestamp;
 
 pub use blobs::{
-    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, DigestChoice, ResealOrder, WriteOptions,
+    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, DigestChoice, Labels, ResealOrder,
+    WriteOptions,
 };
 pub use catalog::{
     AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, ImageLimit, Images, Jobs,

@@ -40,6 +40,10 @@ pub enum Operation {
     List,
     /// [`BlobStore::free_space`].
     FreeSpace,
+    /// [`BlobStore::label`].
+    Label,
+    /// [`BlobStore::set_label`].
+    SetLabel,
 }
 
 /// What goes wrong.
@@ -215,6 +219,16 @@ impl<S: BlobStore> BlobStore for FaultyStore<S> {
     async fn free_space(&self) -> Result<Option<ByteSize>> {
         let fault = self.faults.before(Operation::FreeSpace)?;
         after(fault, self.inner.free_space().await?)
+    }
+
+    async fn label(&self, name: &str) -> Result<Option<Bytes>> {
+        let fault = self.faults.before(Operation::Label)?;
+        after(fault, self.inner.label(name).await?)
+    }
+
+    async fn set_label(&self, name: &str, bytes: Bytes) -> Result<()> {
+        let fault = self.faults.before(Operation::SetLabel)?;
+        after(fault, self.inner.set_label(name, bytes).await?)
     }
 }
 

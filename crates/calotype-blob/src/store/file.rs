@@ -5,6 +5,7 @@
 //!                            /manifest
 //! ROOT/staged/3f1c...-...e2.9a0b1c2d3e4f5061/body
 //!                                           /journal    the notes of finished segments, where there are any
+//! ROOT/labels/catalog                      a label; a crash while one is written may leave a `.NAME.HEX.tmp`
 //! ```
 //!
 //! A name under `blobs` is the commit: the directory comes there by one rename, after everything in it is
@@ -42,7 +43,9 @@ use super::body::Body;
 use super::buffer::{BLOCK, Buffer};
 use super::disk::open_to_read_unbuffered;
 use super::staged_file::StagedFile;
-use super::{BlobStore, Disk, Slot, Staged, Stored, Use, io_error, read_error};
+use super::{
+    BlobStore, Disk, LABEL_LIMIT, Slot, Staged, Stored, Use, check_label, io_error, read_error,
+};
 use crate::manifest;
 
 pub(super) const BODY: &str = "body";
@@ -87,7 +90,7 @@ impl FileStore {
 
     fn make_directories(&self) -> io::Result<()> {
         let blobs = self.root.join("blobs");
-        for path in [self.root.as_path(), &blobs, &self.staged()] {
+        for path in [self.root.as_path(), &blobs, &self.staged(), &self.labels()] {
             self.make_if_missing(path)?;
         }
         // The 256 directories are made now and not when they are needed: a commit has one name less to
@@ -112,6 +115,10 @@ impl FileStore {
 
     pub(super) fn staged(&self) -> PathBuf {
         self.root.join("staged")
+    }
+
+    fn labels(&self) -> PathBuf {
+        self.root.join("labels")
     }
 
     pub(super) fn fan(&self, blob: BlobId) -> PathBuf {
@@ -303,6 +310,36 @@ impl FileStore {
         Ok(found)
     }
 
+    fn label_now(&self, name: &str) -> io::Result<Option<Bytes>> {
+        let file = match File::open(self.labels().join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let mut bytes = Vec::new();
+        file.take(LABEL_LIMIT as u64).read_to_end(&mut bytes)?;
+        Ok(Some(Bytes::from(bytes)))
+    }
+
+    fn set_label_now(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut tag = [0; 8];
+        self.entropy.fill(&mut tag);
+        let labels = self.labels();
+        let temporary = labels.join(format!(".{name}.{}.tmp", hex::encode(tag)));
+        let file = self.disk.make_file(&temporary)?;
+        let placed = (|| {
+            self.disk.write(&file, bytes, 0)?;
+            // The bytes before the name, and the name before anybody relies on it.
+            self.disk.sync_file(&file)?;
+            self.disk.rename(&temporary, &labels.join(name))
+        })();
+        if placed.is_err() {
+            // Best effort: it has no name that anybody reads.
+            let _ = fs::remove_file(&temporary);
+        }
+        placed?;
+        self.disk.sync_directory(&labels)
+    }
+
     fn free_space_now(&self) -> io::Result<ByteSize> {
         let space = rustix::fs::statvfs(self.root.as_path())?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
@@ -409,6 +446,18 @@ impl BlobStore for FileStore {
     async fn free_space(&self) -> Result<Option<ByteSize>> {
         let store = self.clone();
         blocking(move || store.free_space_now().map(Some).map_err(io_error)).await
+    }
+
+    async fn label(&self, name: &str) -> Result<Option<Bytes>> {
+        check_label(name, 0)?;
+        let (store, name) = (self.clone(), name.to_owned());
+        blocking(move || store.label_now(&name).map_err(io_error)).await
+    }
+
+    async fn set_label(&self, name: &str, bytes: Bytes) -> Result<()> {
+        check_label(name, bytes.len())?;
+        let (store, name) = (self.clone(), name.to_owned());
+        blocking(move || store.set_label_now(&name, &bytes).map_err(io_error)).await
     }
 }
 

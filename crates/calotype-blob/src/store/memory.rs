@@ -12,7 +12,8 @@ use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind, Result};
 
 use super::{
-    BlobStore, Buffer, Note, SegmentWriter, Slot, Staged, Stored, Use, failed_before, misplaced,
+    BlobStore, Buffer, Note, SegmentWriter, Slot, Staged, Stored, Use, check_label, failed_before,
+    misplaced,
 };
 
 /// The stored bytes of the finished segments, as they came.
@@ -23,6 +24,7 @@ struct Shelf {
     committed: BTreeMap<BlobId, (Arc<StoredMemory>, Timestamp)>,
     staged: BTreeMap<(BlobId, u64), Attempt>,
     attempts: u64,
+    labels: BTreeMap<String, Bytes>,
 }
 
 /// An attempt's bytes.
@@ -147,6 +149,17 @@ impl BlobStore for MemoryStore {
 
     async fn free_space(&self) -> Result<Option<ByteSize>> {
         Ok(None)
+    }
+
+    async fn label(&self, name: &str) -> Result<Option<Bytes>> {
+        check_label(name, 0)?;
+        Ok(self.shelf().labels.get(name).cloned())
+    }
+
+    async fn set_label(&self, name: &str, bytes: Bytes) -> Result<()> {
+        check_label(name, bytes.len())?;
+        self.shelf().labels.insert(name.to_owned(), bytes);
+        Ok(())
     }
 }
 

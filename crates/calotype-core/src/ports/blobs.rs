@@ -181,3 +181,21 @@ pub trait Blobs: Send + Sync {
     /// Bytes that the store still takes, where it can say so.
     async fn free_space(&self) -> Result<Option<ByteSize>>;
 }
+
+/// A few small documents that are kept beside the blobs, by name: what must not be lost with the catalog, and what
+/// tells one store from another.
+#[async_trait::async_trait]
+pub trait Labels: Send + Sync {
+    /// A label; nothing where there is none of this name.
+    ///
+    /// # Errors
+    /// InvalidRequest for a name that is not 1 to 64 lower-case letters; Unavailable; Internal.
+    async fn label(&self, name: &str) -> Result<Option<Bytes>>;
+
+    /// Writes a label, in the place of the one that is there. When it returns the label is durable; a crash leaves
+    /// the old one or the new one, whole.
+    ///
+    /// # Errors
+    /// As [`Labels::label`]; StorageFull.
+    async fn set_label(&self, name: &str, bytes: Bytes) -> Result<()>;
+}
