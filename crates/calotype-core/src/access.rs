@@ -43,6 +43,52 @@ word_enum! {
         ImagesPublish = "ims:images:publish",
         /// Act on every project's images.
         ImagesAdminister = "ims:images:administer",
+        /// Make a master key.
+        KeysCreate = "kms:cmk:create",
+        /// Enable a master key.
+        KeysEnable = "kms:cmk:enable",
+        /// Disable a master key.
+        KeysDisable = "kms:cmk:disable",
+        /// Change a master key, schedule its deletion and cancel that.
+        KeysUpdate = "kms:cmk:update",
+        /// Find master keys in lists.
+        KeysList = "kms:cmk:list",
+        /// See what a master key is.
+        KeysGet = "kms:cmk:get",
+        /// Count master keys.
+        KeysCount = "kms:cmk:getInstance",
+        /// See how many master keys there may be.
+        KeysQuota = "kms:cmk:getQuota",
+        /// Have random bits made.
+        RandomGenerate = "kms:cmk:generate",
+        /// Have short texts encrypted and decrypted.
+        DataCrypto = "kms:cmk:crypto",
+        /// Have a master key rotated by itself.
+        RotationEnable = "kms:cmk:enableRotation",
+        /// Say how often a master key is rotated.
+        RotationUpdate = "kms:cmk:updateRotation",
+        /// Have a master key not rotated any more.
+        RotationDisable = "kms:cmk:disableRotation",
+        /// See how a master key is rotated.
+        RotationGet = "kms:cmk:getRotation",
+        /// Grant the use of a master key.
+        GrantsCreate = "kms:grant:create",
+        /// Take a grant away.
+        GrantsRevoke = "kms:grant:revoke",
+        /// Give a grant back.
+        GrantsRetire = "kms:grant:retire",
+        /// See the grants on a master key.
+        GrantsList = "kms:grant:list",
+        /// Find master keys by their tags.
+        KeyTagsFind = "kms:cmkTag:listInstance",
+        /// See the tags of master keys.
+        KeyTagsList = "kms:cmkTag:list",
+        /// Change several tags of a master key.
+        KeyTagsBatch = "kms:cmkTag:batch",
+        /// Add a tag to a master key.
+        KeyTagsCreate = "kms:cmkTag:create",
+        /// Remove a tag from a master key.
+        KeyTagsDelete = "kms:cmkTag:delete",
         /// Have a data key made and wrapped under a customer's key (the key service's API).
         DataKeysSeal = "kms:dek:create",
         /// Have a data key unwrapped (the key service's API).
@@ -236,7 +282,11 @@ impl Default for Access {
                 "kms:*:*",
             ],
         )]);
-        let reader = policy(&[(Effect::Allow, &["ims:*:list", "ims:*:get"])]);
+        let image_reader = policy(&[(Effect::Allow, &["ims:*:list", "ims:*:get"])]);
+        let key_user = policy(&[(Effect::Allow, &["kms:*:*"])]);
+        let key_reader = policy(&[(Effect::Allow, &["kms:*:list*", "kms:*:get*"])]);
+        let mut reader = image_reader.clone();
+        reader.statements.extend(key_reader.statements.clone());
         let roles = [
             ("admin", administrator),
             ("member", user.clone()),
@@ -245,8 +295,11 @@ impl Default for Access {
             ("Server Administrator", user.clone()),
             ("Tenant Administrator", user.clone()),
             ("IMS FullAccess", user),
-            ("IMS ReadOnlyAccess", reader.clone()),
+            ("IMS ReadOnlyAccess", image_reader),
             ("Tenant Guest", reader),
+            ("KMS Administrator", key_user.clone()),
+            ("KMS CMKFullAccess", key_user),
+            ("KMS CMKReadOnlyAccess", key_reader),
         ];
         Self {
             roles: roles
@@ -381,7 +434,24 @@ mod tests {
         };
         assert_eq!(may(&[]), Vec::<&str>::new());
         assert_eq!(may(&["nobody"]), Vec::<&str>::new());
-        assert_eq!(may(&["reader"]), ["ims:images:list", "ims:images:get"]);
+        let images = ["ims:images:list", "ims:images:get"];
+        let keys = [
+            "kms:cmk:list",
+            "kms:cmk:get",
+            "kms:cmk:getInstance",
+            "kms:cmk:getQuota",
+            "kms:cmk:getRotation",
+            "kms:grant:list",
+            "kms:cmkTag:listInstance",
+            "kms:cmkTag:list",
+        ];
+        assert_eq!(may(&["reader"]), [&images[..], &keys].concat());
+        assert_eq!(may(&["IMS ReadOnlyAccess"]), images);
+        assert_eq!(may(&["KMS CMKReadOnlyAccess"]), keys);
+        let of_keys = may(&["KMS Administrator"]);
+        assert!(of_keys.iter().all(|action| action.starts_with("kms:")));
+        assert!(of_keys.contains(&"kms:cmk:create") && of_keys.contains(&"kms:dek:crypto"));
+        assert_eq!(may(&["KMS CMKFullAccess"]), of_keys);
         assert_eq!(may(&["admin"]).len(), Action::ALL.len());
         let member = may(&["member"]);
         assert!(member.contains(&"ims:images:copy"));

@@ -3,7 +3,11 @@
 //! Source: the API reference's error code page, as `docs/api/error-codes.tsv` in this repository has
 //! it; a test holds the two together.
 
+mod kms;
+
 use std::fmt;
+
+pub use kms::KmsCode;
 
 /// A code of the IMS API's error envelope, such as `IMG.0027`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -9,7 +9,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use crate::codes::ImsCode;
+use crate::codes::{ImsCode, KmsCode};
 
 /// A result whose error is the domain's.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -52,11 +52,12 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// The domain error: a kind, the IMS code where one is due, a message for the caller, and a context
+/// The domain error: a kind, the IMS or KMS code where one is due, a message for the caller, and a context
 /// for the log. See the module's documentation.
 pub struct Error {
     kind: ErrorKind,
     code: Option<ImsCode>,
+    kms_code: Option<KmsCode>,
     message: String,
     context: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -67,6 +68,7 @@ impl Error {
         Self {
             kind,
             code: None,
+            kms_code: None,
             message: message.into(),
             context: None,
         }
@@ -83,9 +85,24 @@ impl Error {
         Self {
             kind,
             code: Some(code),
+            kms_code: None,
             message: code.message().to_owned(),
             context: None,
         }
+    }
+
+    /// A refusal of the KMS API with the table's own message.
+    pub fn kms(code: KmsCode) -> Self {
+        let kind = match code {
+            KmsCode::KMS_0409 | KmsCode::KMS_1105 | KmsCode::KMS_2404 => ErrorKind::LimitReached,
+            _ => match code.status() {
+                401 => ErrorKind::Unauthenticated,
+                403 => ErrorKind::Forbidden,
+                404 => ErrorKind::NotFound,
+                _ => ErrorKind::InvalidRequest,
+            },
+        };
+        Self::new(kind, code.message()).with_kms_code(code)
     }
 
     /// The request breaks a rule.
@@ -113,6 +130,7 @@ impl Error {
         Self {
             kind: ErrorKind::Internal,
             code: None,
+            kms_code: None,
             message: "An internal error occurred.".to_owned(),
             context: Some(context.into()),
         }
@@ -125,6 +143,7 @@ impl Error {
                 retry_after: Duration::from_secs(2),
             },
             code: None,
+            kms_code: None,
             message: "The service is temporarily unavailable.".to_owned(),
             context: Some(context.into()),
         }
@@ -135,6 +154,7 @@ impl Error {
         Self {
             kind: ErrorKind::Damaged,
             code: Some(ImsCode::IMG_0057),
+            kms_code: None,
             message: "The image's stored data is damaged.".to_owned(),
             context: Some(context.into()),
         }
@@ -144,6 +164,13 @@ impl Error {
     #[must_use]
     pub fn with_code(mut self, code: ImsCode) -> Self {
         self.code = Some(code);
+        self
+    }
+
+    /// The same error with a code of the KMS API.
+    #[must_use]
+    pub fn with_kms_code(mut self, code: KmsCode) -> Self {
+        self.kms_code = Some(code);
         self
     }
 
@@ -162,6 +189,11 @@ impl Error {
     /// The IMS code, where the domain knows it. The API layer chooses one for the others.
     pub const fn code(&self) -> Option<ImsCode> {
         self.code
+    }
+
+    /// The code of the KMS API, where the domain knows it. The API layer chooses one for the others.
+    pub const fn kms_code(&self) -> Option<KmsCode> {
+        self.kms_code
     }
 
     /// The text for the caller. Holds no path, statement, secret or id that the caller did not send.
@@ -197,6 +229,9 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.kind)?;
         if let Some(code) = self.code {
+            write!(f, " {code}")?;
+        }
+        if let Some(code) = self.kms_code {
             write!(f, " {code}")?;
         }
         write!(f, ": {}", self.chain())

@@ -128,6 +128,10 @@ uuid_id! {
     /// The id of a blob: the sealed bytes of one or more images.
     BlobId, "blob id"
 }
+uuid_id! {
+    /// The id of a customer's master key in this service's own key service.
+    MasterKeyId, "master key id"
+}
 text_id! {
     /// The id of a project (tenant). Keystone and OTC use 32 hexadecimal digits.
     ProjectId, "project id"

@@ -14,6 +14,7 @@ pub mod image;
 pub mod inspect;
 pub mod job;
 pub mod keys;
+pub mod master_key;
 pub mod name;
 pub mod ports;
 pub mod query;

@@ -3,6 +3,7 @@
 mod blobs;
 mod catalog;
 mod directory;
+mod master_keys;
 
 use std::fmt;
 
@@ -24,6 +25,10 @@ pub use catalog::{
 pub use directory::{
     AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,
     TemporaryKey, TokenRecord, UserRecord,
+};
+
+pub use master_keys::{
+    KeyUsage, Legacy, MasterKeys, Page, Placed, RootRecord, TagChange, Window, WrappedMaterial,
 };
 
 /// The one clock.

@@ -29,7 +29,7 @@ pub struct AuditEvent {
     /// The user who did it.
     pub user: UserId,
     /// The kind of thing: `ims` for the extension API, `image` for the native one, `identity` for the identity's
-    /// records.
+    /// records, `kms` for master keys.
     pub resource_type: String,
     /// The thing's id.
     pub resource_id: String,
@@ -392,8 +392,9 @@ pub trait Reconcile: Send + Sync {
     /// Blobs by id, those after `after`.
     async fn blobs(&self, after: Option<BlobId>, limit: u32) -> Result<Vec<BlobRecord>>;
 
-    /// Removes records whose time is over (tokens, kept answers, lines of the audit trail, ended jobs), some of them:
-    /// no step keeps others waiting. Returns how many; zero when there is no more.
+    /// Removes records whose time is over (tokens, kept answers, lines of the audit trail, ended jobs, customers' master
+    /// keys with all their material), some of them: no step keeps others waiting. Returns how many; zero when there is
+    /// no more.
     async fn purge_expired(&self) -> Result<u64>;
 
     /// The invariants that the catalog can check by itself: those that are broken.
