@@ -277,9 +277,20 @@ impl Tx {
         lock: &'static str,
         args: Vec<Arg>,
     ) -> Result<Option<Row>> {
+        let rows = self.fetch_all_locked(sql, lock, args).await?;
+        Ok(rows.into_iter().next())
+    }
+
+    /// As [`Tx::fetch_locked`], all rows.
+    pub(crate) async fn fetch_all_locked(
+        &mut self,
+        sql: &'static str,
+        lock: &'static str,
+        args: Vec<Arg>,
+    ) -> Result<Vec<Row>> {
         match self {
-            Self::Sqlite(..) => self.fetch_optional(sql, args).await,
-            Self::Postgres(_) => self.fetch_optional(format!("{sql} {lock}"), args).await,
+            Self::Sqlite(..) => self.fetch_all(sql, args).await,
+            Self::Postgres(_) => self.fetch_all(format!("{sql} {lock}"), args).await,
         }
     }
 

@@ -14,6 +14,7 @@ use calotype_core::{Error, Result};
 use crate::SqlCatalog;
 use crate::db::{Arg, Row, Tx};
 use crate::ledger::insert_event;
+use crate::master_keys::keys_of;
 
 fn domain_of(row: &Row) -> Result<DomainRecord> {
     Ok(DomainRecord {
@@ -239,6 +240,10 @@ impl Directory for SqlCatalog {
         let sql = "delete from project_usage where project = $1 and images = 0";
         if tx.execute(sql, vec![Arg::text(id)]).await? == 0 {
             return Err(Error::conflict("The project still has images."));
+        }
+        // What others' images are sealed under may be among them.
+        if keys_of(&mut tx, id).await? > 0 {
+            return Err(Error::conflict("The project still has master keys."));
         }
         for sql in [
             "delete from assignments where target_kind = 'project' and target_id = $1",

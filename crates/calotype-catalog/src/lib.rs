@@ -4,7 +4,8 @@
 //! # Consistency
 //! Each method of the ports is one transaction, durable when it returns and seen by every later call. What
 //! counts something (a project's usage) and what decides something (that a blob has no reference left) is
-//! done in the transaction that changes it. Rows are locked in one order: usage, job, image, blob.
+//! done in the transaction that changes it. Rows are locked in one order: root key, usage, master key, job, image,
+//! blob.
 //!
 //! # Crash consistency
 //! A crash leaves each transaction done or undone. What it leaves outside (bytes of an upload, a job
@@ -18,14 +19,17 @@
 mod blobs;
 mod db;
 mod directory;
+mod grants;
 mod images;
 mod jobs;
 mod ledger;
 mod list;
+mod master_keys;
 mod members;
 mod migrate;
 mod open;
 mod purge;
+mod roots;
 mod rows;
 mod uploads;
 mod verify;

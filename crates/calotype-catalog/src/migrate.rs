@@ -31,6 +31,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "reseal",
         sql: include_str!("../migrations/0003_reseal.sql"),
     },
+    Migration {
+        version: 4,
+        name: "master keys",
+        sql: include_str!("../migrations/0004_master_keys.sql"),
+    },
 ];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.

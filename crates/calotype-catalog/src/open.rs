@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use calotype_core::ports::Clock;
 use calotype_core::{Error, Result};
-use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection as _, Row as _};
 use tokio::sync::Notify;
 
 use crate::db::{Db, Engine, Tx, meaning};
@@ -55,6 +56,8 @@ pub struct SqlCatalog {
     pub(crate) db: Db,
     pub(crate) bell: Arc<Notify>,
     pub(crate) options: Options,
+    /// Whether something was erased that may still stand in SQLite's journal. After a crash that is not known.
+    shredding: AtomicBool,
     listener: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -101,6 +104,7 @@ impl SqlCatalog {
             db,
             bell,
             options,
+            shredding: AtomicBool::new(true),
             listener,
         })
     }
@@ -119,6 +123,29 @@ impl SqlCatalog {
             }
             Db::Postgres { pool } => pool.close().await,
         }
+    }
+
+    /// Notes that something was erased for good.
+    pub(crate) fn shred(&self) {
+        self.shredding.store(true, Ordering::SeqCst);
+    }
+
+    /// Empties SQLite's journal, where pages stand as they were before something was erased. A long read holds it up:
+    /// then it is left to the next time.
+    pub(crate) async fn truncate_journal(&self) -> Result<()> {
+        let Db::Sqlite { writer, .. } = &self.db else {
+            return Ok(());
+        };
+        if !self.shredding.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let sql = "pragma wal_checkpoint(truncate)";
+        let busy = sqlx::query(sql).fetch_one(writer).await;
+        let busy = busy.and_then(|row| row.try_get::<i64, _>(0));
+        if !matches!(busy, Ok(0)) {
+            self.shred();
+        }
+        busy.map(drop).map_err(meaning)
     }
 
     /// Commits, and then rings the bell here and, on PostgreSQL, on every other node.
@@ -149,6 +176,8 @@ async fn open_sqlite(path: &Path, options: &Options, clock: Arc<dyn Clock>) -> R
         .statement_cache_capacity(256)
         .pragma("temp_store", "memory")
         .pragma("cache_size", "-8192")
+        // What is deleted is overwritten: it may be a key.
+        .pragma("secure_delete", "on")
         .pragma("journal_size_limit", "67108864");
     let pool = |connections: u32| {
         SqlitePoolOptions::new()

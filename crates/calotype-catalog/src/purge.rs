@@ -3,13 +3,19 @@
 //! A step is one transaction over one table, and removes at most [`STEP`] rows: a million that are due at once keep
 //! nobody waiting who writes meanwhile. A crash, or another node at the same, leaves the rest to the next step. What
 //! has no end yet (a job that is not over) has no time that could be past; ids of deleted images are never purged.
+//!
+//! Master keys go with all their material, and with a line in the audit trail. What they sealed can't be opened any
+//! more from then on. On SQLite the rows are overwritten, and the journal is emptied; PostgreSQL keeps what was deleted
+//! until it vacuums, and in its write-ahead log.
 
 use std::time::Duration;
 
 use calotype_core::Result;
+use calotype_core::ports::AuditEvent;
 
 use crate::SqlCatalog;
 use crate::db::{Arg, again_on_contention};
+use crate::ledger::insert_event;
 
 /// The most rows that a step removes.
 const STEP: i64 = 1000;
@@ -33,7 +39,46 @@ impl SqlCatalog {
         for purged in self.purged() {
             gone += again_on_contention!(self.purge_once(purged))?;
         }
+        gone += again_on_contention!(self.purge_master_keys_once())?;
+        self.truncate_journal().await?;
         Ok(gone)
+    }
+
+    async fn purge_master_keys_once(&self) -> Result<u64> {
+        let mut tx = self.db.read().await?;
+        let over = Arg::time(tx.now().await?);
+        let look = "select id from master_keys where deletion_at <= $1 limit 1";
+        let found = tx.fetch_optional(look, vec![over.clone()]).await?;
+        drop(tx);
+        if found.is_none() {
+            return Ok(0);
+        }
+        let mut tx = self.db.write().await?;
+        let now = tx.now().await?;
+        let sql = "select id, project, alias, deletion_by, deletion_request from master_keys \
+                   where deletion_at <= $1 order by deletion_at limit 100";
+        let keys = tx.fetch_all_locked(sql, "for update skip locked", vec![over]);
+        let keys = keys.await?;
+        for key in &keys {
+            let id = key.text("id")?;
+            let line = AuditEvent {
+                at: now,
+                trace: "deleteKey".to_owned(),
+                request_id: key.text("deletion_request")?,
+                project: key.opt_parsed("project")?,
+                user: key.parsed("deletion_by")?,
+                resource_type: "kms".to_owned(),
+                resource_id: id.clone(),
+                detail: serde_json::json!({ "alias": key.text("alias")? }),
+            };
+            insert_event(&mut tx, &line).await?;
+            // Versions, grants and tags go with it: their foreign keys cascade.
+            let sql = "delete from master_keys where id = $1";
+            tx.execute(sql, vec![Arg::text(id)]).await?;
+        }
+        tx.commit().await?;
+        self.shred();
+        Ok(keys.len() as u64)
     }
 
     fn purged(&self) -> [Purged; 5] {

@@ -332,7 +332,7 @@ impl Embedded {
     /// Removes a project.
     ///
     /// # Errors
-    /// NotFound where there is none; Conflict where it still has images.
+    /// NotFound where there is none; Conflict where it still has images or master keys.
     pub async fn delete_project(&self, by: &Administrator<'_>, id: &ProjectId) -> Result<()> {
         let call = by.change()?;
         let project = self.directory.project(id).await?;

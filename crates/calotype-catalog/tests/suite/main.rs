@@ -16,6 +16,8 @@ mod jobs;
 #[cfg(test)]
 mod listing;
 #[cfg(test)]
+mod master_keys;
+#[cfg(test)]
 mod races;
 #[cfg(test)]
 mod schema;
@@ -86,6 +88,20 @@ promises! {
     directory::a_change_whose_line_can_not_be_written_is_not_made,
     listing::each_view_shows_what_it_promises,
     listing::every_list_is_what_the_model_says,
+    master_keys::a_catalog_has_one_id,
+    master_keys::one_root_key_wraps_and_what_it_does_not_wrap_any_more_is_found,
+    master_keys::a_root_key_is_retired_when_nothing_is_left_under_it,
+    master_keys::the_services_keys_are_written_once,
+    master_keys::a_key_comes_back_as_it_was_made_and_as_it_was_changed,
+    master_keys::an_alias_is_free_again_when_its_key_is_to_go,
+    master_keys::a_new_version_wraps_and_the_old_ones_stay,
+    master_keys::keys_are_rotated_when_they_are_due,
+    master_keys::a_user_sees_what_it_and_its_domain_were_granted,
+    master_keys::grants_are_counted_paged_and_removed,
+    master_keys::tags_are_set_counted_and_removed,
+    master_keys::a_key_whose_time_has_come_goes_with_all_that_is_its,
+    master_keys::a_project_with_keys_is_not_deleted,
+    races::many_keys_at_once_stay_under_the_quota_and_share_no_alias,
     races::many_inserts_at_once_stay_under_the_limit,
     races::no_job_is_picked_twice,
     races::of_many_updates_of_one_version_one_wins,

@@ -37,6 +37,44 @@ pub(crate) async fn many_inserts_at_once_stay_under_the_limit(world: World) {
     world.assert_sound().await;
 }
 
+pub(crate) async fn many_keys_at_once_stay_under_the_quota_and_share_no_alias(world: World) {
+    use calotype_core::ports::{MasterKeys as _, Placed, Window};
+    let other = Arc::new(open(&world.url).await.unwrap());
+    assert!(world.catalog.begin_root("r1", None).await.unwrap());
+    let mut set = JoinSet::new();
+    for n in 0..64_usize {
+        let catalog = Arc::clone([&world.catalog, &other][n % 2]);
+        // Of two with the same alias one is made.
+        let (key, material) = crate::master_keys::key(n as u128, &format!("k{}", n / 2));
+        set.spawn(async move {
+            let made = catalog.insert_master_key(&key, &material, 10, trail());
+            made.await.map(|placed| assert_eq!(placed, Placed::Done))
+        });
+    }
+    let mut refused = Vec::new();
+    while let Some(result) = set.join_next().await {
+        if let Err(error) = result.unwrap() {
+            refused.push(error.kms_code().unwrap().to_string());
+        }
+    }
+    assert_eq!(refused.len(), 54, "{refused:?}");
+    assert!(
+        refused
+            .iter()
+            .all(|code| code == "KMS.1105" || code == "KMS.1104")
+    );
+    let all = Window {
+        offset: 0,
+        limit: 100,
+    };
+    let keys = world.catalog.list_keys(&project("p1"), None, all).await;
+    let keys = keys.unwrap();
+    assert_eq!((keys.items.len(), keys.total), (10, 10));
+    let aliases: HashSet<_> = keys.items.iter().map(|key| key.alias.as_str()).collect();
+    assert_eq!(aliases.len(), 10);
+    world.assert_sound().await;
+}
+
 pub(crate) async fn no_job_is_picked_twice(world: World) {
     let source = world.active("p1", 100).await;
     for n in 0..40 {
@@ -146,10 +184,7 @@ pub(crate) async fn uploads_of_one_image_begin_once(world: World) {
 }
 
 pub(crate) async fn catalogs_that_open_at_once_all_come_up(world: World) {
-    let tables = "drop table schema_migrations, audit_events, idempotent_answers, project_usage, \
-                  jobs, burnt_image_ids, image_members, image_tags, image_properties, images, blobs, \
-                  enterprise_projects, tokens, access_keys, assignments, roles, users, projects, \
-                  domains";
+    let tables = "drop schema public cascade; create schema public";
     let url = if world.url.starts_with("sqlite") {
         format!("{}.second", world.url)
     } else {

@@ -170,7 +170,7 @@ pub trait Directory: Send + Sync {
     /// Removes a project with its assignments, tokens and access keys. False where there is none.
     ///
     /// # Errors
-    /// Conflict where the project still has images.
+    /// Conflict where the project still has images or master keys.
     async fn delete_project(&self, id: &ProjectId, line: &AuditEvent) -> Result<bool>;
 
     /// Makes a user.
