@@ -1,37 +1,30 @@
-//! The service's own master key.
+//! The service's own master keys: one wraps data keys, one seals secrets.
 //!
 //! # Format
-//! One 256-bit root key. HKDF-SHA-256 (RFC 5869) makes a subkey for each purpose, so that no wrap of a
-//! data key can pass for a secret or the other way round. What is sealed is
-//! `1 (format) || nonce (12) || AES-256-GCM ciphertext || tag (16)`, with the purpose, the version and
-//! the blob's id or the context as associated data.
+//! What is sealed has the purpose, the version and the blob's id or the context as associated data, so that no wrap of
+//! a data key can pass for a secret or the other way round.
 //!
-//! # Bounds
-//! Nonces are random: NIST SP 800-38D allows 2^32 of them under one key. That is one data key a second
-//! for 136 years.
+//! Before the catalog kept master keys, both were derived from the root key. [`ServiceKey`] is made so still: it needs
+//! nothing but a root key, and is what the tests of other crates use.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::aead::LessSafeKey;
 use calotype_core::id::{BlobId, KeyId};
 use calotype_core::keys::{KeyFault, KeyPurpose, KeyResult, KeyUser, MasterKey};
 use calotype_core::ports::{DataKey, Entropy, KeyService, Secrets, WrappedKey};
 use calotype_core::{Error, ErrorKind, Result};
 use zeroize::Zeroizing;
 
-use crate::file;
+use crate::cipher::{Material, open, seal};
 
 /// The id of the service's own master key in a [`WrappedKey`].
-const MASTER_KEY: &str = "service";
-/// The only version there is so far.
-const VERSION: u32 = 1;
-const FORMAT: u8 = 1;
-const TAG_LEN: usize = 16;
+pub(crate) const MASTER_KEY: &str = "service";
+/// The version of the keys that are derived from a root key, and of the key that seals secrets.
+pub(crate) const VERSION: u32 = 1;
 
-/// The service's own master key: a [`KeyService`] that needs nothing but itself.
+/// The service's own master keys as they come from a root key: a [`KeyService`] that needs nothing but itself.
 pub struct ServiceKey {
     wraps: LessSafeKey,
     secrets: LessSafeKey,
@@ -39,81 +32,96 @@ pub struct ServiceKey {
 }
 
 impl ServiceKey {
-    /// The key in the file at `path`, which is made, mode 0600 and durable, where there is none.
-    ///
-    /// # Errors
-    /// Internal where the file can't be read or made, where anybody but its owner may read it, or where
-    /// it holds something else than a key. A file that is refused is never replaced.
-    pub fn open_or_create(path: &Path, entropy: Arc<dyn Entropy>) -> Result<Self> {
-        let root = file::open_or_create(path, entropy.as_ref())?;
-        Self::from_root(&root, entropy)
-    }
-
     /// The key given as 64 hexadecimal digits, as the environment or a system credential holds it.
     ///
     /// # Errors
     /// InvalidRequest where `text` is not such a key. The message does not repeat it.
     pub fn from_hex(text: &str, entropy: Arc<dyn Entropy>) -> Result<Self> {
-        let root = file::parse_hex(text).ok_or_else(|| {
+        let root = Material::from_hex(text.trim()).ok_or_else(|| {
             Error::invalid("The service key must be 64 hexadecimal digits (256 bits).")
         })?;
-        Self::from_root(&root, entropy)
-    }
-
-    fn from_root(root: &[u8; 32], entropy: Arc<dyn Entropy>) -> Result<Self> {
         Ok(Self {
-            wraps: subkey(root, b"data keys")?,
-            secrets: subkey(root, b"secrets")?,
+            wraps: derived_wraps(&root)?.cipher()?,
+            secrets: derived_secrets(&root)?.cipher()?,
             entropy,
         })
     }
-
-    fn seal(&self, key: &LessSafeKey, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>> {
-        let mut nonce = [0; NONCE_LEN];
-        self.entropy.fill(&mut nonce);
-        let mut sealed = Vec::with_capacity(1 + NONCE_LEN + plaintext.len() + TAG_LEN);
-        sealed.push(FORMAT);
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(plaintext);
-        let tag = key
-            .seal_in_place_separate_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(aad),
-                &mut sealed[1 + NONCE_LEN..],
-            )
-            .map_err(|_| Error::internal("sealing failed"))?;
-        sealed.extend_from_slice(tag.as_ref());
-        Ok(sealed)
-    }
 }
 
-fn subkey(root: &[u8; 32], purpose: &[u8]) -> Result<LessSafeKey> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    Salt::new(HKDF_SHA256, b"calotype service key 1")
-        .extract(root)
-        .expand(&[purpose], HKDF_SHA256)
-        .and_then(|okm| okm.fill(bytes.as_mut_slice()))
-        .map_err(|_| Error::internal("deriving a key failed"))?;
-    let key = UnboundKey::new(&AES_256_GCM, bytes.as_slice())
-        .map_err(|_| Error::internal("making a cipher failed"))?;
-    Ok(LessSafeKey::new(key))
+/// The key that wrapped data keys before the catalog kept master keys.
+pub(crate) fn derived_wraps(root: &Material) -> Result<Material> {
+    root.subkey(b"data keys")
 }
 
-/// Opens `sealed`; nothing where it does not authenticate.
-fn open(key: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let (format, rest) = sealed.split_first()?;
-    if *format != FORMAT || rest.len() < NONCE_LEN + TAG_LEN {
-        return None;
-    }
-    let (nonce, ciphertext) = rest.split_at(NONCE_LEN);
-    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-    let mut plaintext = Zeroizing::new(ciphertext.to_vec());
-    let length = key
-        .open_in_place(nonce, Aad::from(aad), &mut plaintext)
-        .ok()?
-        .len();
-    plaintext.truncate(length);
-    Some(plaintext)
+/// The key that sealed secrets before the catalog kept master keys.
+pub(crate) fn derived_secrets(root: &Material) -> Result<Material> {
+    root.subkey(b"secrets")
+}
+
+/// Wraps a data key under a version of the service's own master key.
+pub(crate) fn wrap_data_key(
+    master: &LessSafeKey,
+    version: u32,
+    blob: BlobId,
+    key: &DataKey,
+    entropy: &dyn Entropy,
+) -> Result<WrappedKey> {
+    Ok(WrappedKey {
+        master_key: MASTER_KEY.to_owned(),
+        version,
+        sealed: seal(master, &wrap_aad(blob, version), key.expose(), entropy)?,
+    })
+}
+
+/// Unwraps what [`wrap_data_key`] made under the same version.
+///
+/// # Errors
+/// Damaged.
+pub(crate) fn unwrap_data_key(
+    master: &LessSafeKey,
+    blob: BlobId,
+    wrapped: &WrappedKey,
+) -> Result<DataKey> {
+    let opened = open(master, &wrap_aad(blob, wrapped.version), &wrapped.sealed);
+    data_key(opened)
+}
+
+/// The data key in what was opened.
+///
+/// # Errors
+/// Damaged where nothing was, or something else.
+pub(crate) fn data_key(opened: Option<Zeroizing<Vec<u8>>>) -> Result<DataKey> {
+    let opened =
+        opened.ok_or_else(|| Error::damaged("the wrapped data key does not authenticate"))?;
+    let bytes = <[u8; 32]>::try_from(opened.as_slice());
+    let bytes = bytes.map_err(|_| Error::damaged("the wrapped data key has a wrong length"))?;
+    let bytes = Zeroizing::new(bytes);
+    Ok(DataKey::new(*bytes))
+}
+
+/// The error for a wrap that no key of this service made.
+pub(crate) fn unknown_master_key() -> Error {
+    Error::damaged("the data key names no master key of this service")
+}
+
+pub(crate) fn seal_under(
+    secrets: &LessSafeKey,
+    context: &str,
+    secret: &[u8],
+    entropy: &dyn Entropy,
+) -> Result<Vec<u8>> {
+    seal(secrets, &secret_aad(context), secret, entropy)
+}
+
+pub(crate) fn open_under(
+    secrets: &LessSafeKey,
+    context: &str,
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>> {
+    open(secrets, &secret_aad(context), sealed).ok_or_else(|| {
+        Error::new(ErrorKind::Damaged, "A stored secret is damaged.")
+            .with_context("a sealed secret does not authenticate")
+    })
 }
 
 fn wrap_aad(blob: BlobId, version: u32) -> Vec<u8> {
@@ -142,44 +150,29 @@ impl KeyService for ServiceKey {
 
     async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey> {
         match master {
-            MasterKey::Service => Ok(WrappedKey {
-                master_key: MASTER_KEY.to_owned(),
-                version: VERSION,
-                sealed: self.seal(&self.wraps, &wrap_aad(blob, VERSION), key.expose())?,
-            }),
+            MasterKey::Service => {
+                let entropy = self.entropy.as_ref();
+                Ok(wrap_data_key(&self.wraps, VERSION, blob, key, entropy)?)
+            }
             MasterKey::Customer(..) => Err(KeyFault::Missing),
         }
     }
 
     async fn unwrap(&self, blob: BlobId, wrapped: &WrappedKey) -> KeyResult<DataKey> {
-        let damaged = |what: &'static str| KeyFault::Failed(Error::damaged(what));
         if wrapped.master_key != MASTER_KEY || wrapped.version != VERSION {
-            return Err(damaged("the data key names no master key of this service"));
+            return Err(unknown_master_key().into());
         }
-        let opened = open(
-            &self.wraps,
-            &wrap_aad(blob, wrapped.version),
-            &wrapped.sealed,
-        )
-        .ok_or_else(|| damaged("the wrapped data key does not authenticate"))?;
-        let bytes = Zeroizing::new(
-            <[u8; 32]>::try_from(opened.as_slice())
-                .map_err(|_| damaged("the wrapped data key has a wrong length"))?,
-        );
-        Ok(DataKey::new(*bytes))
+        Ok(unwrap_data_key(&self.wraps, blob, wrapped)?)
     }
 }
 
 impl Secrets for ServiceKey {
     fn seal_secret(&self, context: &str, secret: &[u8]) -> Result<Vec<u8>> {
-        self.seal(&self.secrets, &secret_aad(context), secret)
+        seal_under(&self.secrets, context, secret, self.entropy.as_ref())
     }
 
     fn open_secret(&self, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-        open(&self.secrets, &secret_aad(context), sealed).ok_or_else(|| {
-            Error::new(ErrorKind::Damaged, "A stored secret is damaged.")
-                .with_context("a sealed secret does not authenticate")
-        })
+        open_under(&self.secrets, context, sealed)
     }
 }
 

@@ -1,12 +1,9 @@
-//! The service key: its file, its wraps and its secrets.
+//! The service key as it comes from a root key: its wraps and its secrets.
 #![expect(
     clippy::expect_used,
     reason = "clippy does not see that a test's own functions are tests"
 )]
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
 use std::sync::Arc;
 
 use calotype_core::id::BlobId;
@@ -17,106 +14,6 @@ use calotype_keys::{ServiceKey, SystemEntropy};
 
 fn entropy() -> Arc<dyn Entropy> {
     Arc::new(SystemEntropy::new())
-}
-
-fn open(path: &Path) -> calotype_core::Result<ServiceKey> {
-    ServiceKey::open_or_create(path, entropy())
-}
-
-#[tokio::test]
-async fn a_key_file_is_made_once_and_for_its_owner_alone() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("service.key");
-    let first = open(&path).expect("made");
-    let text = fs::read_to_string(&path).expect("read");
-    let mode = fs::metadata(&path).expect("there").permissions().mode();
-    assert_eq!(mode & 0o7777, 0o600);
-
-    let blob = BlobId::random(&SystemEntropy::new());
-    let key = DataKey::new([3; 32]);
-    let wrapped = first
-        .wrap(&MasterKey::Service, blob, &key)
-        .await
-        .expect("wrapped");
-    let second = open(&path).expect("opened");
-    let unwrapped = second.unwrap(blob, &wrapped).await.expect("unwrapped");
-    assert_eq!(unwrapped.expose(), key.expose());
-    assert_eq!(fs::read_to_string(&path).expect("read"), text);
-    assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 1);
-}
-
-#[tokio::test]
-async fn processes_that_start_at_once_agree_on_one_key() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("service.key");
-    let start = Arc::new(std::sync::Barrier::new(8));
-    let threads: Vec<_> = (0..8)
-        .map(|_| {
-            let (path, start) = (path.clone(), Arc::clone(&start));
-            std::thread::spawn(move || {
-                start.wait();
-                open(&path).expect("opened")
-            })
-        })
-        .collect();
-    let keys: Vec<_> = threads
-        .into_iter()
-        .map(|thread| thread.join().expect("no panic"))
-        .collect();
-    let sealed = keys[0].seal_secret("c", b"secret").expect("sealed");
-    for key in &keys {
-        assert_eq!(
-            key.open_secret("c", &sealed).expect("opened").as_slice(),
-            b"secret"
-        );
-    }
-    assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 1);
-}
-
-#[test]
-fn a_file_that_others_may_read_or_that_holds_no_key_is_refused_and_left_alone() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("service.key");
-    open(&path).expect("made");
-    let good = fs::read_to_string(&path).expect("read");
-    let set_mode =
-        |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
-    for mode in [0o640, 0o604, 0o620, 0o602, 0o610, 0o644, 0o666] {
-        set_mode(mode);
-        let error = open(&path).expect_err("exposed");
-        assert!(!error.is_transient());
-        assert!(error.chain().contains("0600"), "{}", error.chain());
-    }
-    set_mode(0o600);
-    let longer = format!("{good}0");
-    let bad = [
-        "",
-        "\n",
-        &good[..good.len() - 1],
-        &good[..good.len() / 2],
-        &good[1..],
-        &longer,
-        &good.replace("key-1", "key-2"),
-        &format!("calotype-service-key-1:{}\n", "g".repeat(64)),
-    ];
-    for text in bad {
-        fs::write(&path, text).expect("written");
-        let error = open(&path).expect_err("malformed");
-        assert!(!error.chain().contains(good[23..].trim()));
-        assert_eq!(fs::read_to_string(&path).expect("read"), *text);
-    }
-    fs::write(&path, &good).expect("written");
-    open(&path).expect("good again");
-}
-
-#[test]
-fn a_key_in_the_place_of_something_else_is_not_made() {
-    let directory = tempfile::tempdir().expect("a directory");
-    open(directory.path()).expect_err("a directory");
-    open(&directory.path().join("missing/service.key")).expect_err("no such directory");
-    let dangling = directory.path().join("link");
-    symlink(directory.path().join("nowhere"), &dangling).expect("linked");
-    open(&dangling).expect_err("a link to nowhere is not replaced");
 }
 
 #[test]

@@ -1,0 +1,6 @@
+//! The embedded key service over a real catalog.
+
+#[cfg(test)]
+mod roots;
+#[cfg(test)]
+mod world;
