@@ -15,6 +15,7 @@ mod glance_lists;
 mod image_bytes;
 mod probe;
 mod reseal;
+mod root_keys;
 mod serve;
 mod stopping;
 mod two_servers;

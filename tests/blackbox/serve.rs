@@ -76,6 +76,7 @@ fn ended_jobs_and_the_audit_trail_are_kept_for_their_time_and_deleted_images_ids
         Server::start(Options {
             config,
             data: Some(place.path().to_owned()),
+            ..Options::default()
         })
     };
     let mut server = on(None);

@@ -15,7 +15,10 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("calotype-blob", &["calotype-core"]),
     ("calotype-keys", &["calotype-core"]),
     ("calotype-identity", &["calotype-core"]),
-    ("calotype-api", &["calotype-core", "calotype-identity"]),
+    (
+        "calotype-api",
+        &["calotype-core", "calotype-identity", "calotype-keys"],
+    ),
     (
         "calotype",
         &[

@@ -85,3 +85,8 @@ pub fn reseal_pace(node_rate: u64, job_rate: u64, segments: u32) -> String {
         "[replication]\nnode_rate = {node_rate}\njob_rate = {job_rate}\nsegments_in_flight = {segments}\n"
     )
 }
+
+/// A deployment whose root keys are in a file, in the environment (`CALOTYPE_ROOT_KEY`), or in a credential.
+pub fn root_key_from(place: &str) -> String {
+    format!("[keys]\nroot_key_from = \"{place}\"\n")
+}

@@ -18,6 +18,8 @@ pub struct Options {
     pub config: Option<String>,
     /// A data directory to share or to come back to; without one the server has its own.
     pub data: Option<PathBuf>,
+    /// Variables of its environment, beside those of the test.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Options {
@@ -71,6 +73,26 @@ impl Server {
             home,
             options,
         })
+    }
+
+    /// Starts the server again on the same data with other options; where it ends before it is ready, returns what it
+    /// wrote. The data directory stays.
+    ///
+    /// # Errors
+    /// As [`Server::try_start`].
+    pub fn try_restart(&mut self, options: Options) -> Result<(), String> {
+        self.kill9();
+        let data = self.data();
+        self.options = Options {
+            data: Some(data.clone()),
+            ..options
+        };
+        if let Some(text) = &self.options.config {
+            std::fs::write(self.home.path().join("calotype.toml"), text)
+                .expect("the configuration");
+        }
+        (self.process, self.base, self.ready_lines) = launch(&self.home, &data, &self.options)?;
+        Ok(())
     }
 
     /// Where the server answers, without a trailing slash.
@@ -295,6 +317,7 @@ fn launch(
             .arg(home.path().join("calotype.toml"));
     }
     let mut process = command
+        .envs(options.environment.iter().cloned())
         .current_dir(home.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

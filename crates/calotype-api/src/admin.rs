@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod enterprise_projects;
 pub mod jobs;
+pub mod root_key;
 pub mod verify;
 
 use calotype_core::codes::ImsCode;

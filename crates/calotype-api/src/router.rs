@@ -17,6 +17,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use calotype_core::Error;
 use calotype_core::ports::Entropy;
+use calotype_keys::EmbeddedKeys;
 use http::Uri;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
@@ -29,8 +30,15 @@ use crate::request_id::give_request_id;
 use crate::state::ApiState;
 
 /// The API over these parts.
-pub fn app(state: ApiState, identity: IdentityState, entropy: Arc<dyn Entropy>) -> Router {
-    let routes = image_routes().merge(crate::identity::router(identity));
+pub fn app(
+    state: ApiState,
+    identity: IdentityState,
+    keys: Arc<EmbeddedKeys>,
+    entropy: Arc<dyn Entropy>,
+) -> Router {
+    let routes = image_routes()
+        .merge(crate::identity::router(identity))
+        .merge(crate::admin::root_key::router().with_state(keys));
     Router::from(routes)
         .with_state(state.clone())
         .fallback(unknown_path)
@@ -46,6 +54,7 @@ pub fn app(state: ApiState, identity: IdentityState, entropy: Arc<dyn Entropy>) 
 pub(crate) fn described() -> OpenApi {
     let mut described = image_routes().into_openapi();
     described.merge(crate::identity::routes().into_openapi());
+    described.merge(crate::admin::root_key::router().into_openapi());
     described
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::aead::LessSafeKey;
 use bytes::Bytes;
-use calotype_core::ports::{Clock, Entropy, Labels, Legacy, MasterKeys, Placed, WrappedMaterial};
+use calotype_core::ports::{Clock, Entropy, Labels, Legacy, MasterKeys, WrappedMaterial};
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -104,16 +104,20 @@ impl Keyring {
         if !found.in_catalog {
             let keys = first_keys(found, &roots.ring(), ports.entropy.as_ref())?;
             let now = ports.clock.now();
-            let wrap = |root: &crate::ring::RootKey, entropy: &dyn Entropy| {
-                let wrapped = keys.iter().map(|(key, version, material)| {
-                    root.wrap(key, *version, material, now, entropy)
-                });
-                wrapped.collect::<Result<Vec<_>>>()
-            };
-            let write =
-                async |wrapped: Vec<_>| ports.catalog.insert_service_material(&wrapped).await;
-            // Superseded: another node was first, and its keys are the ones.
-            let _: Placed = roots.place(wrap, write).await?;
+            let mut attempts = 0;
+            loop {
+                let root = roots.current();
+                let mut wrapped = Vec::with_capacity(keys.len());
+                for (key, version, material) in &keys {
+                    let entropy = ports.entropy.as_ref();
+                    wrapped.push(root.wrap(key, *version, material, now, entropy)?);
+                }
+                let placed = ports.catalog.insert_service_material(&wrapped).await?;
+                // Superseded: another node was first, and its keys are the ones.
+                if roots.settled(placed, &mut attempts).await?.is_some() {
+                    break;
+                }
+            }
         }
         let mut wraps = BTreeMap::new();
         let mut secrets = None;

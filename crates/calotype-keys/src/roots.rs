@@ -142,7 +142,8 @@ impl Roots {
         self.known().ring.clone()
     }
 
-    fn current(&self) -> Arc<RootKey> {
+    /// The root key that wraps, as far as this node knows.
+    pub(crate) fn current(&self) -> Arc<RootKey> {
         Arc::clone(&self.known().current)
     }
 
@@ -183,23 +184,24 @@ impl Roots {
         root.unwrap(wrapped)
     }
 
-    /// Wraps something under the root key that wraps now, and writes it.
+    /// Whether what was wrapped under [`Roots::current`] could be written. None where another root key wraps by now: then
+    /// it is to be wrapped again, under that one.
     ///
     /// # Errors
-    /// What `write` says; Unavailable where this node lacks the root key that wraps now.
-    pub(crate) async fn place<T, W, F>(&self, mut wrap: W, mut write: F) -> Result<Placed>
-    where
-        W: FnMut(&RootKey, &dyn Entropy) -> Result<T>,
-        F: AsyncFnMut(T) -> Result<Placed>,
-    {
-        for _ in 0..ATTEMPTS {
-            let wrapped = wrap(&self.current(), self.entropy.as_ref())?;
-            match write(wrapped).await? {
-                Placed::StaleRoot => self.refresh().await?,
-                placed => return Ok(placed),
-            }
+    /// Unavailable where this node lacks the root key that wraps now, or it changes again and again.
+    pub(crate) async fn settled(
+        &self,
+        placed: Placed,
+        attempts: &mut u32,
+    ) -> Result<Option<Placed>> {
+        if placed != Placed::StaleRoot {
+            return Ok(Some(placed));
         }
-        Err(Error::unavailable("the root key is being rotated"))
+        *attempts += 1;
+        if *attempts >= ATTEMPTS {
+            return Err(Error::unavailable("the root key is being rotated"));
+        }
+        self.refresh().await.map(|()| None)
     }
 
     /// Rewraps some of what is wrapped under older root keys. Returns how many versions: zero when nothing is left that
@@ -219,16 +221,20 @@ impl Roots {
         if opened.is_empty() {
             return Ok(0);
         }
-        let wrap = |root: &RootKey, entropy: &dyn Entropy| {
-            let again = opened.iter().map(|(old, material)| {
-                let new = root.wrap(&old.key, old.version, material, old.created_at, entropy)?;
-                Ok((old.root.clone(), new))
-            });
-            again.collect::<Result<Vec<_>>>()
-        };
-        let write = async |again: Vec<_>| self.catalog.rewrap(&again).await;
-        let _ = self.place(wrap, write).await?;
-        Ok(opened.len())
+        let mut attempts = 0;
+        loop {
+            let root = self.current();
+            let mut again = Vec::with_capacity(opened.len());
+            for (old, material) in &opened {
+                let (key, version, at) = (&old.key, old.version, old.created_at);
+                let new = root.wrap(key, version, material, at, self.entropy.as_ref())?;
+                again.push((old.root.clone(), new));
+            }
+            let placed = self.catalog.rewrap(&again).await?;
+            if self.settled(placed, &mut attempts).await?.is_some() {
+                return Ok(opened.len());
+            }
+        }
     }
 
     /// Makes a fresh root key the one that wraps. Returns its name.

@@ -13,8 +13,8 @@ use crate::config::{Bytes, parse_bytes, parse_span};
 use crate::output::Format;
 
 pub(crate) use admin::{
-    AccessKeyCommand, AdminCommand, EnterpriseProjectCommand, ProjectCommand, RoleCommand,
-    RoleTarget, UserCommand, VerifyArgs,
+    AccessKeyCommand, AdminCommand, AdoptStoreArgs, EnterpriseProjectCommand, ProjectCommand,
+    RoleCommand, RoleTarget, RootKeyCommand, UserCommand, VerifyArgs,
 };
 pub(crate) use image::{CreateArgs, DownloadArgs, ImageCommand, ListArgs, ReplicateArgs, SetArgs};
 

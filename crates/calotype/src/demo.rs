@@ -90,10 +90,8 @@ async fn show(
     let mut config = Config::default();
     // Any free port: the demo runs beside a service.
     config.server.listen.set_port(0);
-    let options = ServeOptions {
-        data_dir: place.join("calotype-data"),
-        config,
-    };
+    let data_dir = place.join("calotype-data");
+    let options = ServeOptions::new(data_dir, config, &Environment::default())?;
     let began = Instant::now();
     let service = running.insert(
         serve::start(options)

@@ -6,20 +6,24 @@
 
 mod keys;
 mod lock;
+mod ownership;
 mod parts;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::accept::NoDelayAcceptor;
-use calotype_core::app::{Reconciler, Service, Worker, WorkerOptions};
+use calotype_core::app::{Reconciler, Worker, WorkerOptions};
+use calotype_keys::RootSource;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
-use crate::cli::ServeArgs;
+use crate::cli::{AdoptStoreArgs, ServeArgs};
+use crate::config::key_services::RootKeyFrom;
 use crate::config::{Config, Environment};
 use crate::exit::Failure;
 use crate::output::Output;
@@ -42,6 +46,48 @@ pub(crate) struct ServeOptions {
     pub(crate) data_dir: PathBuf,
     /// The configuration in force, flags included.
     pub(crate) config: Config,
+    /// Where the root keys are.
+    pub(crate) root_keys: RootSource,
+}
+
+/// The environment's variable that holds root keys, where the configuration says so.
+const ROOT_KEYS_VARIABLE: &str = "CALOTYPE_ROOT_KEY";
+
+impl ServeOptions {
+    /// The options on a directory, with the root keys from where the configuration says.
+    ///
+    /// # Errors
+    /// Usage: the environment lacks what the configuration wants of it.
+    pub(crate) fn new(
+        data_dir: PathBuf,
+        config: Config,
+        environment: &Environment,
+    ) -> Result<Self, Failure> {
+        let wanted = |name: &str| {
+            let value = environment.get(name);
+            value
+                .ok_or_else(|| Failure::usage(format!("keys.root_key_from wants {name} to be set")))
+        };
+        let root_keys = match config.keys.root_key_from {
+            RootKeyFrom::File => {
+                let path = config.keys.root_key_file.clone();
+                RootSource::File(path.unwrap_or_else(|| data_dir.join("root.key")))
+            }
+            RootKeyFrom::Environment => {
+                let text = Zeroizing::new(wanted(ROOT_KEYS_VARIABLE)?.to_owned());
+                RootSource::Environment(ROOT_KEYS_VARIABLE.to_owned(), text)
+            }
+            RootKeyFrom::Credential => {
+                let directory = Path::new(wanted("CREDENTIALS_DIRECTORY")?);
+                RootSource::Credential(directory.join(&config.keys.root_key_credential))
+            }
+        };
+        Ok(Self {
+            data_dir,
+            config,
+            root_keys,
+        })
+    }
 }
 
 /// A service that runs in this process.
@@ -101,7 +147,7 @@ pub(crate) async fn run_worker(
     let parts = parts::assemble(&options).await?;
     take_over(&options, lock.as_ref(), &parts).await?;
     let stop = CancellationToken::new();
-    let background = start_background(&options.config, &parts.service, &stop);
+    let background = start_background(&options.config, &parts, &stop);
     output.text("calotype worker is ready")?;
     termination.asked().await;
     stop.cancel();
@@ -137,6 +183,20 @@ pub(crate) async fn verify_stopped(
     serde_json::to_value(verification).map_err(|error| Failure::new(error.to_string()))
 }
 
+/// `calotype admin adopt-store`: gives the store to the catalog, whosever it was.
+///
+/// # Errors
+/// Where a service runs on the directory, or catalog or store can't be opened.
+pub(crate) async fn adopt_store(
+    args: &AdoptStoreArgs,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    let config = Config::load(args.config.as_deref(), environment)?;
+    let options = ServeOptions::new(args.data_dir.clone(), config, environment)?;
+    let _lock = lock::acquire_if_embedded(&options)?;
+    parts::adopt_store(&options).await
+}
+
 /// Starts the service in this process.
 ///
 /// # Errors
@@ -167,7 +227,7 @@ pub(crate) async fn start(options: ServeOptions) -> Result<Running, Failure> {
         .header_read_timeout(HEADER_TIMEOUT);
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let server = tokio::spawn(server.serve(app));
-    let background = start_background(config, &parts.service, &stop);
+    let background = start_background(config, &parts, &stop);
     Ok(Running {
         address,
         clouds_yaml,
@@ -237,11 +297,16 @@ fn server_outcome(
 
 fn start_background(
     config: &Config,
-    service: &Arc<Service>,
+    parts: &parts::Parts,
     stop: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
+    let service = &parts.service;
+    let keys = Arc::clone(&parts.keys);
     let reconciler = Reconciler::new(Arc::clone(service), RECONCILE_INTERVAL);
-    let mut tasks = vec![tokio::spawn(reconciler.run(stop.clone().cancelled_owned()))];
+    let mut tasks = vec![
+        tokio::spawn(reconciler.run(stop.clone().cancelled_owned())),
+        tokio::spawn(keys.look_after(stop.clone().cancelled_owned())),
+    ];
     let concurrency = usize::try_from(config.jobs.workers).unwrap_or(usize::MAX);
     if concurrency > 0 {
         let options = WorkerOptions {
@@ -294,8 +359,5 @@ fn options(args: &ServeArgs, environment: &Environment) -> Result<ServeOptions, 
     if let Some(listen) = args.listen {
         config.server.listen = listen;
     }
-    Ok(ServeOptions {
-        data_dir: args.data_dir.clone(),
-        config,
-    })
+    ServeOptions::new(args.data_dir.clone(), config, environment)
 }

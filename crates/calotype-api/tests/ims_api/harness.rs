@@ -129,8 +129,9 @@ impl World {
             identity: Arc::new(identity(&catalog, &clock, &entropy)),
             public_url: None,
         };
+        let key_service = key_service(&catalog, &(clock.clone() as Arc<dyn Clock>)).await;
         Self {
-            app: calotype_api::app(state, identity, Arc::clone(&entropy)),
+            app: calotype_api::app(state, identity, key_service, Arc::clone(&entropy)),
             catalog,
             service,
             clock,
@@ -313,6 +314,24 @@ fn identity(
         keys: Arc::new(keys),
     };
     Embedded::new(ports, Arc::default(), Options::default())
+}
+
+/// A key service over the catalog, which these tests do not ask. It draws no randomness of theirs.
+async fn key_service(
+    catalog: &Arc<SqlCatalog>,
+    clock: &Arc<dyn Clock>,
+) -> Arc<calotype_keys::EmbeddedKeys> {
+    let labels = calotype_blob::store::StoreLabels(Arc::new(MemoryStore::new(Arc::clone(clock))));
+    let ports = calotype_keys::Ports {
+        catalog: Arc::clone(catalog) as _,
+        labels: Arc::new(labels),
+        clock: Arc::clone(clock),
+        entropy: Arc::new(calotype_keys::SystemEntropy::new()),
+    };
+    let text = "07".repeat(32).into();
+    let root = calotype_keys::RootSource::Environment("ROOT".to_owned(), text);
+    let keys = calotype_keys::EmbeddedKeys::open(ports, root, Access::default());
+    Arc::new(keys.await.unwrap())
 }
 
 pub(crate) fn request(method: &str, token: &str, path: &str, body: Body) -> Request<Body> {

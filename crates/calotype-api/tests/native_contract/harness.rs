@@ -144,6 +144,7 @@ impl Rig {
             entropy: Arc::clone(&entropy),
             keys: keys.clone(),
         };
+        let key_service = key_service(&catalog, &clock).await;
         let faults = Faults::default();
         let blobs = SealedBlobs::new(
             Arc::new(FaultyStore::new(
@@ -181,7 +182,7 @@ impl Rig {
             public_url: None,
         };
         Self {
-            app: calotype_api::app(state, identity, entropy),
+            app: calotype_api::app(state, identity, key_service, entropy),
             service,
             faults,
             _directory: directory,
@@ -329,4 +330,22 @@ pub(crate) fn pretty(document: &Value, id: &str) -> String {
     serde_json::to_string_pretty(document)
         .unwrap()
         .replace(id, "[id]")
+}
+
+/// A key service over the catalog, which these tests do not ask. It draws no randomness of theirs.
+async fn key_service(
+    catalog: &Arc<SqlCatalog>,
+    clock: &Arc<dyn Clock>,
+) -> Arc<calotype_keys::EmbeddedKeys> {
+    let labels = calotype_blob::store::StoreLabels(Arc::new(MemoryStore::new(Arc::clone(clock))));
+    let ports = calotype_keys::Ports {
+        catalog: Arc::clone(catalog) as _,
+        labels: Arc::new(labels),
+        clock: Arc::clone(clock),
+        entropy: Arc::new(calotype_keys::SystemEntropy::new()),
+    };
+    let text = "07".repeat(32).into();
+    let root = calotype_keys::RootSource::Environment("ROOT".to_owned(), text);
+    let keys = calotype_keys::EmbeddedKeys::open(ports, root, Access::default());
+    Arc::new(keys.await.unwrap())
 }

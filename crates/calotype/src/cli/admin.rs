@@ -9,6 +9,11 @@ use clap::{Args, Subcommand};
 pub(crate) enum AdminCommand {
     /// Check that every image is whole, and every invariant holds.
     Verify(VerifyArgs),
+    /// The root keys, which wrap every other key.
+    #[command(subcommand)]
+    RootKey(RootKeyCommand),
+    /// Give the store of blobs to the catalog of a stopped system, though it is another's.
+    AdoptStore(AdoptStoreArgs),
     /// Enterprise projects.
     #[command(subcommand)]
     EnterpriseProject(EnterpriseProjectCommand),
@@ -42,6 +47,28 @@ pub(crate) struct VerifyArgs {
         env = "CALOTYPE_CONFIG",
         requires = "data_dir"
     )]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// `admin root-key`
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum RootKeyCommand {
+    /// Show the root keys, and how much is wrapped under each.
+    Status,
+    /// Make a fresh root key in the service's own file. What the others wrap is rewrapped in the background.
+    Rotate,
+    /// Remove the root keys under which nothing is wrapped any more.
+    Retire,
+}
+
+/// Flags of `admin adopt-store`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AdoptStoreArgs {
+    /// The service's data directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE", env = "CALOTYPE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 }
 

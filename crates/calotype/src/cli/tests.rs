@@ -54,6 +54,8 @@ fn commands_are_read() {
         "calotype job wait 0 --timeout 30s",
         "calotype admin verify --deep",
         "calotype admin verify --data-dir d",
+        "calotype admin root-key rotate",
+        "calotype admin adopt-store --data-dir d",
         "calotype admin role grant member --user u --project p",
         "calotype admin access-key create --user u",
         "calotype admin enterprise-project create e",

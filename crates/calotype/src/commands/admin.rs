@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::session;
 use crate::cli::{
     AccessKeyCommand, AdminCommand, Connection, EnterpriseProjectCommand, ProjectCommand,
-    RoleCommand, RoleTarget, UserCommand, VerifyArgs,
+    RoleCommand, RoleTarget, RootKeyCommand, UserCommand, VerifyArgs,
 };
 use crate::client::{Call, Session, encode};
 use crate::config::{Config, Environment};
@@ -31,11 +31,12 @@ pub(crate) async fn run(
         config,
     }) = &command
     {
-        let options = ServeOptions {
-            data_dir: directory.clone(),
-            config: Config::load(config.as_deref(), environment)?,
-        };
+        let config = Config::load(config.as_deref(), environment)?;
+        let options = ServeOptions::new(directory.clone(), config, environment)?;
         return verdict(&crate::serve::verify_stopped(options, *deep).await?, output);
+    }
+    if let AdminCommand::AdoptStore(args) = &command {
+        return crate::serve::adopt_store(args, environment).await;
     }
     let session = session(connection, environment).await?;
     match command {
@@ -46,6 +47,9 @@ pub(crate) async fn run(
                 output,
             )
         }
+        AdminCommand::RootKey(command) => root_key(&session, command, output).await,
+        // Without a service.
+        AdminCommand::AdoptStore(_) => Ok(()),
         AdminCommand::EnterpriseProject(command) => {
             enterprise_project(&session, command, output).await
         }
@@ -73,6 +77,34 @@ fn verdict(report: &Value, output: &Output) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(format!("{violations} violations")).with_exit(Exit::Damaged))
+}
+
+async fn root_key(
+    session: &Session,
+    command: RootKeyCommand,
+    output: &Output,
+) -> Result<(), Failure> {
+    const PATH: &str = "/admin/v1/root-key";
+    let call = match command {
+        RootKeyCommand::Status => Call::get(PATH),
+        RootKeyCommand::Rotate => Call::post(format!("{PATH}/rotate"), &json!({})),
+        RootKeyCommand::Retire => Call::post(format!("{PATH}/retire"), &json!({})),
+    };
+    let status = json_of(session.image(call).await?).await?;
+    output.result(&status, |status| {
+        columns(
+            &status["root_keys"],
+            &["NAME", "CURRENT", "AT HAND", "VERSIONS", "SINCE", "RETIRED"],
+            &[
+                "name",
+                "current",
+                "at_hand",
+                "versions",
+                "since",
+                "retired_at",
+            ],
+        )
+    })
 }
 
 async fn enterprise_project(

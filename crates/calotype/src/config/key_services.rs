@@ -10,12 +10,16 @@ use super::values::Span;
 const LONGEST_CACHE: Span = Span::seconds(300);
 
 /// `[keys]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Keys {
-    /// The file that holds the root key. None: `root.key` in the data directory.
+    /// Where the root keys are.
+    pub(crate) root_key_from: RootKeyFrom,
+    /// The file that holds the root keys. None: `root.key` in the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) root_key_file: Option<PathBuf>,
+    /// The name of the credential that holds the root keys.
+    pub(crate) root_key_credential: String,
     /// Where customers' keys are.
     pub(crate) customers: Customers,
     /// A KMS of OTC or Huawei.
@@ -24,6 +28,32 @@ pub(crate) struct Keys {
     /// A Barbican.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) barbican: Option<Barbican>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            root_key_from: RootKeyFrom::File,
+            root_key_file: None,
+            root_key_credential: "calotype-root-key".to_owned(),
+            customers: Customers::Embedded,
+            kms: None,
+            barbican: None,
+        }
+    }
+}
+
+/// Where root keys can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RootKeyFrom {
+    /// In a file of the service's own.
+    #[default]
+    File,
+    /// In a variable of the environment.
+    Environment,
+    /// In a credential that systemd gives the service.
+    Credential,
 }
 
 /// Where customers' keys are.

@@ -10,8 +10,15 @@ use super::sections::{Config, Digest, Limits, Profile};
 use crate::exit::Failure;
 
 /// The environment's variables, read once: tests give their own.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Environment(BTreeMap<String, String>);
+
+impl fmt::Debug for Environment {
+    /// The names alone: passwords and root keys may be among the values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Environment {
     /// The process's own. Variables that are not UTF-8 are left out.
@@ -229,6 +236,12 @@ fn check(config: &Config) -> Result<(), String> {
     let digests = &config.images.digests;
     if !digests.contains(&Digest::Md5) || digests.iter().all(|digest| *digest == Digest::Md5) {
         return Err("images.digests must have \"md5\" and a sha".to_owned());
+    }
+    let credential = &config.keys.root_key_credential;
+    if credential.is_empty() || credential.contains('/') || credential.starts_with('.') {
+        return Err(format!(
+            "keys.root_key_credential {credential:?} must be a plain name"
+        ));
     }
     crate::telemetry::filter(&config.log.level).map_err(|failure| failure.message)?;
     Ok(())
@@ -500,6 +513,7 @@ mod tests {
             "[images]\ndigests = [\"sha512\"]\n",
             "[log]\nlevel = \"calotype=loud\"\n",
             "[catalog]\nurl = \"mysql://x\"\n",
+            "[keys]\nroot_key_credential = \"../x\"\n",
         ] {
             assert!(load(text, &Environment::default()).is_err(), "{text}");
         }

@@ -19,7 +19,7 @@ pub(crate) struct Config {
     pub(crate) catalog: Catalog,
     /// Where blobs are kept.
     pub(crate) store: Stores,
-    /// Master keys.
+    /// Root keys and master keys.
     pub(crate) keys: Keys,
     /// Users, projects and tokens.
     pub(crate) identity: Identity,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use calotype_api::ApiState;
 use calotype_api::identity::IdentityState;
-use calotype_blob::store::FileStore;
+use calotype_blob::store::{BlobStore, FileStore, StoreLabels};
 use calotype_blob::{ResealOptions, SealOptions, SealedBlobs};
 use calotype_catalog::SqlCatalog;
 use calotype_core::Error;
@@ -14,10 +14,10 @@ use calotype_core::access::Access;
 use calotype_core::app::{Limits, Profile, Service, Settings};
 use calotype_core::ports::{Catalog, Clock, DigestChoice, Entropy, KeyService, Secrets};
 use calotype_identity::{Embedded, Options, Ports, Renewal};
-use calotype_keys::{ServiceKey, SystemEntropy};
+use calotype_keys::{EmbeddedKeys, SystemEntropy};
 
-use super::ServeOptions;
 use super::keys::key_services;
+use super::{ServeOptions, ownership};
 use crate::clouds::{FirstUsers, write_clouds_yaml};
 use crate::config::Bytes;
 use crate::config::Config;
@@ -30,6 +30,8 @@ use crate::telemetry;
 pub(crate) struct Parts {
     /// The use cases.
     pub(crate) service: Arc<Service>,
+    /// The key service.
+    pub(crate) keys: Arc<EmbeddedKeys>,
     identity: Arc<Embedded>,
     entropy: Arc<dyn Entropy>,
 }
@@ -44,39 +46,23 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
 
-    let root_key = config
-        .keys
-        .root_key_file
-        .clone()
-        .unwrap_or_else(|| data_dir.join("root.key"));
-    let keys = Arc::new(
-        ServiceKey::open_or_create(&root_key, Arc::clone(&entropy))
-            .map_err(failed("the root key"))?,
-    );
-
-    let services: Arc<dyn KeyService> = Arc::new(key_services(
-        &config.keys,
-        Arc::clone(&keys) as _,
-        &entropy,
-        &clock,
-    )?);
-
     let url = catalog_url(config, data_dir)?;
-    let catalog: Arc<dyn Catalog> = Arc::new(
+    let catalog = Arc::new(
         SqlCatalog::open(&url, catalog_options(config), Arc::clone(&clock))
             .await
             .map_err(failed("the catalog"))?,
     );
 
-    let blobs_dir = config
-        .store
-        .main
-        .path
-        .clone()
-        .unwrap_or_else(|| data_dir.join("blobs"));
-    let store = FileStore::open(&blobs_dir, Arc::clone(&entropy)).map_err(failed("the store"))?;
+    let store = open_store(options, &entropy)?;
+    // Before anything else: nothing is done to blobs that are another catalog's, or without their keys.
+    ownership::check(catalog.as_ref(), store.as_ref(), entropy.as_ref()).await?;
+    let access = Access::default();
+    let keys = open_keys(options, &catalog, &store, &clock, &entropy, &access).await?;
+    let services = key_services(&config.keys, Arc::clone(&keys) as _, &entropy, &clock)?;
+    let services: Arc<dyn KeyService> = Arc::new(services);
+
     let blobs = SealedBlobs::new(
-        Arc::new(store),
+        store,
         Arc::clone(&services),
         Arc::clone(&entropy),
         Arc::clone(&clock),
@@ -86,12 +72,11 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
         },
     );
 
-    let access = Access::default();
     let ports = Ports {
         directory: Arc::clone(&catalog) as _,
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
-        keys: keys as Arc<dyn Secrets>,
+        keys: Arc::clone(&keys) as Arc<dyn Secrets>,
     };
     let identity_options = Options {
         token_lifetime: config.identity.token_lifetime.duration(),
@@ -99,7 +84,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
     };
     let identity = Embedded::new(ports, Arc::new(access.clone()), identity_options);
     let service_ports = calotype_core::app::Ports {
-        catalog,
+        catalog: catalog as Arc<dyn Catalog>,
         blobs: Arc::new(blobs),
         keys: services,
         clock,
@@ -108,9 +93,52 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
     let service = Service::new(service_ports, access, settings(config));
     Ok(Parts {
         service: Arc::new(service),
+        keys,
         identity: Arc::new(identity),
         entropy,
     })
+}
+
+/// Gives the store to the catalog, whosever it was.
+///
+/// # Errors
+/// Where one of them can't be opened or written.
+pub(super) async fn adopt_store(options: &ServeOptions) -> Result<(), Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let url = catalog_url(&options.config, &options.data_dir)?;
+    let catalog = SqlCatalog::open(&url, catalog_options(&options.config), clock);
+    let catalog = catalog.await.map_err(failed("the catalog"))?;
+    let store = open_store(options, &entropy)?;
+    ownership::adopt(&catalog, store.as_ref(), entropy.as_ref()).await
+}
+
+fn open_store(
+    options: &ServeOptions,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Arc<dyn BlobStore>, Failure> {
+    let path = options.config.store.main.path.clone();
+    let path = path.unwrap_or_else(|| options.data_dir.join("blobs"));
+    let store = FileStore::open(&path, Arc::clone(entropy)).map_err(failed("the store"))?;
+    Ok(Arc::new(store))
+}
+
+async fn open_keys(
+    options: &ServeOptions,
+    catalog: &Arc<SqlCatalog>,
+    store: &Arc<dyn BlobStore>,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+    access: &Access,
+) -> Result<Arc<EmbeddedKeys>, Failure> {
+    let ports = calotype_keys::Ports {
+        catalog: Arc::clone(catalog) as _,
+        labels: Arc::new(StoreLabels(Arc::clone(store))),
+        clock: Arc::clone(clock),
+        entropy: Arc::clone(entropy),
+    };
+    let keys = EmbeddedKeys::open(ports, options.root_keys.clone(), access.clone());
+    keys.await.map(Arc::new).map_err(failed("the root keys"))
 }
 
 impl Parts {
@@ -172,6 +200,7 @@ impl Parts {
         Ok(calotype_api::router::app(
             state,
             identity,
+            Arc::clone(&self.keys),
             Arc::clone(&self.entropy),
         ))
     }
@@ -179,7 +208,10 @@ impl Parts {
 
 /// A failure that says which part of the service it is about, with the whole chain: it is for the operator.
 pub(super) fn failed(part: &'static str) -> impl Fn(Error) -> Failure {
-    move |error| Failure::new(format!("{part}: {}", error.chain()))
+    move |error| {
+        let chain = error.chain();
+        Failure::new(format!("{part}: {}", chain.trim_end_matches('.')))
+    }
 }
 
 /// The catalog's URL, with the password of its file where it has one.

@@ -15,7 +15,7 @@ use calotype_core::app::{self, Service, Settings};
 use calotype_core::ports::{Catalog, Clock, Directory, Entropy, KeyService};
 use calotype_core::time::Timestamp;
 use calotype_identity::{Bootstrapped, Embedded, FirstUser, Options, Ports, Renewal, sha256_hex};
-use calotype_keys::{ScriptedKeys, ServiceKey, SystemEntropy};
+use calotype_keys::{ScriptedKeys, SystemEntropy};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use secrecy::ExposeSecret as _;
@@ -51,12 +51,12 @@ impl World {
         let options = calotype_catalog::Options::default();
         let catalog = SqlCatalog::open(&url, options, Arc::clone(&clock)).await;
         let catalog = Arc::new(catalog.unwrap());
-        let keys = ServiceKey::from_hex(&"07".repeat(32), Arc::clone(&entropy)).unwrap();
+        let key_service = key_service(&catalog, &clock, &entropy).await;
         let ports = Ports {
             directory: Arc::clone(&catalog) as Arc<dyn Directory>,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
-            keys: Arc::new(keys),
+            keys: Arc::clone(&key_service) as _,
         };
         let access = Arc::new(Access::default());
         let identity = Arc::new(Embedded::new(ports, access, Options::default()));
@@ -90,7 +90,7 @@ impl World {
             identity,
             public_url,
         };
-        let app = crate::router::app(state, identity, entropy);
+        let app = crate::router::app(state, identity, key_service, entropy);
         Self {
             app,
             clock: set_clock,
@@ -285,6 +285,25 @@ fn request(
     }
     let request = request.header("authorization", authorization);
     request.body(Body::from(body.to_owned())).unwrap()
+}
+
+/// A key service over the catalog, with a root key that is the same every time.
+async fn key_service(
+    catalog: &Arc<SqlCatalog>,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Arc<calotype_keys::EmbeddedKeys> {
+    let labels = calotype_blob::store::StoreLabels(Arc::new(MemoryStore::new(Arc::clone(clock))));
+    let ports = calotype_keys::Ports {
+        catalog: Arc::clone(catalog) as _,
+        labels: Arc::new(labels),
+        clock: Arc::clone(clock),
+        entropy: Arc::clone(entropy),
+    };
+    let text = "07".repeat(32).into();
+    let root = calotype_keys::RootSource::Environment("ROOT".to_owned(), text);
+    let keys = calotype_keys::EmbeddedKeys::open(ports, root, Access::default());
+    Arc::new(keys.await.unwrap())
 }
 
 struct FixedClock(AtomicI64);
