@@ -50,12 +50,31 @@ pub struct Ports {
     pub entropy: Arc<dyn Entropy>,
 }
 
+/// What an operator sets.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Keys that a project may have.
+    pub keys_per_project: u64,
+    /// The region that the deployment calls itself.
+    pub region: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            keys_per_project: 100,
+            region: "calotype".to_owned(),
+        }
+    }
+}
+
 /// The key service.
 pub struct EmbeddedKeys {
     pub(crate) catalog: Arc<dyn MasterKeys>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) access: Access,
+    pub(crate) options: Options,
     pub(crate) roots: Roots,
     pub(crate) material: Remembered,
     labels: Arc<dyn Labels>,
@@ -69,7 +88,12 @@ impl EmbeddedKeys {
     ///
     /// # Errors
     /// InvalidRequest, with a sentence for the operator, where the root keys are not those that what is stored needs.
-    pub async fn open(ports: Ports, source: RootSource, access: Access) -> Result<Self> {
+    pub async fn open(
+        ports: Ports,
+        source: RootSource,
+        access: Access,
+        options: Options,
+    ) -> Result<Self> {
         let Ports {
             catalog,
             labels,
@@ -96,6 +120,7 @@ impl EmbeddedKeys {
             clock,
             entropy,
             access,
+            options,
             roots,
             material: Remembered::default(),
             labels,
@@ -104,8 +129,8 @@ impl EmbeddedKeys {
         })
     }
 
-    /// Looks after the keys until `stop` completes: rewraps what is wrapped under older root keys, and keeps the copy
-    /// beside the blobs. Every node does so; it can be killed anywhere.
+    /// Looks after the keys until `stop` completes: rewraps what is wrapped under older root keys, keeps the copy beside
+    /// the blobs, and rotates customers' keys that are due. Every node does so; it can be killed anywhere.
     pub async fn look_after(self: Arc<Self>, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         loop {
@@ -196,7 +221,12 @@ impl EmbeddedKeys {
                 "master keys were rewrapped under the current root key"
             );
         }
-        copy_beside_the_blobs(self.catalog.as_ref(), self.labels.as_ref()).await
+        copy_beside_the_blobs(self.catalog.as_ref(), self.labels.as_ref()).await?;
+        match self.rotate_due().await? {
+            0 => {}
+            rotated => tracing::info!(keys = rotated, "customers' keys were rotated"),
+        }
+        Ok(())
     }
 }
 

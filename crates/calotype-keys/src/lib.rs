@@ -14,6 +14,7 @@ mod embedded;
 mod entropy;
 mod file;
 mod keyring;
+pub mod kms;
 mod kms_client;
 mod remote;
 mod ring;
@@ -23,7 +24,7 @@ mod scripted;
 mod service;
 
 pub use barbican::{Barbican, BarbicanOptions};
-pub use embedded::{EmbeddedKeys, Ports};
+pub use embedded::{EmbeddedKeys, Options, Ports};
 pub use entropy::SystemEntropy;
 pub use kms_client::{ContextField, Kms, KmsCredential, KmsOptions};
 pub use remote::{AccessKey, Authorize, Connection, Login};

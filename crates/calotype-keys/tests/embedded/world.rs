@@ -4,20 +4,24 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use calotype_catalog::SqlCatalog;
 use calotype_core::Result;
-use calotype_core::access::{Access, Credential, Named, Principal, ProjectScope, Scope};
+use calotype_core::access::{Access, Action, Credential, Named, Principal, ProjectScope, Scope};
 use calotype_core::app::{Call, Surface};
-use calotype_core::id::BlobId;
+use calotype_core::codes::KmsCode;
+use calotype_core::id::{BlobId, EnterpriseProjectId};
 use calotype_core::keys::MasterKey;
+use calotype_core::master_key::{GrantId, GranteeType, KeyChange, KeyOperation, MasterKeyRecord};
 use calotype_core::ports::{
     AccessKey, Clock, DataKey, Directory as _, DomainRecord, Entropy, KeyService as _, Labels,
     Secrets as _, UserRecord, WrappedKey,
 };
 use calotype_core::time::Timestamp;
-use calotype_keys::{EmbeddedKeys, Ports, RootSource, SystemEntropy};
+use calotype_keys::kms::{KeyRef, NewGrant, NewKey};
+use calotype_keys::{EmbeddedKeys, Options, Ports, RootSource, SystemEntropy};
 use zeroize::Zeroizing;
 
 /// A clock that is moved by hand.
@@ -84,6 +88,11 @@ impl World {
         self.directory.path().join("root.key")
     }
 
+    pub(crate) fn advance(&self, time: Duration) {
+        let micros = i64::try_from(time.as_micros()).unwrap();
+        self.clock.0.fetch_add(micros, Ordering::SeqCst);
+    }
+
     pub(crate) async fn open(&self, source: RootSource) -> Result<Arc<EmbeddedKeys>> {
         let ports = Ports {
             catalog: Arc::clone(&self.catalog) as _,
@@ -91,7 +100,7 @@ impl World {
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy),
         };
-        let opened = EmbeddedKeys::open(ports, source, Access::default());
+        let opened = EmbeddedKeys::open(ports, source, Access::default(), Options::default());
         opened.await.map(Arc::new)
     }
 
@@ -168,6 +177,69 @@ pub(crate) fn call(user: &str, project: &str, roles: &[&str]) -> Call {
         surface: Surface::Native,
         token: None,
     }
+}
+
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A member of a project.
+pub(crate) fn member(user: &str, project: &str) -> Call {
+    call(user, project, &["member"])
+}
+
+/// A new key of the caller's project, under this alias.
+pub(crate) async fn make_key(keys: &EmbeddedKeys, by: &Call, alias: &str) -> MasterKeyRecord {
+    let permitted = keys.permit(by, Action::KeysCreate).unwrap();
+    let new = NewKey {
+        alias: alias.parse().unwrap(),
+        description: String::new(),
+        realm: None,
+        enterprise_project: EnterpriseProjectId::Default,
+    };
+    keys.create_key(&permitted, new, None).await.unwrap()
+}
+
+pub(crate) async fn change(
+    keys: &EmbeddedKeys,
+    by: &Call,
+    key: &MasterKeyRecord,
+    change: KeyChange,
+) -> Result<MasterKeyRecord> {
+    let action = match change {
+        KeyChange::Enable => Action::KeysEnable,
+        KeyChange::Disable => Action::KeysDisable,
+        KeyChange::EnableRotation => Action::RotationEnable,
+        KeyChange::DisableRotation => Action::RotationDisable,
+        KeyChange::RotationDays(_) => Action::RotationUpdate,
+        _ => Action::KeysUpdate,
+    };
+    let permitted = keys.permit(by, action).unwrap();
+    keys.change_key(&permitted, &KeyRef::Id(key.id), &change)
+        .await
+}
+
+pub(crate) async fn grant(
+    keys: &EmbeddedKeys,
+    by: &Call,
+    key: &MasterKeyRecord,
+    to: (GranteeType, &str),
+    operations: &[KeyOperation],
+) -> Result<GrantId> {
+    let permitted = keys.permit(by, Action::GrantsCreate).unwrap();
+    let new = NewGrant {
+        grantee: to.1.to_owned(),
+        grantee_type: to.0,
+        operations: operations.to_vec(),
+        name: None,
+        retiring: None,
+    };
+    keys.create_grant(&permitted, &KeyRef::Id(key.id), new, None)
+        .await
+}
+
+#[track_caller]
+pub(crate) fn assert_code<T>(result: Result<T>, code: KmsCode) {
+    let error = result.map(drop).unwrap_err();
+    assert_eq!(error.kms_code(), Some(code), "{error:?}");
 }
 
 /// A data key and a secret that were sealed, to be opened later.

@@ -153,6 +153,8 @@ pub(crate) struct Limits {
     pub(crate) members_per_image: u32,
     /// Properties of an image.
     pub(crate) properties_per_image: u32,
+    /// Master keys of a project.
+    pub(crate) keys_per_project: u32,
     /// The largest image. None: the store's own limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_image_size: Option<Bytes>,
@@ -176,6 +178,7 @@ impl Limits {
             tags_per_image: 128,
             members_per_image: 256,
             properties_per_image: 128,
+            keys_per_project: 100,
             max_image_size: None,
             max_replica_size: None,
         };

@@ -137,7 +137,13 @@ async fn open_keys(
         clock: Arc::clone(clock),
         entropy: Arc::clone(entropy),
     };
-    let keys = EmbeddedKeys::open(ports, options.root_keys.clone(), access.clone());
+    let config = &options.config;
+    let key_options = calotype_keys::Options {
+        keys_per_project: config.limits.keys_per_project.into(),
+        region: config.identity.region.clone(),
+    };
+    let source = options.root_keys.clone();
+    let keys = EmbeddedKeys::open(ports, source, access.clone(), key_options);
     keys.await.map(Arc::new).map_err(failed("the root keys"))
 }
 

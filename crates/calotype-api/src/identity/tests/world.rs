@@ -302,7 +302,12 @@ async fn key_service(
     };
     let text = "07".repeat(32).into();
     let root = calotype_keys::RootSource::Environment("ROOT".to_owned(), text);
-    let keys = calotype_keys::EmbeddedKeys::open(ports, root, Access::default());
+    let keys = calotype_keys::EmbeddedKeys::open(
+        ports,
+        root,
+        Access::default(),
+        calotype_keys::Options::default(),
+    );
     Arc::new(keys.await.unwrap())
 }
 
