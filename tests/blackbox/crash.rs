@@ -77,6 +77,65 @@ fn an_accepted_replication_ends_in_success_although_its_server_on_postgresql_is_
     server.verify();
 }
 
+#[test]
+fn a_root_key_is_rotated_whole_whatever_instant_the_server_is_killed_at() {
+    let kills = number("CALOTYPE_CRASHES").unwrap_or(40);
+    let mut seed = number("CALOTYPE_SEED").unwrap_or(11);
+    println!("CALOTYPE_SEED={seed} CALOTYPE_CRASHES={kills}");
+    let mut server = Server::start(Options::config(config::keys(1000)));
+    let (mut client, mut admin) = (server.user(), server.admin());
+    let image = client.image("kept", 1, 100_000);
+    // Enough for several steps of rewrapping.
+    let mut sealed = Vec::new();
+    for number in 0..220 {
+        let key = client.create_key(&format!("k{number}"));
+        let made = client.kms(
+            "create-datakey",
+            json!({"key_id": key, "datakey_length": 512}),
+        );
+        let made = made.expect(200).json();
+        sealed.push((key, made["cipher_text"].clone(), made["plain_text"].clone()));
+    }
+    for kill in 0..kills {
+        // A file takes so many root keys: those that are done with are retired now and then.
+        if kill % 8 == 7 {
+            retire(&admin);
+        }
+        let rotate = admin.request(Method::POST, "/admin/v1/root-key/rotate");
+        let asked = std::thread::spawn(move || calotype_tests::client::try_send(rotate));
+        std::thread::sleep(Duration::from_micros(next(&mut seed) % 60_000));
+        server.restart();
+        drop(asked.join().expect("no panic"));
+        (client, admin) = (client.at(server.base()), admin.at(server.base()));
+    }
+    retire(&admin);
+    server.restart();
+    client = client.at(server.base());
+    let file = std::fs::read_to_string(server.data().join("root.key")).expect("the root keys");
+    assert_eq!(file.lines().count(), 1);
+    for (key, cipher, plain) in &sealed {
+        let body = json!({"key_id": key, "cipher_text": cipher, "datakey_cipher_length": 64});
+        let opened = client.kms("decrypt-datakey", body).expect(200).json();
+        assert_eq!(&opened["data_key"], plain);
+    }
+    let wanted = Digests::of(Content::new(1, 100_000));
+    assert_eq!(client.download(&image), wanted);
+    let names = std::fs::read_dir(server.data()).expect("the data directory");
+    let names = names.flatten().map(|entry| entry.file_name());
+    let left: Vec<_> = names
+        .filter(|name| name.to_string_lossy().ends_with(".tmp"))
+        .collect();
+    assert!(left.is_empty(), "with root keys in them: {left:?}");
+}
+
+/// Waits until everything is under the current root key, and retires the others.
+fn retire(admin: &Client) {
+    until("everything to be rewrapped", || {
+        let answer = admin.post("/admin/v1/root-key/retire", serde_json::Value::Null);
+        (answer.status == 200).then_some(())
+    });
+}
+
 fn kill_while_replicating(server: &mut Server, kills: u64) {
     let mut seed = number("CALOTYPE_SEED").unwrap_or(7);
     println!("CALOTYPE_SEED={seed} CALOTYPE_CRASHES={kills}");

@@ -22,18 +22,23 @@ struct Ids {
     job: String,
     project: String,
     user: String,
+    key: String,
 }
 
 impl Row {
     fn probe(&self, client: &Client, ids: &Ids) -> Answer {
-        let path = self
-            .path
+        self.probe_at(self.path, client, ids)
+    }
+
+    fn probe_at(&self, path: &str, client: &Client, ids: &Ids) -> Answer {
+        let path = path
             .replace("{image_id}", &ids.image)
             .replace("{job_id}", &ids.job)
             .replace("{project_id}", &ids.project)
             .replace("{user_id}", &ids.user)
             .replace("{member_id}", &ids.project)
             .replace("{role_id}", &"0".repeat(32))
+            .replace("{key_id}", &ids.key)
             .replace("{tag}", "probe")
             .replace("{domain_id}", "default")
             .replace("{access}", "PROBE")
@@ -60,6 +65,9 @@ impl Row {
             (_, path) if path.ends_with("/members/{member_id}") => {
                 ("application/json", json!({"status": "accepted"}))
             }
+            (&Method::POST, path) if path.starts_with("/kms/") => {
+                ("application/json", key_body(path, ids))
+            }
             _ => ("application/json", json!({})),
         };
         let bodyless = matches!(self.method, Method::GET | Method::HEAD | Method::DELETE);
@@ -78,6 +86,30 @@ impl Row {
     fn needs_action(&self) -> bool {
         self.needs.contains(':')
     }
+}
+
+/// A body with every field that some call of the KMS API must have. Unknown ones are ignored.
+fn key_body(path: &str, ids: &Ids) -> Value {
+    // Of one byte, which is zero.
+    let digest = "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d";
+    let plain = if path.ends_with("encrypt-datakey") {
+        format!("00{digest}")
+    } else {
+        "text".to_owned()
+    };
+    let action = if path.ends_with("tags/action") {
+        "create"
+    } else {
+        "filter"
+    };
+    let tag = json!({"key": "probe", "value": "v"});
+    json!({
+        "key_id": ids.key, "key_alias": "probe", "key_description": "d", "pending_days": "7",
+        "rotation_interval": 30, "datakey_length": "512", "plain_text": plain,
+        "datakey_plain_length": "1", "cipher_text": "0000", "datakey_cipher_length": "1",
+        "grantee_principal": ids.user, "operations": ["describe-key"], "grant_id": "a".repeat(64),
+        "action": action, "tag": tag, "tags": if action == "create" { json!([tag]) } else { json!([]) },
+    })
 }
 
 fn rows() -> Vec<Row> {
@@ -163,6 +195,7 @@ fn an_expired_token_opens_nothing() {
         job: "0".repeat(32),
         project: client.project().to_owned(),
         user: client.user().to_owned(),
+        key: "11111111-2222-4333-8444-555555555555".to_owned(),
     };
     for row in rows().iter().filter(|row| row.needs != "public") {
         row.probe(&client, &ids).expect(401);
@@ -202,11 +235,31 @@ fn a_reader_may_do_what_reads_and_nothing_else() {
         .new_user("looker", client.project(), &name, "reader");
     let before = client.state();
     for row in rows().iter().filter(|row| row.needs_action()) {
-        let reads = row.needs.ends_with(":list") || row.needs.ends_with(":get");
+        let (_, verb) = row.needs.rsplit_once(':').expect("an action");
+        let reads = verb.starts_with("list") || verb.starts_with("get");
         let answer = row.probe(&reader, &ids);
         assert_eq!(answer.status == 403, !reads, "{}: {answer}", row.name());
     }
     assert_eq!(client.state(), before);
+}
+
+#[test]
+fn every_call_of_the_kms_api_is_answered_at_the_root_too() {
+    let server = Server::with_defaults();
+    let (client, ids) = place(&server);
+    let name = server.clouds().get("project_name");
+    let reader = server
+        .admin()
+        .new_user("looker", client.project(), &name, "reader");
+    for row in rows() {
+        let Some(path) = row.path.strip_prefix("/kms/v1.0/{project_id}") else {
+            continue;
+        };
+        let path = format!("/v1.0/{{project_id}}{path}");
+        let (here, there) = (row.probe(&reader, &ids), row.probe_at(&path, &reader, &ids));
+        assert_eq!(here.status, there.status, "{there}");
+        assert!(![404, 405].contains(&there.status), "{there}");
+    }
 }
 
 #[test]
@@ -302,6 +355,7 @@ fn place(server: &Server) -> (Client, Ids) {
         job,
         project: client.project().to_owned(),
         user: client.user().to_owned(),
+        key: client.create_key("probed"),
     };
     (client, ids)
 }

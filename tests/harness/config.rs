@@ -90,3 +90,13 @@ pub fn reseal_pace(node_rate: u64, job_rate: u64, segments: u32) -> String {
 pub fn root_key_from(place: &str) -> String {
     format!("[keys]\nroot_key_from = \"{place}\"\n")
 }
+
+/// A deployment with other services' habits.
+pub fn profile(name: &str) -> String {
+    format!("[images]\nprofile = \"{name}\"\n")
+}
+
+/// A deployment in which a project may have this many master keys.
+pub fn keys(most: u64) -> String {
+    format!("[limits]\nkeys_per_project = {most}\n")
+}

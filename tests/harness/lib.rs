@@ -10,6 +10,7 @@ pub mod config;
 pub mod content;
 pub mod database;
 pub mod image;
+pub mod keys;
 pub mod openstack;
 pub mod program;
 pub mod server;

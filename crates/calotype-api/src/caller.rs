@@ -66,7 +66,7 @@ impl Caller {
             request_id: request_id.map(|id| id.0.to_string()).unwrap_or_default(),
             surface: match Family::of(parts.uri.path()) {
                 Family::Ims => Surface::Ims,
-                Family::Native | Family::Identity => Surface::Native,
+                Family::Native | Family::Identity | Family::Kms => Surface::Native,
             },
             token: shown_token(&parts.headers),
         }

@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use calotype_core::codes::ImsCode;
+use calotype_core::codes::{ImsCode, KmsCode};
 use calotype_core::{Error, ErrorKind};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
@@ -54,6 +54,8 @@ pub enum Family {
     Native,
     /// The identity API: errors as Keystone's.
     Identity,
+    /// The KMS API: errors in its envelope.
+    Kms,
 }
 
 impl Family {
@@ -63,6 +65,7 @@ impl Family {
         let (first, second, third) = (segments.next(), segments.next(), segments.next());
         match (first, second, third) {
             (Some("identity"), ..) => Self::Identity,
+            (Some("kms"), ..) | (Some("v1.0"), Some(_), _) => Self::Kms,
             (Some("v1" | "v2" | "v2.1"), Some("cloudimages"), _) | (Some("admin" | "v2.1"), ..) => {
                 Self::Ims
             }
@@ -125,6 +128,34 @@ fn ims_status_and_code(error: &Error) -> (StatusCode, ImsCode) {
     (status, code)
 }
 
+/// The status and code of an answer of the KMS API.
+fn kms_status_and_code(error: &Error, anonymous: bool) -> (StatusCode, KmsCode) {
+    if let Some(code) = error.kms_code() {
+        let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_REQUEST);
+        return (status, code);
+    }
+    let code = match error.kind() {
+        ErrorKind::Unauthenticated if anonymous => KmsCode::KMS_0301,
+        ErrorKind::Unauthenticated => KmsCode::KMS_0302,
+        ErrorKind::Forbidden => KmsCode::KMS_0307,
+        ErrorKind::NotFound | ErrorKind::Gone => KmsCode::KMS_0201,
+        ErrorKind::TooLarge => KmsCode::KMS_0203,
+        ErrorKind::InvalidRequest
+        | ErrorKind::LimitReached
+        | ErrorKind::UnsupportedMediaType
+        | ErrorKind::RangeNotSatisfiable => KmsCode::KMS_0308,
+        ErrorKind::Conflict | ErrorKind::TimedOut => KmsCode::KMS_0214,
+        ErrorKind::Unavailable { .. } | ErrorKind::StorageFull => KmsCode::KMS_0104,
+        ErrorKind::Damaged | ErrorKind::Internal => KmsCode::KMS_0101,
+    };
+    let status = match error.kind() {
+        // The table knows neither; an idempotency key that was used says 409 everywhere.
+        ErrorKind::Conflict | ErrorKind::TimedOut => native_status(error),
+        _ => StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_REQUEST),
+    };
+    (status, code)
+}
+
 /// Renders failures, and gives bare error statuses (an unknown path, a wrong method) a body. Logs faults of ours,
 /// here and nowhere else.
 pub async fn render(State(state): State<ApiState>, request: Request, next: Next) -> Response {
@@ -136,6 +167,9 @@ pub async fn render(State(state): State<ApiState>, request: Request, next: Next)
         .map(|id| Arc::clone(&id.0))
         .unwrap_or_default();
     let base_url = state.base_url(request.headers());
+    let headers = request.headers();
+    let anonymous =
+        !headers.contains_key("x-auth-token") && !headers.contains_key(header::AUTHORIZATION);
     let mut response = next.run(request).await;
     let carried = response.extensions_mut().remove::<Carried>();
     let error = match carried {
@@ -151,6 +185,7 @@ pub async fn render(State(state): State<ApiState>, request: Request, next: Next)
         Family::Ims => ims(&error, &id, response.status()),
         Family::Native => native(&error, &id, response.status(), form),
         Family::Identity => identity(&error, &id, response.status()),
+        Family::Kms => kms(&error, &id, response.status(), anonymous),
     };
     let accept_patch = HeaderName::from_static("accept-patch");
     for name in [
@@ -234,6 +269,20 @@ fn ims(error: &Error, id: &str, bare: StatusCode) -> Response {
     (effective(bare, status), axum::Json(body)).into_response()
 }
 
+fn kms(error: &Error, id: &str, bare: StatusCode, anonymous: bool) -> Response {
+    let (status, mut code) = kms_status_and_code(error, anonymous);
+    if bare == StatusCode::METHOD_NOT_ALLOWED {
+        code = KmsCode::KMS_0215;
+    }
+    let text = if status.is_server_error() {
+        format!("{} (request {id})", code.message())
+    } else {
+        error.message().to_owned()
+    };
+    let body = json!({ "error": { "error_code": code.to_string(), "error_msg": text } });
+    (effective(bare, status), axum::Json(body)).into_response()
+}
+
 fn identity(error: &Error, id: &str, bare: StatusCode) -> Response {
     let status = effective(bare, native_status(error));
     let title = status.canonical_reason().unwrap_or("Error");
@@ -313,6 +362,10 @@ mod tests {
             assert_eq!(Family::of(path), Family::Native, "{path}");
         }
         assert_eq!(Family::of("/identity/v3/auth/tokens"), Family::Identity);
+        for path in ["/kms", "/kms/v1.0/x/kms/tags", "/v1.0/x/kms/create-key"] {
+            assert_eq!(Family::of(path), Family::Kms, "{path}");
+        }
+        assert_eq!(Family::of("/v1.0"), Family::Native);
     }
 
     #[test]

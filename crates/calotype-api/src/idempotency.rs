@@ -4,6 +4,7 @@
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::response::Response;
+use calotype_core::access::Principal;
 use calotype_core::app::{Call, Service};
 use calotype_core::ports::StoredAnswer;
 use calotype_core::{Error, Result};
@@ -18,7 +19,7 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// A request's idempotency key, if it has one, with its method and path.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct IdempotencyKey(Option<Keyed>);
 
 #[derive(Debug, Clone)]
@@ -63,14 +64,18 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 impl IdempotencyKey {
     /// The slot of this caller and body, if the request has a key.
     pub fn slot(&self, call: &Call, body: &[u8]) -> Option<Slot> {
+        self.slot_of(&call.principal, body)
+    }
+
+    /// As [`IdempotencyKey::slot`].
+    pub fn slot_of(&self, principal: &Principal, body: &[u8]) -> Option<Slot> {
         let keyed = self.0.as_ref()?;
-        let project = call
-            .principal
+        let project = principal
             .project()
             .map(calotype_core::id::ProjectId::as_str)
             .unwrap_or_default();
         Some(Slot {
-            scope: format!("{} {project} {}", call.principal.user.id, keyed.target),
+            scope: format!("{} {project} {}", principal.user.id, keyed.target),
             key: keyed.key.clone(),
             fingerprint: calotype_identity::sha256_hex(body),
         })

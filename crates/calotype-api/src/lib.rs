@@ -1,4 +1,4 @@
-//! Calotype's HTTP: the OpenStack Image API v2, the IMS API, and what surrounds them.
+//! Calotype's HTTP: the OpenStack Image API v2, the IMS API, the KMS API, and what surrounds them.
 //!
 //! A request's way: an id is given to it ([`request_id`]), its credential becomes a principal or a refusal that
 //! waits for the handler to ask ([`caller`]), the handler parses into domain types and calls one use case of
@@ -15,6 +15,7 @@ mod image_page;
 pub mod image_v2;
 pub mod ims;
 pub mod json_body;
+pub mod kms;
 pub mod list_query;
 pub mod native_list;
 pub mod negotiate;

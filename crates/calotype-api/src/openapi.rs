@@ -1,4 +1,5 @@
-//! The API's description in OpenAPI 3.1, made from the handlers themselves: what is not described is not routed.
+//! The API's description in OpenAPI 3.1, made from the handlers themselves: what is not described is not routed, but for
+//! the calls of the KMS API at the root, which are described under `/kms`.
 
 use std::sync::OnceLock;
 
@@ -24,7 +25,7 @@ pub fn document() -> OpenApi {
     let mut document = crate::router::described();
     document.info = Info::new("Calotype", env!("CARGO_PKG_VERSION"));
     document.info.description = Some(
-        "An image management service: the OpenStack Image API v2 and the Open Telekom Cloud IMS API."
+        "An image management service: the OpenStack Image API v2, and the Open Telekom Cloud's IMS and KMS APIs."
             .to_owned(),
     );
     let components = document.components.get_or_insert_with(Components::new);

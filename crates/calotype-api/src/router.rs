@@ -26,6 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::caller::{Caller, authenticate};
 use crate::errors::{Failure, Family, Reply, render};
 use crate::identity::IdentityState;
+use crate::kms::KmsState;
 use crate::request_id::give_request_id;
 use crate::state::ApiState;
 
@@ -38,8 +39,18 @@ pub fn app(
 ) -> Router {
     let routes = image_routes()
         .merge(crate::identity::router(identity))
-        .merge(crate::admin::root_key::router().with_state(keys));
+        .merge(crate::admin::root_key::router().with_state(Arc::clone(&keys)));
+    let kms = KmsState {
+        keys,
+        service: Arc::clone(&state.service),
+        public_url: state.public_url.clone(),
+        body_idle_timeout: state.body_idle_timeout,
+    };
+    // Huawei's SDKs drop the path of the endpoint that they are given: the same at the root, described once.
+    let at_the_root = crate::kms::operations().with_state(kms.clone());
+    let routes = routes.merge(crate::kms::described().with_state(kms));
     Router::from(routes)
+        .merge(Router::from(at_the_root))
         .with_state(state.clone())
         .fallback(unknown_path)
         .layer(DefaultBodyLimit::max(state.max_json_body))
@@ -55,6 +66,7 @@ pub(crate) fn described() -> OpenApi {
     let mut described = image_routes().into_openapi();
     described.merge(crate::identity::routes().into_openapi());
     described.merge(crate::admin::root_key::router().into_openapi());
+    described.merge(crate::kms::described().into_openapi());
     described
 }
 
@@ -72,7 +84,8 @@ fn image_routes() -> OpenApiRouter<ApiState> {
 /// Keystone, a request without a credential is told so first.
 async fn unknown_path(uri: Uri, caller: Result<Caller, Failure>) -> Reply {
     let path = uri.path();
-    if Family::of(path) == Family::Ims || path == "/v2" || path.starts_with("/v2/") {
+    let versioned = matches!(Family::of(path), Family::Ims | Family::Kms);
+    if versioned || path == "/v2" || path.starts_with("/v2/") {
         caller?;
     }
     Err(Error::not_found("The resource could not be found.").into())

@@ -76,30 +76,39 @@ pub fn token(session: &Session, base: &str, region: &str, with_catalog: bool) ->
         .collect();
     fields.insert("roles".to_owned(), Value::Array(roles));
     if with_catalog {
-        fields.insert("catalog".to_owned(), services(base, region));
+        let services = services(base, region, principal.project());
+        fields.insert("catalog".to_owned(), services);
     }
     json!({ "token": token })
 }
 
-/// The catalog document of `GET /identity/v3/auth/catalog`.
-pub fn catalog(base: &str, region: &str) -> Value {
+/// The catalog document of `GET /identity/v3/auth/catalog`, for a caller who acts in a project, or in none.
+pub fn catalog(base: &str, region: &str, project: Option<&ProjectId>) -> Value {
     json!({
-        "catalog": services(base, region),
+        "catalog": services(base, region, project),
         "links": { "self": format!("{base}/identity/v3/auth/catalog"), "previous": null, "next": null },
     })
 }
 
-/// The services. The image endpoint is the root without a version and without a slash: clients append both.
-fn services(base: &str, region: &str) -> Value {
-    json!([
+/// The services. The image endpoint is the root without a version and without a slash: clients append both. The key
+/// management service stands there twice, as at OTC: some clients append the project's id, and some want it there.
+fn services(base: &str, region: &str, project: Option<&ProjectId>) -> Value {
+    let kms = format!("{base}/kms/v1.0");
+    let mut services = vec![
         service(
             region,
             "identity",
             "keystone",
-            &format!("{base}/identity/v3")
+            &format!("{base}/identity/v3"),
         ),
         service(region, "image", "calotype", base),
-    ])
+        service(region, "kms", "kms", &kms),
+    ];
+    if let Some(project) = project {
+        let url = format!("{kms}/{project}");
+        services.push(service(region, "kmsv1", "kmsv1", &url));
+    }
+    Value::Array(services)
 }
 
 fn service(region: &str, kind: &str, name: &str, url: &str) -> Value {

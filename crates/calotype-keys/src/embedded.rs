@@ -129,6 +129,11 @@ impl EmbeddedKeys {
         })
     }
 
+    /// The region that the deployment calls itself.
+    pub fn region(&self) -> &str {
+        &self.options.region
+    }
+
     /// Looks after the keys until `stop` completes: rewraps what is wrapped under older root keys, keeps the copy beside
     /// the blobs, and rotates customers' keys that are due. Every node does so; it can be killed anywhere.
     pub async fn look_after(self: Arc<Self>, stop: impl Future<Output = ()>) {

@@ -5,7 +5,8 @@
 //! its own name, which fails where the name is taken. So of two processes that start at once on an empty
 //! directory, both use the key of the one that linked first. It is replaced by a rename of a file that was synced. A
 //! crash in between leaves a temporary file (`.NAME.HEX.tmp`), with a key that nothing was ever sealed under, or with
-//! those that are in the file itself. Who changes it holds the lock on `.NAME.lock` meanwhile.
+//! those that are in the file itself; the next change removes it. Who changes the file holds the lock on `.NAME.lock`
+//! meanwhile.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -123,7 +124,24 @@ pub(crate) fn update(
     let ring = read(path, Readers::Owner)?.ok_or(KeyFileError::Gone)?;
     let ring = change(ring)?;
     let roots: Vec<&Material> = ring.iter().map(|root| root.material()).collect();
-    replace(path, &roots, entropy).map_err(KeyFileError::Io)
+    replace(path, &roots, entropy)
+        .and_then(|()| remove_leftovers(path))
+        .map_err(KeyFileError::Io)
+}
+
+/// Removes what crashes left beside the file: there may be keys in it that were retired since.
+fn remove_leftovers(path: &Path) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let begin = format!(".{name}.");
+    for entry in fs::read_dir(directory_of(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(&begin) && name.ends_with(".tmp") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts these keys into the file's place, durably.

@@ -15,7 +15,7 @@ mod tags;
 
 use std::fmt;
 
-use calotype_core::access::{Action, Allowed};
+use calotype_core::access::{Action, Allowed, Principal};
 use calotype_core::app::Call;
 use calotype_core::codes::KmsCode;
 use calotype_core::id::{MasterKeyId, ProjectId, UserId};
@@ -98,6 +98,11 @@ impl Permitted<'_> {
     #[must_use]
     pub fn with_sequence(self, sequence: Option<String>) -> Self {
         Self { sequence, ..self }
+    }
+
+    /// Who is calling.
+    pub fn principal(&self) -> &Principal {
+        &self.call.principal
     }
 
     fn user(&self) -> &UserId {

@@ -76,10 +76,12 @@ pub(super) async fn revoke_token(
     responses((status = 200, description = "The catalog")))]
 pub(super) async fn catalog(
     State(state): State<IdentityState>,
-    Caller(_): Caller,
+    Caller(call): Caller,
     headers: HeaderMap,
 ) -> Reply {
-    let document = keystone::catalog(&state.base_url(&headers), state.identity.region());
+    let project = call.principal.project();
+    let base = state.base_url(&headers);
+    let document = keystone::catalog(&base, state.identity.region(), project);
     Ok(Json(document).into_response())
 }
 

@@ -10,6 +10,8 @@ mod engines;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod grants;
+#[cfg(test)]
 mod images;
 #[cfg(test)]
 mod jobs;
@@ -96,9 +98,9 @@ promises! {
     master_keys::an_alias_is_free_again_when_its_key_is_to_go,
     master_keys::a_new_version_wraps_and_the_old_ones_stay,
     master_keys::keys_are_rotated_when_they_are_due,
-    master_keys::a_user_sees_what_it_and_its_domain_were_granted,
-    master_keys::grants_are_counted_paged_and_removed,
-    master_keys::tags_are_set_counted_and_removed,
+    grants::a_user_sees_what_it_and_its_domain_were_granted,
+    grants::grants_are_counted_paged_and_removed,
+    grants::tags_are_set_counted_and_removed,
     master_keys::a_key_whose_time_has_come_goes_with_all_that_is_its,
     master_keys::a_project_with_keys_is_not_deleted,
     races::many_keys_at_once_stay_under_the_quota_and_share_no_alias,

@@ -128,6 +128,23 @@ fn a_file_is_replaced_whole() {
 }
 
 #[test]
+fn a_change_removes_what_crashes_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("root.key");
+    let entropy = SystemEntropy::new();
+    let ring = made(&path);
+    for name in [".root.key.0123.tmp", ".other.key.0123.tmp"] {
+        fs::write(directory.path().join(name), "x").unwrap();
+    }
+    file::update(&path, &entropy, Ok).unwrap();
+    let names = fs::read_dir(directory.path()).unwrap().flatten();
+    let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+    names.sort();
+    assert_eq!(names, [".other.key.0123.tmp", ".root.key.lock", "root.key"]);
+    assert_eq!(read(&path).unwrap().unwrap().names(), ring.names());
+}
+
+#[test]
 fn keys_are_read_from_a_text_with_what_people_put_between_them() {
     let (one, two) = ("ab".repeat(32), "CD".repeat(32));
     let names = |text: &str| RootRing::of_text(text).map(|ring| ring.names());
