@@ -9,11 +9,11 @@ use calotype_tests::{Client, Content, Server};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const FORMATS: [&str; 2] = ["table", "json"];
+pub(crate) const FORMATS: [&str; 2] = ["table", "json"];
 const UNKNOWN: &str = "11111111-2222-4333-8444-555555555555";
 
 /// The documented exit codes.
-mod exit {
+pub(crate) mod exit {
     pub const FAILURE: i32 = 1;
     pub const USAGE: i32 = 2;
     pub const NOT_FOUND: i32 = 3;
@@ -22,7 +22,7 @@ mod exit {
 }
 
 /// One user's terminal.
-struct Terminal {
+pub(crate) struct Terminal {
     directory: TempDir,
     clouds: std::path::PathBuf,
     cloud: &'static str,
@@ -30,13 +30,13 @@ struct Terminal {
 }
 
 /// What a command that succeeded printed.
-struct Printed {
-    text: String,
+pub(crate) struct Printed {
+    pub(crate) text: String,
     json: bool,
 }
 
 impl Terminal {
-    fn new(server: &Server, cloud: &'static str, format: &'static str) -> Self {
+    pub(crate) fn new(server: &Server, cloud: &'static str, format: &'static str) -> Self {
         Self {
             directory: tempfile::tempdir().expect("a directory"),
             clouds: server.data().join("clouds.yaml"),
@@ -71,7 +71,7 @@ impl Terminal {
 
     /// Runs what must succeed, and say nothing but its result.
     #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> Printed {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> Printed {
         let output = self.run(arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
@@ -84,7 +84,7 @@ impl Terminal {
 
     /// Runs what must fail with this code, print no result, and say why in the form that was asked for.
     #[track_caller]
-    fn fails(&self, arguments: &[&str], code: i32) -> String {
+    pub(crate) fn fails(&self, arguments: &[&str], code: i32) -> String {
         let output = self.run(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
@@ -104,7 +104,7 @@ impl Terminal {
 impl Printed {
     /// One field of the one object that was printed, as a table shows it.
     #[track_caller]
-    fn field(&self, name: &str) -> String {
+    pub(crate) fn field(&self, name: &str) -> String {
         if !self.json {
             let mut rows = self.text.lines().map(|line| line.split_once("  "));
             let value = rows.find_map(|row| row.filter(|(field, _)| *field == name));
@@ -128,7 +128,7 @@ impl Printed {
 
     /// How many rows a list has, and whether one of them has this value.
     #[track_caller]
-    fn list(&self, field: &str, value: &str) -> (usize, bool) {
+    pub(crate) fn list(&self, field: &str, value: &str) -> (usize, bool) {
         if !self.json {
             let rows: Vec<&str> = self.text.lines().skip(1).collect();
             let has = |row: &&str| row.split("  ").any(|cell| cell.trim() == value);
@@ -141,7 +141,7 @@ impl Printed {
     }
 
     #[track_caller]
-    fn nothing(&self) {
+    pub(crate) fn nothing(&self) {
         assert_eq!(self.text, "");
     }
 }

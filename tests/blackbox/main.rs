@@ -4,6 +4,7 @@
 mod barbican;
 mod clients;
 mod command;
+mod command_keys;
 mod copy_refusals;
 mod copy_results;
 mod crash;

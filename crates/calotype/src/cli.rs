@@ -2,6 +2,7 @@
 
 mod admin;
 mod image;
+mod keys;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub(crate) use admin::{
     RoleCommand, RoleTarget, RootKeyCommand, UserCommand, VerifyArgs,
 };
 pub(crate) use image::{CreateArgs, DownloadArgs, ImageCommand, ListArgs, ReplicateArgs, SetArgs};
+pub(crate) use keys::{CreateKeyArgs, GrantArgs, KeyState, KeysCommand};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -76,6 +78,9 @@ pub(crate) enum Command {
     /// Follow jobs, and cancel them.
     #[command(subcommand)]
     Job(JobCommand),
+    /// Make, disable, delete and grant a project's master keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Administer a service: its users, projects and integrity.
     #[command(subcommand)]
     Admin(AdminCommand),

@@ -1,4 +1,4 @@
-//! The HTTP client: Keystone v3 login, the catalog of services, and the calls of the image service.
+//! The HTTP client: Keystone v3 login, the catalog of services, and the calls of the image and key services.
 //!
 //! Guarantees: a request that may be repeated is repeated on 503 and on a broken connection, a
 //! bounded number of times, after what `Retry-After` asks or a growing, jittered wait; a POST carries
@@ -8,6 +8,7 @@
 
 mod calls;
 mod download;
+mod keys;
 mod login;
 mod transport;
 

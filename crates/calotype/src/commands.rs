@@ -6,6 +6,7 @@ pub(crate) mod admin;
 pub(crate) mod config;
 pub(crate) mod image;
 pub(crate) mod job;
+pub(crate) mod keys;
 
 use std::path::Path;
 

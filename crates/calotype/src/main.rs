@@ -92,6 +92,15 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
             ))
             .await
         }
+        Command::Keys(command) => {
+            Box::pin(commands::keys::run(
+                command,
+                &cli.connection,
+                &environment,
+                output,
+            ))
+            .await
+        }
         Command::Openapi => output.text(&openapi()?),
         Command::Admin(command) => {
             Box::pin(commands::admin::run(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use calotype_core::app::Call;
 use calotype_core::id::{BlobId, KeyId};
-use calotype_core::keys::{KeyFault, KeyPurpose, KeyUser, MasterKey};
+use calotype_core::keys::{Authority, KeyFault, KeyPurpose, KeyUser, MasterKey};
 use calotype_core::master_key::{GranteeType, KeyChange, KeyOperation, MasterKeyRecord};
 use calotype_core::ports::{
     DataKey, Directory as _, DomainRecord, KeyService as _, MasterKeys as _, Reconcile as _,
@@ -19,7 +19,7 @@ fn user(call: &Call) -> KeyUser {
     KeyUser {
         project: call.principal.project().unwrap().clone(),
         user: call.principal.user.id.clone(),
-        token: None,
+        authority: Authority::Signed,
     }
 }
 

@@ -52,6 +52,12 @@ fn commands_are_read() {
         "calotype image delete a b c",
         "calotype job list --status fail",
         "calotype job wait 0 --timeout 30s",
+        "calotype keys create a/b --description d",
+        "calotype keys list --state pending-deletion",
+        "calotype keys schedule-deletion k --days 7",
+        "calotype keys grant k --user u --operation describe-key --operation decrypt-datakey --name n",
+        "calotype keys grant k --domain d --operation describe-key",
+        "calotype keys revoke-grant k g",
         "calotype admin verify --deep",
         "calotype admin verify --data-dir d",
         "calotype admin root-key rotate",
@@ -76,6 +82,11 @@ fn nonsense_is_a_usage_error() {
         "calotype job list --status DONE",
         "calotype job wait 0 --timeout 5",
         "calotype admin role grant member --user u",
+        "calotype keys schedule-deletion k",
+        "calotype keys schedule-deletion k --days 6",
+        "calotype keys grant k --operation describe-key",
+        "calotype keys grant k --user u --domain d --operation describe-key",
+        "calotype keys grant k --user u --operation decrypt-data-key",
     ] {
         let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{line}");

@@ -16,6 +16,7 @@ pub(crate) struct Session {
     cloud: Cloud,
     token: RwLock<SecretString>,
     endpoint: String,
+    keys: Option<String>,
     project_id: Option<String>,
 }
 
@@ -40,11 +41,18 @@ impl Session {
             None => endpoint(&token["catalog"], cloud.region.as_deref(), &cloud.interface)?,
         };
         let project_id = token["project"]["id"].as_str().map(str::to_owned);
+        let keys = key_endpoint(
+            &token["catalog"],
+            project_id.as_deref(),
+            cloud.region.as_deref(),
+            &cloud.interface,
+        );
         Ok(Self {
             transport,
             cloud,
             token: RwLock::new(granted.token),
             endpoint,
+            keys,
             project_id,
         })
     }
@@ -75,6 +83,18 @@ impl Session {
     /// What the service said, or that it did not answer.
     pub(crate) async fn image(&self, call: Call) -> Result<Response, Failure> {
         let base = self.endpoint.clone();
+        self.send(&base, call).await
+    }
+
+    /// Sends `call` to the key management service; a success comes back.
+    ///
+    /// # Errors
+    /// Not found where the catalog has none; what the service said, or that it did not answer.
+    pub(crate) async fn kms(&self, call: Call) -> Result<Response, Failure> {
+        let base = self.keys.clone().ok_or_else(|| {
+            Failure::new("the catalog has no key management service for a project")
+                .with_exit(Exit::NotFound)
+        })?;
         self.send(&base, call).await
     }
 
@@ -186,27 +206,52 @@ fn versioned(auth_url: &str) -> String {
 
 /// The image service's address in a catalog.
 fn endpoint(catalog: &Value, region: Option<&str>, interface: &str) -> Result<String, Failure> {
+    let url = find(catalog, "image", region, interface);
+    url.as_deref().map(root).ok_or_else(|| {
+        let place = region
+            .map(|region| format!(" in region {region}"))
+            .unwrap_or_default();
+        Failure::new(format!(
+            "the catalog has no {interface} image service{place}"
+        ))
+        .with_exit(Exit::NotFound)
+    })
+}
+
+/// The key management service's address for a project: OTC's catalog has one with the project's id in it, and one to
+/// which the id is appended.
+fn key_endpoint(
+    catalog: &Value,
+    project: Option<&str>,
+    region: Option<&str>,
+    interface: &str,
+) -> Option<String> {
+    let project = project?;
+    let trimmed = |url: String| url.trim_end_matches('/').to_owned();
+    if let Some(url) = find(catalog, "kmsv1", region, interface) {
+        return Some(trimmed(url));
+    }
+    let url = trimmed(find(catalog, "kms", region, interface)?);
+    if url.ends_with(project) {
+        return Some(url);
+    }
+    Some(format!("{url}/{project}"))
+}
+
+/// The address of a service in a catalog.
+fn find(catalog: &Value, kind: &str, region: Option<&str>, interface: &str) -> Option<String> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    list(catalog)
+    let found = list(catalog)
         .iter()
-        .filter(|service| service["type"] == "image")
+        .filter(|service| service["type"] == kind)
         .flat_map(|service| list(&service["endpoints"]))
         .find(|endpoint| {
             endpoint["interface"] == interface
                 && region.is_none_or(|region| {
                     endpoint["region"] == region || endpoint["region_id"] == region
                 })
-        })
-        .and_then(|endpoint| endpoint["url"].as_str().map(root))
-        .ok_or_else(|| {
-            let place = region
-                .map(|region| format!(" in region {region}"))
-                .unwrap_or_default();
-            Failure::new(format!(
-                "the catalog has no {interface} image service{place}"
-            ))
-            .with_exit(Exit::NotFound)
-        })
+        });
+    found?["url"].as_str().map(str::to_owned)
 }
 
 /// An address without slash and version: some catalogs have `/v2` in it.
@@ -239,6 +284,27 @@ mod tests {
         );
         let failure = endpoint(&catalog, Some("c"), "public").unwrap_err();
         assert_eq!(failure.exit, Exit::NotFound);
+    }
+
+    #[test]
+    fn the_key_endpoint_has_the_projects_id_once() {
+        let catalog = |kind: &str, url: &str| json!([{"type": kind, "endpoints": [{"interface": "public", "region": "a", "url": url}]}]);
+        let found = |catalog: &Value| key_endpoint(catalog, Some("p1"), Some("a"), "public");
+        for (kind, url) in [
+            ("kmsv1", "http://k/v1.0/p1"),
+            ("kms", "http://k/v1.0"),
+            ("kms", "http://k/v1.0/"),
+            ("kms", "http://k/v1.0/p1"),
+        ] {
+            let catalog = catalog(kind, url);
+            assert_eq!(
+                found(&catalog).as_deref(),
+                Some("http://k/v1.0/p1"),
+                "{kind} {url}"
+            );
+            assert_eq!(key_endpoint(&catalog, None, None, "public"), None);
+        }
+        assert_eq!(found(&catalog("image", "http://i")), None);
     }
 
     #[test]
