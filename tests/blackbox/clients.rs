@@ -26,6 +26,16 @@ fn the_huawei_sdk_with_signed_requests_works() {
 }
 
 #[test]
+fn the_huawei_sdk_with_signed_requests_manages_keys() {
+    script("huawei_sdk_keys.py");
+}
+
+#[test]
+fn otcextensions_manages_keys() {
+    script_by(&program::otc_python(), "otcextensions_keys.py");
+}
+
+#[test]
 fn curl_works_as_the_readme_says() {
     let server = Server::with_defaults();
     let client = server.user();
@@ -43,6 +53,10 @@ fn curl_works_as_the_readme_says() {
 
 /// Runs a script with its server's address and `clouds.yaml` in the environment.
 fn script(name: &str) {
+    script_by(&program::python(), name);
+}
+
+fn script_by(python: &Path, name: &str) {
     let server = Server::with_defaults();
     let clouds = server.clouds();
     let client = server.user();
@@ -50,7 +64,7 @@ fn script(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("clients")
         .join(name);
-    let output = Command::new(program::python())
+    let output = Command::new(python)
         .arg("-B")
         .arg(path)
         .env("OS_CLIENT_CONFIG_FILE", server.data().join("clouds.yaml"))

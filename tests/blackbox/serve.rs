@@ -235,6 +235,27 @@ fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
             ),
         );
     calotype_tests::client::send(signed).expect(401);
+    let key = member.create_key("canary-key");
+    let data_key = member.kms(
+        "create-datakey",
+        json!({"key_id": key, "datakey_length": 512}),
+    );
+    let data_key = data_key.expect(200).json();
+    let opened = json!({"key_id": key, "cipher_text": data_key["cipher_text"],
+        "datakey_cipher_length": 64});
+    member.kms("decrypt-datakey", opened).expect(200);
+    let random = member.kms("gen-random", json!({})).expect(200).json();
+    let text = json!({"key_id": key, "plain_text": "TEXT-CANARY-OF-ENCRYPT-DATA"});
+    let text = member.kms("encrypt-data", text).expect(200).json();
+    let text = json!({"cipher_text": text["cipher_text"]});
+    member.kms("decrypt-data", text).expect(200);
+    admin
+        .post("/admin/v1/root-key/rotate", serde_json::Value::Null)
+        .expect(200);
+    let root_keys = std::fs::read_to_string(server.data().join("root.key")).expect("the root keys");
+    let plain = |document: &serde_json::Value, name: &str| {
+        document[name].as_str().expect("a text").to_owned()
+    };
     Client::anonymous(server.base())
         .post(
             "/identity/v3/auth/tokens",
@@ -242,6 +263,7 @@ fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
                 "name": "nobody", "domain": {"id": "default"}, "password": "WRONG-CANARY-PASS"}}}}}),
         )
         .expect(401);
+    let mut raw: Vec<Vec<u8>> = Vec::new();
     let mut canaries = vec![
         server.clouds().get("password"),
         server.clouds().cloud("calotype-admin").get("password"),
@@ -253,7 +275,20 @@ fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
         "PLAINTEXT-CANARY-0123456789".to_owned(),
         temporary("secret").to_owned(),
         temporary("securitytoken").to_owned(),
+        "TEXT-CANARY-OF-ENCRYPT-DATA".to_owned(),
     ];
+    let hex = root_keys
+        .lines()
+        .map(|line| line.rsplit(':').next().unwrap_or_default().to_owned())
+        .chain([
+            plain(&data_key, "plain_text"),
+            plain(&random, "random_data"),
+        ]);
+    for hex in hex {
+        // As digits in either case, and as the bytes that a file could hold.
+        canaries.extend([hex.to_lowercase(), hex.to_uppercase()]);
+        raw.push(bytes_of(&hex));
+    }
     if let Some(secret) = access_key["credential"]["secret"].as_str() {
         canaries.push(secret.to_owned());
     }
@@ -267,17 +302,28 @@ fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
             !metrics.contains(canary.as_str()),
             "{canary} is in the metrics"
         );
-        for file in files(&server.data()) {
-            if file.file_name().is_some_and(|name| name == "clouds.yaml") {
-                continue;
-            }
-            let bytes = std::fs::read(&file).unwrap_or_default();
-            let found = bytes
-                .windows(canary.len())
-                .any(|part| part == canary.as_bytes());
-            assert!(!found, "{canary} is in {}", file.display());
+        raw.push(canary.clone().into_bytes());
+    }
+    for file in files(&server.data()) {
+        if file
+            .file_name()
+            .is_some_and(|name| name == "clouds.yaml" || name == "root.key")
+        {
+            continue;
+        }
+        let bytes = std::fs::read(&file).unwrap_or_default();
+        for canary in &raw {
+            let found = bytes.windows(canary.len()).any(|part| part == canary);
+            let text = String::from_utf8_lossy(canary);
+            assert!(!found, "{text} is in {}", file.display());
         }
     }
+}
+
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let digits: Vec<u32> = hex.chars().filter_map(|c| c.to_digit(16)).collect();
+    let byte = |pair: &[u32]| u8::try_from(pair[0] * 16 + pair[1]).expect("a byte");
+    digits.chunks_exact(2).map(byte).collect()
 }
 
 /// A body that tells when it has been read so far, and then waits to be allowed to go on.

@@ -26,11 +26,18 @@ pub fn run<A: AsRef<OsStr>>(name: &str, arguments: &[A]) -> String {
 
 /// The interpreter with the clients that the tests drive.
 pub fn python() -> PathBuf {
-    let path = std::env::var_os("CALOTYPE_TEST_PYTHON");
+    interpreter("CALOTYPE_TEST_PYTHON")
+}
+
+/// The interpreter with otcextensions, which wants an openstacksdk of its own.
+pub fn otc_python() -> PathBuf {
+    interpreter("CALOTYPE_TEST_OTC_PYTHON")
+}
+
+fn interpreter(name: &str) -> PathBuf {
+    let path = std::env::var_os(name);
     let path = path.unwrap_or_else(|| {
-        panic!(
-            "no Python with the clients: CALOTYPE_TEST_PYTHON is not set; run `cargo xtask test`"
-        )
+        panic!("no Python with the clients: {name} is not set; run `cargo xtask test`")
     });
     path.into()
 }

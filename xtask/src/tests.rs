@@ -17,7 +17,8 @@ const NEED_OPENSTACK: [&str; 2] = [
 pub fn test(arguments: &[String]) -> Outcome {
     install_packages()?;
     install_cargo_tool("nextest", "cargo-nextest")?;
-    let python = python("test-python", "tests/clients/requirements.txt")?;
+    let clients = python("test-python", "tests/clients/requirements.txt")?;
+    let otc_clients = python("test-otc-python", "tests/clients/requirements-otc.txt")?;
     // One build for the binary and for every test, so that nothing is built twice.
     let build = || run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]));
     let openstack = if arguments.is_empty() {
@@ -42,7 +43,8 @@ pub fn test(arguments: &[String]) -> Outcome {
             target().join("debug/calotype").into_os_string(),
         ),
         ("CALOTYPE_TEST_POSTGRES_URL", postgres.url().into()),
-        ("CALOTYPE_TEST_PYTHON", python.into_os_string()),
+        ("CALOTYPE_TEST_PYTHON", clients.into_os_string()),
+        ("CALOTYPE_TEST_OTC_PYTHON", otc_clients.into_os_string()),
     ];
     run(cargo()
         .args(["nextest", "run", "--workspace", "--locked"])

@@ -291,3 +291,6 @@ impl fmt::Debug for EmbeddedKeys {
         f.write_str("EmbeddedKeys(..)")
     }
 }
+
+#[cfg(test)]
+mod tests;
