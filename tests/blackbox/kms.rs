@@ -470,3 +470,48 @@ fn a_key_and_a_grant_that_are_asked_for_twice_under_one_idempotency_key_are_made
     let listed = client.kms("list-grants", json!({"key_id": key})).json();
     assert_eq!(listed["total"], 1);
 }
+
+#[test]
+fn terraforms_calls_in_terraforms_order_leave_nothing_to_change() {
+    let server = Server::with_defaults();
+    let client = server.user();
+    let apply = |alias: &str| {
+        let body = json!({"key_alias": alias, "key_description": "tf", "realm": "eu-de"});
+        let made = client.kms("create-key", body).expect(200).json();
+        let key = client::text(&made["key_info"]["key_id"]);
+        assert_eq!(client.describe_key(&key)["key_state"], "2");
+        client.key_call("get-key-rotation-status", &key);
+        client.key_call("enable-key-rotation", &key);
+        let days = json!({"key_id": key, "rotation_interval": 183});
+        client.kms("update-key-rotation-interval", days).expect(200);
+        let tags = json!({"action": "create", "tags": [{"key": "a", "value": "b"}]});
+        client.kms(&format!("{key}/tags/action"), tags).expect(204);
+        key
+    };
+    let key = apply("tf");
+    // What a plan compares with what was asked for.
+    let shown = client.describe_key(&key);
+    let planned =
+        ["key_alias", "key_description", "realm", "key_state"].map(|name| shown[name].clone());
+    assert_eq!(json!(planned), json!(["tf", "tf", "eu-de", "2"]));
+    let tags = client.kms_get(&format!("{key}/tags")).expect(200).json();
+    assert_eq!(tags["tags"], json!([{"key": "a", "value": "b"}]));
+    let status = client.key_call("get-key-rotation-status", &key);
+    assert_eq!(status["rotation_interval"], 183);
+
+    // Changed, and destroyed.
+    let disabled = client.key_call("disable-key", &key);
+    assert_eq!(disabled["key_info"]["key_state"], "3");
+    let tags = json!({"action": "delete", "tags": [{"key": "a", "value": "b"}]});
+    client.kms(&format!("{key}/tags/action"), tags).expect(204);
+    let tags = json!({"action": "create", "tags": [{"key": "c"}]});
+    client.kms(&format!("{key}/tags/action"), tags).expect(204);
+    let status = client.key_call("get-key-rotation-status", &key);
+    assert_eq!(status["key_rotation_enabled"], true, "disabling keeps it");
+    client.key_call("disable-key-rotation", &key);
+    let days = json!({"key_id": key, "pending_days": "7"});
+    let gone = client.kms("schedule-key-deletion", days).expect(200).json();
+    assert_eq!(gone["key_state"], "4");
+    // And made again under the same alias, as another key.
+    assert_ne!(apply("tf"), key);
+}
