@@ -14,28 +14,47 @@ use crate::state::ApiState;
 /// How long a whole body may take to arrive, in multiples of the time that a body may stand still.
 const WHOLE_BODY: u32 = 2;
 
+/// How long the rest of a body that is too large is read: a server that answers and leaves it unread ends the connection,
+/// and its client's next request with it (RFC 9112, section 9.6).
+const REST: Duration = Duration::from_secs(5);
+
 /// The whole body of a request, of at most `limit` bytes, within twice the time that a body may stand still: a
 /// client that sends a byte now and then is not waited for.
 ///
 /// # Errors
-/// TooLarge, before any of it is read where its length is known; TimedOut; InvalidRequest where it breaks off.
-pub(crate) async fn collect(body: Body, limit: usize, idle: Duration) -> Result<Bytes> {
-    let too_large = || {
-        let message = format!("The request's body has at most {limit} bytes.");
-        Error::new(ErrorKind::TooLarge, message)
+/// TooLarge; TimedOut; InvalidRequest where it breaks off.
+pub(crate) async fn collect(mut body: Body, limit: usize, idle: Duration) -> Result<Bytes> {
+    let known_too_large = http_body::Body::size_hint(&body).lower() > limit as u64;
+    let collected = if known_too_large {
+        Ok(None)
+    } else {
+        let whole = within(&mut body, limit);
+        let late = |_| {
+            Error::new(
+                ErrorKind::TimedOut,
+                "The request's body did not arrive in time.",
+            )
+        };
+        tokio::time::timeout(idle * WHOLE_BODY, whole)
+            .await
+            .map_err(late)?
     };
-    if http_body::Body::size_hint(&body).lower() > limit as u64 {
-        return Err(too_large());
+    if let Some(bytes) = collected? {
+        return Ok(bytes);
     }
-    let whole = Limited::new(body, limit).collect();
-    match tokio::time::timeout(idle * WHOLE_BODY, whole).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Error::invalid("The request's body broke off.").with_context(error)),
-        Err(_) => Err(Error::new(
-            ErrorKind::TimedOut,
-            "The request's body did not arrive in time.",
-        )),
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Who still sends then has its connection broken.
+    let _ = tokio::time::timeout(REST, rest).await;
+    let message = format!("The request's body has at most {limit} bytes.");
+    Err(Error::new(ErrorKind::TooLarge, message))
+}
+
+/// A body of at most `limit` bytes; none where it is longer, and then the rest of it is left.
+async fn within(body: &mut Body, limit: usize) -> Result<Option<Bytes>> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(Some(collected.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => Ok(None),
+        Err(error) => Err(Error::invalid("The request's body broke off.").with_context(error)),
     }
 }
 

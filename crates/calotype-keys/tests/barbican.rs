@@ -368,7 +368,7 @@ fn a_permission_is_believed_and_a_refusal_is_not() {
 #[test]
 fn a_secret_that_expires_is_missing_though_it_is_in_the_cache() {
     let world = World::new(|_, options| options.cache_life = Duration::from_secs(300));
-    let expiration = SystemClock.now().plus(Duration::from_secs(5)).to_seconds();
+    let expiration = SystemClock.now().plus(Duration::from_secs(20)).to_seconds();
     let fields = json!({"expiration": expiration.trim_end_matches('Z')});
     let key = world.openstack.secret(&world.owner, &fields);
     world.open(&key);
