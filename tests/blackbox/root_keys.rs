@@ -1,23 +1,23 @@
 //! The root keys and the store's owner: what a start needs, what it refuses, and what changes while the service runs.
 
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use calotype_tests::{Client, Content, Digests, Options, Server, config, program, server, until};
 use serde_json::Value;
 
-const BEFORE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/fixtures/before-master-keys.tar.gz"
-);
+/// A data directory of the version before there were master keys: its catalog as SQL, its one blob in hexadecimal.
+const BEFORE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/before-master-keys");
+const BLOB: &str = "blobs/blobs/2e/2ed45728-8d5b-4fd2-bede-15a44cc038de";
 const OLD: &str = "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
 const NEW: &str = "b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1";
 
 #[test]
 fn data_of_the_version_before_master_keys_is_taken_over_as_it_is() {
     let place = tempfile::tempdir().expect("a directory");
-    let data = place.path().to_str().expect("a text");
-    program::run("tar", &["-xzf", BEFORE, "-C", data]);
+    lay_out_before(place.path());
     let mut server = Server::start(Options {
         data: Some(place.path().to_owned()),
         ..Options::default()
@@ -47,6 +47,37 @@ fn data_of_the_version_before_master_keys_is_taken_over_as_it_is() {
     server.restart();
     assert_eq!(server.user().list().len(), 4);
     server.verify_stopped();
+}
+
+/// Makes the data directory that the files of [`BEFORE`] describe.
+fn lay_out_before(data: &Path) {
+    let before = Path::new(BEFORE);
+    let text = |name: &str| std::fs::read_to_string(before.join(name)).expect("a fixture");
+    let private = |path: &Path, bytes: &[u8]| {
+        std::fs::write(path, bytes).expect("written");
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(path, mode).expect("its own");
+    };
+    for name in ["root.key", "clouds.yaml"] {
+        private(&data.join(name), text(name).as_bytes());
+    }
+    let blob = data.join(BLOB);
+    std::fs::create_dir_all(&blob).expect("a directory");
+    for name in ["body", "manifest"] {
+        let digits: String = text(&format!("{name}.hex")).split_whitespace().collect();
+        private(&blob.join(name), &hex::decode(digits).expect("hexadecimal"));
+    }
+    let script = "import sqlite3, sys; \
+                  sqlite3.connect(sys.argv[2]).executescript(open(sys.argv[1]).read())";
+    let (sql, catalog) = (before.join("catalog.sql"), data.join("catalog.db"));
+    let arguments = [
+        OsStr::new("-c"),
+        OsStr::new(script),
+        sql.as_os_str(),
+        catalog.as_os_str(),
+    ];
+    let python = program::python();
+    program::run(python.to_str().expect("a text"), &arguments);
 }
 
 /// Waits until everything is under the current root key, and retires the others.
