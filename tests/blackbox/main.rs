@@ -10,6 +10,7 @@ mod copy_results;
 mod crash;
 mod crash_uploads;
 mod damage;
+mod demo;
 mod disk_full;
 mod glance_images;
 mod glance_lists;

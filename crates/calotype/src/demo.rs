@@ -1,7 +1,7 @@
 //! `calotype demo`: the whole way of an image, on a real disk, in one process, measured.
 //!
-//! Starts the service on defaults in a directory of its own, makes a disk image, uploads it,
-//! replicates it, fetches the replica and compares every byte. Guarantees: it ends by itself; the
+//! Starts the service on defaults in a directory of its own, makes a disk image, uploads it, replicates it plain and
+//! under a key, fetches the replicas and compares every byte. Guarantees: it ends by itself; the
 //! first step that fails is named; the directory is removed at every end but the process's own
 //! sudden death, also on Ctrl-C.
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use md5::{Digest as _, Md5};
 use serde_json::{Value, json};
-use sha2::Sha512;
+use sha2::{Sha256, Sha512};
 
 use crate::cli::DemoArgs;
 use crate::client::{JobWait, RetryPolicy, Session, Target, Upload};
@@ -22,13 +22,15 @@ use crate::clouds::{self, Choice};
 use crate::config::{Config, Environment};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Rows, cell};
-use crate::serve::{self, ServeOptions};
+use crate::serve::{self, ServeOptions, Termination};
 
 /// The digests of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileDigests {
     /// In hexadecimal.
     pub(crate) md5: String,
+    /// In hexadecimal.
+    pub(crate) sha256: String,
     /// In hexadecimal.
     pub(crate) sha512: String,
 }
@@ -54,20 +56,19 @@ pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<(), Failure> 
         None => place.tempdir(),
     }
     .map_err(|error| Failure::new(format!("no directory for the demo: {error}")))?;
-    let stopped = stop_signal();
-    tokio::pin!(stopped);
+    let mut termination = Termination::listen()?;
     let mut running = None;
     let outcome = tokio::select! {
         outcome = Box::pin(show(&args, place.path(), &mut running, output)) => outcome,
-        () = &mut stopped => Err(interrupted()),
+        () = termination.asked() => Err(interrupted()),
     };
     if let (Ok(()), true, Some(service)) = (&outcome, args.keep, &running) {
         output.note(&reach(service));
-        stopped.await;
+        termination.asked().await;
     }
     let ended = match running {
         Some(service) => service
-            .stop(std::future::pending())
+            .stop(termination.asked())
             .await
             .map_err(|failure| failure.during("stop")),
         None => Ok(()),
@@ -123,119 +124,158 @@ async fn walk(
         &environment,
         place,
     )?;
-    let mut steps = Vec::new();
-    let [original, copied, fetched] =
-        ["disk.raw", "cp.raw", "replica.raw"].map(|name| place.join(name));
+    let [original, copied, plain, sealed] =
+        ["disk.raw", "cp.raw", "replica.raw", "encrypted.raw"].map(|name| place.join(name));
+    let mut done = Done {
+        size,
+        steps: Vec::new(),
+    };
 
-    let step = "make a disk image";
     output.note("making a disk image: GPT, FAT32, files");
-    let (making, began) = (original.clone(), Instant::now());
-    blocking(step, move || disk::make(&making, size)).await?;
-    steps.push(Step {
-        name: step,
-        took: began.elapsed(),
-        bytes: size,
-    });
+    let making = original.clone();
+    let make = blocking(move || disk::make(&making, size));
+    done.step("make a disk image", make).await?;
 
     // Twice: the first one warms the page cache for itself and for the upload alike.
-    let step = "cp and fsync, for comparison";
-    for _ in 0..2 {
+    for warm in [false, true] {
         let (from, to) = (original.clone(), copied.clone());
-        let took = blocking(step, move || measure_copy(&from, &to)).await?;
-        steps.retain(|done: &Step| done.name != step);
-        steps.push(Step {
-            name: step,
-            took,
-            bytes: size,
-        });
+        let copy = blocking(move || copy(&from, &to));
+        done.step(COPY, copy).await?;
+        if !warm {
+            done.steps.pop();
+        }
+        std::fs::remove_file(&copied)?;
     }
-    std::fs::remove_file(&copied)?;
 
-    let during = |step: &'static str| move |failure: Failure| failure.during(step);
     let session = Session::open(cloud, RetryPolicy::default())
         .await
-        .map_err(during("log in"))?;
-    let step = "upload";
-    let began = Instant::now();
+        .map_err(|failure| failure.during("log in"))?;
+    let image = upload(&session, &original, size, output);
+    let image = done.step("upload", image).await?;
+
+    let request = json!({"name": "demo-replica"});
+    let replica = replicate(&session, &image, &request, size, output);
+    let replica = done.step("replicate", replica).await?;
+    let fetched = download(&session, &replica, &plain, size, output);
+    let replica = done.step("download the replica", fetched).await?;
+    let (one, two) = (original.clone(), plain);
+    let compared = blocking(move || compare(&one, &two, &replica));
+    done.step("compare every byte", compared).await?;
+
+    let alias = json!({"key_alias": "demo"});
+    let key = session.create_key(&alias);
+    let key = key.await.map_err(|failure| failure.during("make a key"))?;
+    let request = json!({"name": "demo-encrypted", "cmk_id": key});
+    let replica = replicate(&session, &image, &request, size, output);
+    let replica = done.step("replicate under a key", replica).await?;
+    let fetched = download(&session, &replica, &sealed, size, output);
+    let replica = done.step("download the encrypted replica", fetched).await?;
+    let compared = blocking(move || {
+        if replica["__system__cmkid"] != key {
+            return Err(Failure::new("the replica is not under the key"));
+        }
+        compare(&original, &sealed, &replica)
+    });
+    done.step("compare every byte of it", compared).await?;
+    Ok(done.steps)
+}
+
+/// The step that the others are held against.
+const COPY: &str = "cp and fsync, for comparison";
+
+/// The steps that were done, on an image of so many bytes.
+struct Done {
+    size: u64,
+    steps: Vec<Step>,
+}
+
+impl Done {
+    /// Does a step and notes what it took.
+    ///
+    /// # Errors
+    /// The work's, with the step's name.
+    async fn step<T>(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let began = Instant::now();
+        let made = work.await.map_err(|failure| failure.during(name))?;
+        self.steps.push(Step {
+            name,
+            took: began.elapsed(),
+            bytes: self.size,
+        });
+        Ok(made)
+    }
+}
+
+/// Makes an image of the file's bytes; its id comes back.
+async fn upload(
+    session: &Session,
+    file: &Path,
+    size: u64,
+    output: &Output,
+) -> Result<String, Failure> {
     let new = json!({"name": "demo", "disk_format": "raw", "container_format": "bare"});
-    let image = session.create_image(&new).await.map_err(during(step))?;
+    let image = session.create_image(&new).await?;
     let id = cell(&image, "id");
-    let bar = output.bytes_bar(step, Some(size));
+    let bar = output.bytes_bar("upload", Some(size));
     let sent = session
-        .upload(&id, &Upload::File(original.clone()), &bar)
+        .upload(&id, &Upload::File(file.to_owned()), &bar)
         .await;
     bar.finish_and_clear();
-    sent.map_err(during(step))?;
-    steps.push(Step {
-        name: step,
-        took: began.elapsed(),
-        bytes: size,
-    });
+    sent.map(|()| id)
+}
 
-    let step = "replicate";
-    let began = Instant::now();
-    let request = json!({"name": "demo-replica"});
-    let job = session
-        .replicate(&id, &request)
-        .await
-        .map_err(during(step))?;
-    let bar = output.bytes_bar(step, Some(size));
+/// Replicates an image and waits for the job; the replica's id comes back.
+async fn replicate(
+    session: &Session,
+    image: &str,
+    request: &Value,
+    size: u64,
+    output: &Output,
+) -> Result<String, Failure> {
+    let job = session.replicate(image, request).await?;
+    let bar = output.bytes_bar("replicate", Some(size));
     let wait = JobWait {
         first_look: Duration::from_millis(5),
         ..JobWait::default()
     };
     let ended = session.wait_job(&job, wait, &bar).await;
     bar.finish_and_clear();
-    let ended = ended.map_err(during(step))?;
-    steps.push(Step {
-        name: step,
-        took: began.elapsed(),
-        bytes: size,
-    });
+    Ok(cell(&ended?["entities"], "image_id"))
+}
 
-    let step = "download the replica";
-    let began = Instant::now();
-    let replica = cell(&ended["entities"], "image_id");
-    let replica = session.show_image(&replica).await.map_err(during(step))?;
+/// Fetches an image's bytes into a file; its document comes back.
+async fn download(
+    session: &Session,
+    image: &str,
+    file: &Path,
+    size: u64,
+    output: &Output,
+) -> Result<Value, Failure> {
+    let image = session.show_image(image).await?;
     let bar = output.bytes_bar("download", Some(size));
     let got = session
-        .download(&replica, &Target::File(fetched.clone()), &bar)
+        .download(&image, &Target::File(file.to_owned()), &bar)
         .await;
     bar.finish_and_clear();
-    got.map_err(during(step))?;
-    steps.push(Step {
-        name: step,
-        took: began.elapsed(),
-        bytes: size,
-    });
-
-    let step = "compare every byte";
-    let began = Instant::now();
-    blocking(step, move || compare(&original, &fetched, &replica)).await?;
-    steps.push(Step {
-        name: step,
-        took: began.elapsed(),
-        bytes: size,
-    });
-    Ok(steps)
+    got.map(|_| image)
 }
 
 async fn blocking<T: Send + 'static>(
-    step: &'static str,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Failure::new(error.to_string()))
         .flatten()
-        .map_err(|failure| failure.during(step))
 }
 
-fn measure_copy(from: &Path, to: &Path) -> Result<Duration, Failure> {
-    let began = Instant::now();
+fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
     std::fs::copy(from, to)?;
-    File::open(to)?.sync_all()?;
-    Ok(began.elapsed())
+    Ok(File::open(to)?.sync_all()?)
 }
 
 /// Compares the replica with the original, and both with the digests that the service gave.
@@ -284,6 +324,7 @@ pub(crate) fn digests_of(path: &Path) -> Result<FileDigests, Failure> {
     let named = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
     let mut file = File::open(path).map_err(named)?;
     let mut md5 = Md5::new();
+    let mut sha256 = Sha256::new();
     let mut sha512 = Sha512::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -292,10 +333,12 @@ pub(crate) fn digests_of(path: &Path) -> Result<FileDigests, Failure> {
             break;
         }
         md5.update(&buffer[..read]);
+        sha256.update(&buffer[..read]);
         sha512.update(&buffer[..read]);
     }
     Ok(FileDigests {
         md5: hex::encode(md5.finalize()),
+        sha256: hex::encode(sha256.finalize()),
         sha512: hex::encode(sha512.finalize()),
     })
 }
@@ -303,7 +346,7 @@ pub(crate) fn digests_of(path: &Path) -> Result<FileDigests, Failure> {
 fn report(steps: &[Step], output: &Output) -> Result<(), Failure> {
     let copy = steps
         .iter()
-        .find(|step| step.name.starts_with("cp"))
+        .find(|step| step.name == COPY)
         .map(|step| step.took);
     let document: Vec<Value> = steps
         .iter()
@@ -333,7 +376,7 @@ fn report(steps: &[Step], output: &Output) -> Result<(), Failure> {
         }
         rows
     })?;
-    output.note("every byte of the replica is the original's; md5 and sha512 match");
+    output.note("every byte of both replicas is the original's; md5 and sha512 match");
     Ok(())
 }
 
@@ -360,24 +403,6 @@ fn reach(service: &serve::Running) -> String {
 
 fn interrupted() -> Failure {
     Failure::new("interrupted").with_exit(Exit::Interrupted)
-}
-
-/// Returns at the first Ctrl-C or SIGTERM.
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate());
-    let terminated = async {
-        match &mut terminate {
-            Ok(signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
-    }
 }
 
 #[cfg(test)]

@@ -331,13 +331,17 @@ async fn join_all(tasks: Vec<JoinHandle<()>>) {
 }
 
 /// SIGTERM and Ctrl-C, from the moment on that they are listened to.
-struct Termination {
+pub(crate) struct Termination {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Termination {
-    fn listen() -> Result<Self, Failure> {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn listen() -> Result<Self, Failure> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -345,7 +349,7 @@ impl Termination {
     }
 
     /// Completes when the process is asked to end: once for each time.
-    async fn asked(&mut self) {
+    pub(crate) async fn asked(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

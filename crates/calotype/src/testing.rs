@@ -14,6 +14,9 @@ use crate::clouds::{Choice, Cloud, FirstUsers, find, write_clouds_yaml};
 use crate::config::Environment;
 use crate::demo::digests_of;
 
+/// The id of every key that is made.
+const KEY: &str = "0d0466b0-e727-4d9c-b35d-f84bb474a37f";
+
 /// What the service holds and does wrong.
 #[derive(Default)]
 pub(crate) struct State {
@@ -146,9 +149,14 @@ async fn answer(state: &Mutex<State>, url: &str, request: Request) -> Response {
     if path.ends_with("/auth/tokens") {
         let document = json!({"token": {
             "project": {"id": "pid"},
-            "catalog": [{"type": "image", "endpoints": [
-                {"interface": "public", "region": "r", "url": url},
-            ]}],
+            "catalog": [
+                {"type": "image", "endpoints": [
+                    {"interface": "public", "region": "r", "url": url},
+                ]},
+                {"type": "kms", "endpoints": [
+                    {"interface": "public", "region": "r", "url": format!("{url}/kms/v1.0/pid")},
+                ]},
+            ],
         }});
         let mut response = reply(201, &document);
         response
@@ -222,10 +230,17 @@ async fn answer(state: &Mutex<State>, url: &str, request: Request) -> Response {
                                        "message": format!("No image found with ID {id}")}),
             ),
         },
+        ("POST", ["kms", "v1.0", "pid", "kms", "create-key"]) => {
+            reply(200, &json!({"key_info": {"key_id": KEY}}))
+        }
         ("POST", ["v1", "cloudimages", id, "copy"]) => {
             let (mut image, bytes) = state.images[*id].clone();
             let copy = uuid::Uuid::from_u128(0xc0).to_string();
             image["id"] = json!(copy);
+            let order: Value = serde_json::from_slice(&body).unwrap();
+            if let Some(key) = order.get("cmk_id") {
+                image["__system__cmkid"] = key.clone();
+            }
             state.images.insert(copy, (image, bytes));
             reply(200, &json!({"job_id": "j1"}))
         }

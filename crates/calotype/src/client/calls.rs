@@ -311,12 +311,14 @@ impl Session {
     }
 }
 
-/// Moves `bar` to where the job says it is (decision D17).
+/// Moves `bar` to where the job says it is (decision D17). One that moves no bytes leaves it as it is.
 fn show_progress(job: &Value, bar: &ProgressBar) {
     let progress = &job["calotype"];
-    if let Some(total) = progress["bytes_total"].as_u64() {
-        bar.set_length(total);
-    }
+    let total = progress["bytes_total"].as_u64();
+    let Some(total) = total.filter(|total| *total > 0) else {
+        return;
+    };
+    bar.set_length(total);
     if let Some(done) = progress["bytes_done"].as_u64() {
         bar.set_position(done);
     }

@@ -84,12 +84,13 @@ async fn verify(path: &Path, image: &Value) -> Result<(), Failure> {
     let digests = tokio::task::spawn_blocking(move || digests_of(&owned))
         .await
         .map_err(|error| Failure::new(error.to_string()))??;
-    let hash = image["os_hash_algo"] == "sha512" && image["os_hash_value"] != digests.sha512;
-    if hash
-        || image["checksum"]
-            .as_str()
-            .is_some_and(|md5| md5 != digests.md5)
-    {
+    let hash = match image["os_hash_algo"].as_str() {
+        Some("sha512") => image["os_hash_value"] != digests.sha512,
+        Some("sha256") => image["os_hash_value"] != digests.sha256,
+        _ => false,
+    };
+    let checksum = image["checksum"].as_str();
+    if hash || checksum.is_some_and(|md5| md5 != digests.md5) {
         return Err(Failure::new(format!(
             "image {} does not match {}",
             cell(image, "id"),

@@ -30,6 +30,9 @@ async fn every_step_is_done_and_measured() {
             "replicate",
             "download the replica",
             "compare every byte",
+            "replicate under a key",
+            "download the encrypted replica",
+            "compare every byte of it",
         ]
     );
 }
