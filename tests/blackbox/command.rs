@@ -137,7 +137,11 @@ impl Printed {
         let document: Value = serde_json::from_str(&self.text).expect("JSON");
         let rows = document.as_array().or_else(|| document["jobs"].as_array());
         let rows = rows.unwrap_or_else(|| panic!("no list: {document}"));
-        (rows.len(), rows.iter().any(|row| row[field] == value))
+        let has = |row: &Value| match &row[field] {
+            Value::Bool(yes) => value.parse() == Ok(*yes),
+            cell => cell == value,
+        };
+        (rows.len(), rows.iter().any(has))
     }
 
     #[track_caller]
@@ -459,7 +463,12 @@ fn projects_users_roles_and_access_keys_are_administered_by_command() {
         let listed = admin.ok(&keys);
         assert_eq!(listed.list("access", &access), (1, true));
         assert!(!listed.text.contains(&secret), "the secret is shown once");
-        let delete = ["admin", "access-key", "delete", &access, "--user", &user];
+        let keyed = |verb| ["admin", "access-key", verb, &access, "--user", &user];
+        for (verb, enabled) in [("disable", "false"), ("enable", "true")] {
+            admin.ok(&keyed(verb)).nothing();
+            assert_eq!(admin.ok(&keys).list("enabled", enabled), (1, true));
+        }
+        let delete = keyed("delete");
         admin.ok(&delete).nothing();
         admin.fails(&delete, exit::NOT_FOUND);
         assert_eq!(admin.ok(&keys).list("", "").0, 0);
@@ -583,4 +592,42 @@ fn files(data: &Path) -> impl Iterator<Item = (std::path::PathBuf, u64)> {
 
 fn read(path: &str) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn variables_are_enough_to_reach_a_service() {
+    let server = Server::with_defaults();
+    let image = server.user().create("named");
+    let clouds = std::fs::read_to_string(server.data().join("clouds.yaml")).expect("clouds.yaml");
+    let of = |name: &str| {
+        let line = clouds
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(name));
+        line.expect("its line")
+            .trim_matches([':', ' ', '"'])
+            .to_owned()
+    };
+    let home = tempfile::tempdir().expect("a directory");
+    let ask = |password: &str| {
+        Command::new(binary())
+            .args(["--output", "json", "image", "show", "named"])
+            .env_clear()
+            .env("HOME", home.path())
+            .env("OS_AUTH_URL", of("auth_url"))
+            .env("OS_USERNAME", "demo")
+            .env("OS_PASSWORD", password)
+            .env("OS_PROJECT_NAME", "demo")
+            .env("OS_USER_DOMAIN_NAME", "Default")
+            .env("OS_PROJECT_DOMAIN_NAME", "Default")
+            .current_dir(home.path())
+            .output()
+            .expect("the calotype binary runs")
+    };
+    let output = ask(&of("password"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(shown["id"], image);
+    let refused = ask("wrong");
+    assert_eq!(refused.status.code(), Some(exit::NOT_AUTHORISED));
 }

@@ -14,13 +14,11 @@ const UNKNOWN: &str = "11111111-2222-4333-8444-555555555555";
 fn versions_are_told_without_a_token_and_with_links_that_can_be_followed() {
     let server = Server::with_defaults();
     let client = Client::anonymous(server.base());
-    for path in ["/", "/v1", "/v3", "/nonsense"] {
-        let versions = client.get(path);
-        if path == "/" {
-            assert_eq!(versions.status, 300, "{versions}");
-        }
+    let body = client.get("/").expect(300).json();
+    for path in ["/v1", "/v3"] {
+        assert_eq!(client.get(path).expect(300).json(), body);
     }
-    let body = client.get("/").json();
+    client.get("/nonsense").expect(404);
     assert_eq!(client.get("/versions").expect(200).json(), body);
     for version in body["versions"].as_array().expect("versions") {
         let status = version["status"].as_str().expect("a status");
@@ -497,6 +495,11 @@ fn schemas_and_discovery_say_what_the_clients_need() {
     }
     anonymous.get("/v2").expect(401);
     client.get("/v2").expect(302);
+    anonymous.get("/v2/").expect(401);
+    assert_eq!(
+        client.get("/v2/").expect(300).json(),
+        anonymous.get("/").json()
+    );
     let import = client.get("/v2/info/import").expect(200).json();
     assert!(import["import-methods"]["value"].is_array(), "{import}");
     let stores = client.get("/v2/info/stores").expect(200).json();

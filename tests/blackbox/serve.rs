@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use calotype_tests::{Client, Content, Digests, Options, Server, config, until};
 use serde_json::json;
+use sha2::Digest as _;
 
 #[test]
 fn the_first_start_gives_a_running_service_and_a_user_with_one_ready_line() {
@@ -371,4 +372,53 @@ fn files(directory: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+#[test]
+fn the_lines_of_a_request_name_it_its_project_its_user_and_its_image() {
+    let server = Server::start(Options::config("[log]\nformat = \"json\"\n".to_owned()));
+    let client = server.user();
+    let image = client.create("named");
+    let shown = client.get(&format!("/v2/images/{image}")).expect(200);
+    let request = shown.header("x-request-id").to_owned();
+    let log = server.log();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let answered = |method: &str| {
+        let found = lines.iter().rev().find(|line| {
+            line["message"] == "request answered" && line["span"]["http.method"] == method
+        });
+        found.unwrap_or_else(|| panic!("no {method}: {log}"))["span"].clone()
+    };
+    let got = answered("GET");
+    assert_eq!(got["request.id"], request);
+    for line in [got, answered("POST")] {
+        assert_eq!(line["project.id"], client.project(), "{line}");
+        assert_eq!(line["user.id"], client.user(), "{line}");
+        assert_eq!(line["image.id"], image, "{line}");
+    }
+}
+
+#[test]
+fn the_digests_that_are_configured_are_computed_and_shown() {
+    let digests = Digests::of(Content::new(1, 100_000));
+    for (configured, algorithm) in [
+        (r#"["md5", "sha256"]"#, "sha256"),
+        (r#"["md5", "sha256", "sha512"]"#, "sha512"),
+    ] {
+        let config = format!("[images]\ndigests = {configured}\n");
+        let server = Server::start(Options::config(config));
+        let client = server.user();
+        let id = client.image("digested", 1, 100_000);
+        let image = client.get(&format!("/v2/images/{id}")).expect(200).json();
+        assert_eq!(image["checksum"], digests.md5);
+        assert_eq!(image["os_hash_algo"], algorithm);
+        let hash = match algorithm {
+            "sha256" => hex::encode(sha2::Sha256::digest(Content::bytes(1, 100_000))),
+            _ => digests.sha512.clone(),
+        };
+        assert_eq!(image["os_hash_value"], hash);
+    }
 }

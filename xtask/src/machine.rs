@@ -67,10 +67,6 @@ const PACKAGES: &[Package] = &[
         name: "qemu-utils",
         any_of: &["qemu-img"],
     },
-    Package {
-        name: "strace",
-        any_of: &["strace"],
-    },
 ];
 
 /// What the measurements need beside what the tests do: uWSGI is built from source.

@@ -52,9 +52,21 @@ pub(crate) async fn authenticate_with(
         idle,
     };
     let principal = authenticator.authenticate(&parts, &mut body).await;
+    if let Ok(principal) = &principal {
+        note_caller(principal);
+    }
     let outcome = Authenticated(principal.map(Arc::new).map_err(Arc::new));
     parts.extensions.insert(outcome);
     next.run(Request::from_parts(parts, body.into_body())).await
+}
+
+/// Lets the request's log lines name who calls.
+fn note_caller(principal: &Principal) {
+    let span = tracing::Span::current();
+    span.record("user.id", tracing::field::display(&principal.user.id));
+    if let Some(project) = principal.project() {
+        span.record("project.id", tracing::field::display(project));
+    }
 }
 
 impl Caller {

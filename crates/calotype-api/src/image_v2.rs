@@ -31,6 +31,7 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(versions::root))
         .routes(routes!(versions::all))
         .routes(routes!(versions::one))
+        .routes(routes!(versions::second))
         .routes(routes!(images::create))
         .routes(routes!(images::show, images::update, images::delete))
         .routes(routes!(data::upload, data::download))

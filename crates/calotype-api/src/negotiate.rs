@@ -13,26 +13,33 @@ pub enum ErrorForm {
     Text,
 }
 
-/// The form that Glance answers for these headers: HTML for `*/*` and `text/html`, JSON for `application/json`, text
-/// for anything else and for no `Accept` at all (spec 7.2).
+/// The form for these headers: JSON or HTML, whichever is asked for by name and with the higher quality (decision
+/// D20); else HTML for `*/*`, and text for anything else and for no `Accept` at all, as Glance has it (spec 7.2).
 pub fn error_form(headers: &HeaderMap) -> ErrorForm {
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    let wants = |media: &str| {
-        accept.split(',').any(|part| {
-            let name = part.split(';').next().unwrap_or_default().trim();
-            name.eq_ignore_ascii_case(media)
-        })
-    };
-    if wants("text/html") || wants("*/*") {
-        ErrorForm::Html
-    } else if wants("application/json") || wants("application/*") {
+    let json = quality(accept, "application/json").max(quality(accept, "application/*"));
+    let html = quality(accept, "text/html");
+    if json > html {
         ErrorForm::Json
+    } else if html > 0.0 || quality(accept, "*/*") > 0.0 {
+        ErrorForm::Html
     } else {
         ErrorForm::Text
     }
+}
+
+/// The quality with which a media type or range is asked for by its name: 0 where it is not (RFC 9110, 12.4.2).
+fn quality(accept: &str, media: &str) -> f32 {
+    let of = |part: &str| {
+        let mut words = part.split(';').map(str::trim);
+        let named = words.next()?.eq_ignore_ascii_case(media);
+        let quality = words.find_map(|word| word.strip_prefix("q="));
+        named.then(|| quality.map_or(1.0, |text| text.parse().unwrap_or(0.0)))
+    };
+    accept.split(',').filter_map(of).fold(0.0, f32::max)
 }
 
 #[cfg(test)]
@@ -54,6 +61,16 @@ mod tests {
             form(Some("text/html, application/json;q=0.9")),
             ErrorForm::Html
         );
+        assert_eq!(
+            form(Some("text/html;q=0.5, application/json")),
+            ErrorForm::Json
+        );
+        assert_eq!(
+            form(Some("application/json, text/plain, */*")),
+            ErrorForm::Json,
+            "asked for by name"
+        );
+        assert_eq!(form(Some("application/json;q=0, */*")), ErrorForm::Html);
         assert_eq!(form(Some("text/plain")), ErrorForm::Text);
         assert_eq!(form(Some("")), ErrorForm::Text);
         assert_eq!(form(None), ErrorForm::Text);

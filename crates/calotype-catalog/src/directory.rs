@@ -52,6 +52,13 @@ fn role_of(row: &Row) -> Result<RoleRecord> {
     })
 }
 
+/// Removes the temporary access keys of the user that `row` names.
+async fn delete_temporary_keys(tx: &mut Tx, row: &Row) -> Result<()> {
+    let sql = "delete from access_keys where user_id = $1 and expires_at is not null";
+    let args = vec![Arg::text(row.text("user_id")?)];
+    tx.execute(sql, args).await.map(drop)
+}
+
 fn access_key_of(row: &Row) -> Result<AccessKey> {
     let temporary = match row.opt_time("expires_at")? {
         None => None,
@@ -458,6 +465,25 @@ impl Directory for SqlCatalog {
         rows.iter().map(access_key_of).collect()
     }
 
+    async fn set_access_key_enabled(
+        &self,
+        access: &str,
+        enabled: bool,
+        line: &AuditEvent,
+    ) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        let sql = "update access_keys set enabled = $2 where access = $1 and expires_at is null \
+                   returning user_id";
+        let args = vec![Arg::text(access), enabled.into()];
+        let Some(row) = tx.fetch_optional(sql, args).await? else {
+            return Ok(false);
+        };
+        if !enabled {
+            delete_temporary_keys(&mut tx, &row).await?;
+        }
+        commit(tx, Some(line)).await
+    }
+
     async fn delete_access_key(&self, access: &str, line: Option<&AuditEvent>) -> Result<bool> {
         let mut tx = self.db.write().await?;
         let sql = "delete from access_keys where access = $1 and expires_at is null \
@@ -465,9 +491,7 @@ impl Directory for SqlCatalog {
         let Some(row) = tx.fetch_optional(sql, vec![Arg::text(access)]).await? else {
             return Ok(false);
         };
-        let sql = "delete from access_keys where user_id = $1 and expires_at is not null";
-        tx.execute(sql, vec![Arg::text(row.text("user_id")?)])
-            .await?;
+        delete_temporary_keys(&mut tx, &row).await?;
         commit(tx, line).await
     }
 

@@ -1,11 +1,12 @@
 //! The audit trail, kept answers, and enterprise projects.
 
 use calotype_core::id::{EnterpriseProjectId, ProjectId};
-use calotype_core::ports::{AuditEvent, EnterpriseProject, Ledger, StoredAnswer};
+use calotype_core::ports::{AuditEvent, EnterpriseProject, Ledger, StoredAnswer, Trail};
 use calotype_core::{Error, Result};
 
 use crate::SqlCatalog;
 use crate::db::{Arg, Row, Tx};
+use crate::rows::write_trail;
 
 pub(crate) async fn insert_event(tx: &mut Tx, event: &AuditEvent) -> Result<()> {
     let sql = "insert into audit_events \
@@ -98,7 +99,7 @@ impl Ledger for SqlCatalog {
     async fn insert_enterprise_project(
         &self,
         project: &EnterpriseProject,
-        line: &AuditEvent,
+        trail: Trail,
     ) -> Result<()> {
         let mut tx = self.db.write().await?;
         let sql = "insert into enterprise_projects (id, name, enabled, created_at) \
@@ -110,7 +111,7 @@ impl Ledger for SqlCatalog {
             Arg::time(project.created_at),
         ];
         tx.execute(sql, args).await?;
-        insert_event(&mut tx, line).await?;
+        write_trail(&mut tx, &trail, self.options.answers_kept).await?;
         tx.commit().await
     }
 

@@ -249,6 +249,7 @@ impl Service {
 
     /// An image that the caller may see, with its membership; not visible and not existing look the same.
     pub(crate) async fn seen_image(&self, allowed: &Allowed<'_>, id: ImageId) -> Result<SeenImage> {
+        note_image(id);
         let viewer = self.viewer(allowed);
         let found = self.catalog.image(id, viewer.project.as_ref()).await?;
         found
@@ -332,6 +333,7 @@ impl Service {
         &self,
         call: &Call,
         name: &str,
+        keep: Keep<'_, EnterpriseProject>,
     ) -> Result<EnterpriseProject> {
         self.authorize(call, Action::IdentityAdminister)?;
         let length = name.chars().count();
@@ -347,9 +349,12 @@ impl Service {
             created_at: self.clock.now(),
         };
         let detail = serde_json::json!({ "name": name });
-        let line = self.event(call, "createEnterpriseProject", project.id, detail);
+        let trail = Trail {
+            event: self.event(call, "createEnterpriseProject", project.id, detail),
+            answer: keep.map(|keep| keep(&project)),
+        };
         self.catalog
-            .insert_enterprise_project(&project, &line)
+            .insert_enterprise_project(&project, trail)
             .await?;
         Ok(project)
     }
@@ -441,6 +446,11 @@ fn is_visible(seen: &SeenImage, viewer: &Viewer) -> bool {
             .as_ref()
             .is_some_and(|project: &ProjectId| *project == seen.image.owner)
         || (seen.image.visibility == Visibility::Shared && seen.membership.is_some())
+}
+
+/// Lets the log lines of the request at hand name the image that it is about.
+fn note_image(id: ImageId) {
+    tracing::Span::current().record("image.id", tracing::field::display(id));
 }
 
 pub(crate) fn no_such_image(id: ImageId) -> Error {

@@ -6,7 +6,8 @@
 //! A temporary key stands for the caller in the scope of the request that made it, and is good with its security
 //! token alone, of which the hash is stored. It ends after its time, and not later than what it was made with: one
 //! key can make the next and the end stays. With one nothing lasting can be made. It is in no list and can't be
-//! removed; it ends early with what ends its user's tokens, and with the removal of any of the user's permanent keys.
+//! removed; it ends early with what ends its user's tokens, and with the removal or disabling of any of the user's
+//! permanent keys.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -143,6 +144,31 @@ impl Embedded {
     pub async fn access_keys(&self, caller: &Principal, user: &UserId) -> Result<Vec<AccessKey>> {
         let user = self.visible_user(caller, user).await?;
         self.directory.access_keys(&user.id).await
+    }
+
+    /// Enables or disables a permanent access key of a user that the caller may see; disabling ends the user's temporary
+    /// ones.
+    ///
+    /// # Errors
+    /// NotFound where there is none such; Forbidden for a temporary key.
+    pub async fn set_access_key_enabled(
+        &self,
+        call: &Call,
+        user: &UserId,
+        access: &str,
+        enabled: bool,
+    ) -> Result<AccessKey> {
+        check_lasting(call)?;
+        let keys = self.access_keys(&call.principal, user).await?;
+        let key = keys.into_iter().find(|key| key.access == access);
+        let key = key.ok_or_else(|| Error::not_found("There is no such access key."))?;
+        let detail = json!({ "user": user, "enabled": enabled });
+        let line = self.line(call, "updateAccessKey", access, detail);
+        let set = self
+            .directory
+            .set_access_key_enabled(access, enabled, &line);
+        found(set.await?, "access key")?;
+        Ok(AccessKey { enabled, ..key })
     }
 
     /// Removes a permanent access key of a user that the caller may see, and the user's temporary ones.

@@ -239,6 +239,7 @@ pub fn new_credential(key: &NewAccessKey, base: &str) -> Value {
         Some(key.secret.expose_secret()),
         key.user.as_str(),
         key.project.as_ref(),
+        true,
         base,
     );
     json!({ "credential": credential })
@@ -274,6 +275,7 @@ fn known_credential(key: &AccessKey, base: &str) -> Value {
         None,
         key.user.as_str(),
         key.project.as_ref(),
+        key.enabled,
         base,
     )
 }
@@ -283,6 +285,7 @@ fn credential_fields(
     secret: Option<&str>,
     user: &str,
     project: Option<&ProjectId>,
+    enabled: bool,
     base: &str,
 ) -> Value {
     let link = format!("{base}/identity/v3/users/{user}/credentials/OS-EC2/{access}");
@@ -292,6 +295,7 @@ fn credential_fields(
         "user_id": user,
         "tenant_id": project,
         "trust_id": null,
+        "enabled": enabled,
         "links": { "self": link },
     })
 }

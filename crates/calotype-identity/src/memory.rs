@@ -301,6 +301,25 @@ impl Directory for Memory {
             r.keys.iter().filter(theirs).cloned().collect()
         })
     }
+    async fn set_access_key_enabled(
+        &self,
+        access: &str,
+        enabled: bool,
+        line: &AuditEvent,
+    ) -> Result<bool> {
+        self.change(Some(line), |r| {
+            let permanent = |k: &&mut AccessKey| k.access == access && k.temporary.is_none();
+            let Some(key) = r.keys.iter_mut().find(permanent) else {
+                return Ok(false);
+            };
+            key.enabled = enabled;
+            let user = key.user.clone();
+            if !enabled {
+                r.keys.retain(|k| k.user != user || k.temporary.is_none());
+            }
+            Ok(true)
+        })
+    }
     async fn delete_access_key(&self, access: &str, line: Option<&AuditEvent>) -> Result<bool> {
         self.change(line, |r| {
             let permanent = |k: &AccessKey| k.access == access && k.temporary.is_none();

@@ -9,7 +9,7 @@ use calotype_core::access::Action;
 use calotype_core::app::Call;
 use calotype_core::codes::ImsCode;
 use calotype_core::id::EnterpriseProjectId;
-use calotype_core::ports::EnterpriseProject;
+use calotype_core::ports::{EnterpriseProject, StoredAnswer};
 use calotype_core::{Error, Result};
 use http::StatusCode;
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::bad;
 use crate::caller::Caller;
 use crate::errors::Reply;
+use crate::idempotency::{IdempotencyKey, once};
 use crate::json_body::{json_object, optional_text, read_body};
 use crate::state::ApiState;
 
@@ -56,30 +57,45 @@ pub async fn list_enterprise_projects(
     path = "/admin/v1/enterprise-projects",
     operation_id = "createEnterpriseProject",
     tag = "Administration",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
     request_body(content = CreateEnterpriseProject, content_type = "application/json"),
     responses(
         (status = 201, description = "The enterprise project."),
         (status = 400, description = "The name breaks a rule."),
         (status = 401, description = "No credential, or not a good one."),
         (status = 403, description = "The caller is no administrator."),
-        (status = 409, description = "The name is taken."),
+        (status = 409, description = "The name is taken, or the idempotency key came with another body."),
     ),
     security(("token" = []), ("signature" = [])),
 )]
 pub async fn create_enterprise_project(
     State(state): State<ApiState>,
     Caller(call): Caller,
+    key: IdempotencyKey,
     body: Body,
 ) -> Reply {
     check_administrator(&state, &call)?;
     let body = read_body(&state, body).await?;
     let name = optional_text(&mut json_object(&body)?, "name")?;
     let name = name.ok_or_else(|| bad("The field 'name' is missing."))?;
-    let project = state
-        .service
-        .create_enterprise_project(&call, &name)
-        .await?;
-    Ok((StatusCode::CREATED, Json(document(&project))).into_response())
+    let slot = key.slot(&call, &body);
+    let service = &state.service;
+    once(service, slot.as_ref(), async {
+        let keep = slot.as_ref().map(|slot| {
+            move |project: &EnterpriseProject| {
+                let text = document(project).to_string();
+                slot.answer(service, StatusCode::CREATED, text, None)
+            }
+        });
+        let keep = keep
+            .as_ref()
+            .map(|keep| keep as &(dyn Fn(&EnterpriseProject) -> StoredAnswer + Sync));
+        let project = service
+            .create_enterprise_project(&call, &name, keep)
+            .await?;
+        Ok((StatusCode::CREATED, Json(document(&project))).into_response())
+    })
+    .await
 }
 
 /// Lets images be put into an enterprise project.

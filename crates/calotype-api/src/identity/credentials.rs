@@ -20,6 +20,17 @@ struct NewCredentialBody {
     tenant_id: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct ChangedCredentialBody {
+    credential: ChangedCredentialFields,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangedCredentialFields {
+    enabled: bool,
+}
+
 /// The access keys of a user, without their secrets.
 #[utoipa::path(get, path = "/identity/v3/users/{user_id}/credentials/OS-EC2", tag = "Identity", operation_id = "listCredentials",
     security(("token" = []), ("signature" = [])),
@@ -76,6 +87,30 @@ pub(super) async fn show_credential(
     let key = keys.iter().find(|key| key.access == access);
     let key = key.ok_or_else(|| Error::not_found("There is no such access key."))?;
     Ok(Json(keystone::credential(key, &state.base_url(&headers))).into_response())
+}
+
+/// Enables or disables an access key: a call of ours, in the form of the one for projects and users.
+#[utoipa::path(patch, path = "/identity/v3/users/{user_id}/credentials/OS-EC2/{access}", tag = "Identity", operation_id = "updateCredential",
+    security(("token" = []), ("signature" = [])),
+    params(("user_id" = String, Path), ("access" = String, Path)),
+    responses((status = 200, description = "The access key")))]
+pub(super) async fn update_credential(
+    State(state): State<IdentityState>,
+    Caller(call): Caller,
+    headers: HeaderMap,
+    Path((user, access)): Path<(String, String)>,
+    body: Body,
+) -> Reply {
+    let user = id::<UserId>(&user)?;
+    let enabled = json::<ChangedCredentialBody>(body)
+        .await?
+        .credential
+        .enabled;
+    let key = state
+        .identity
+        .set_access_key_enabled(&call, &user, &access, enabled)
+        .await?;
+    Ok(Json(keystone::credential(&key, &state.base_url(&headers))).into_response())
 }
 
 /// Removes an access key.

@@ -89,6 +89,7 @@ pub(crate) fn routes() -> OpenApiRouter<IdentityState> {
         ))
         .routes(routes!(
             credentials::show_credential,
+            credentials::update_credential,
             credentials::delete_credential
         ))
         .routes(routes!(security_tokens::create_security_token))

@@ -466,6 +466,14 @@ async fn an_access_keys_secret_is_shown_once_and_the_key_ends_when_removed() {
     assert_eq!(world.send(signed()).await.status, 200);
     let path = format!("{path}/{key}");
     assert_eq!(world.get(&path, &token).await.status, 200);
+    for (enabled, status) in [(false, 401), (true, 200)] {
+        let body = json!({ "credential": { "enabled": enabled } });
+        let set = world
+            .call(Method::PATCH, &path, Some(&token), Some(body))
+            .await;
+        assert_eq!(set.body["credential"]["enabled"], enabled);
+        assert_eq!(world.send(signed()).await.status, status);
+    }
     let admin = &world.first.admin;
     let elsewhere = format!("/v3/users/{}/credentials/OS-EC2/{key}", admin.user.id);
     let admin = world.token(admin).await;

@@ -45,6 +45,8 @@ pub(super) async fn create(
     request: Request,
 ) -> Reply {
     let base_url = state.base_url(request.headers());
+    // Before a kept answer is given again: a role that was taken away since permits nothing any more.
+    state.service.authorize_creation(&call)?;
     let (body, bytes) = bodies::json(&state, request).await?;
     let order = attributes::new_image(&body)?;
     let slot = key.slot(&call, &bytes);

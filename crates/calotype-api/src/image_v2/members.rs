@@ -5,6 +5,7 @@ use axum::extract::{Request, State};
 use axum::response::IntoResponse as _;
 use calotype_core::id::ProjectId;
 use calotype_core::image::{Member, MemberStatus};
+use calotype_core::ports::StoredAnswer;
 use calotype_core::{Error, Result};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use super::bodies;
 use super::path::{ImagePath, MemberPath};
 use crate::caller::Caller;
 use crate::errors::Reply;
+use crate::idempotency::{IdempotencyKey, once};
 use crate::state::ApiState;
 
 /// Lists an image's members: all of them for its owner, itself alone for a member.
@@ -47,7 +49,10 @@ pub(super) async fn list(
     path = "/v2/images/{image_id}/members",
     operation_id = "addImageMember",
     tag = "Image members",
-    params(("image_id" = String, Path, description = "The image's id.")),
+    params(
+        ("image_id" = String, Path, description = "The image's id."),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours."),
+    ),
     request_body(content_type = "application/json", description = "`{\"member\": project}`"),
     responses(
         (status = 200, description = "The member, pending."),
@@ -55,7 +60,7 @@ pub(super) async fn list(
         (status = 401, description = "No credential, or not a good one."),
         (status = 403, description = "Another project's image, or one whose visibility is not `shared`."),
         (status = 404, description = "There is no such image that the caller may see."),
-        (status = 409, description = "The project is a member."),
+        (status = 409, description = "The project is a member, or the idempotency key came with another body."),
         (status = 413, description = "The image has as many members as it may have."),
         (status = 415, description = "The body is not application/json."),
         (status = 503, description = "The service can't do it now."),
@@ -66,14 +71,29 @@ pub(super) async fn add(
     State(state): State<ApiState>,
     Caller(call): Caller,
     ImagePath(id): ImagePath,
+    key: IdempotencyKey,
     request: Request,
 ) -> Reply {
-    let (body, _) = bodies::json(&state, request).await?;
+    let service = &state.service;
+    service.authorize_sharing(&call)?;
+    let (body, bytes) = bodies::json(&state, request).await?;
     let project: ProjectId = word(&body, "member")?
         .parse()
         .map_err(|_| Error::invalid("Member is not a project's id."))?;
-    let member = state.service.add_member(&call, id, &project).await?;
-    Ok(Json(document(&member)).into_response())
+    let slot = key.slot(&call, &bytes);
+    once(service, slot.as_ref(), async {
+        let keep = slot.as_ref().map(|slot| {
+            move |member: &Member| {
+                slot.answer(service, StatusCode::OK, document(member).to_string(), None)
+            }
+        });
+        let keep = keep
+            .as_ref()
+            .map(|keep| keep as &(dyn Fn(&Member) -> StoredAnswer + Sync));
+        let member = service.add_member(&call, id, &project, keep).await?;
+        Ok(Json(document(&member)).into_response())
+    })
+    .await
 }
 
 /// Shows a member of an image.

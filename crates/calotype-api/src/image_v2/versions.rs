@@ -78,6 +78,26 @@ pub(super) async fn one(
     Ok(choices(&state, &headers, shown.unwrap_or(&VERSIONS)))
 }
 
+/// Where the links of the versions lead: the versions again, for who has a credential (decision D22).
+#[utoipa::path(
+    get,
+    path = "/v2/",
+    operation_id = "listVersionsOfTheSecondApi",
+    tag = "Versions",
+    responses(
+        (status = 300, description = "The versions."),
+        (status = 401, description = "No credential, or not a good one."),
+    ),
+    security(("token" = []), ("signature" = [])),
+)]
+pub(super) async fn second(
+    State(state): State<ApiState>,
+    Caller(_): Caller,
+    headers: HeaderMap,
+) -> Response {
+    choices(&state, &headers, &VERSIONS)
+}
+
 /// `v`, a number, and maybe a dot and another number.
 fn names_a_version(text: &str) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

@@ -1,6 +1,7 @@
 //! Members.
 
 use calotype_core::app::{Limits, Settings};
+use http::Method;
 use serde_json::json;
 
 use crate::harness::{ALICE, BOB, CAROL, Rig, pretty};
@@ -126,4 +127,32 @@ async fn a_member_is_another_project_and_there_is_a_limit() {
     rig.post("alice", &members, &json!({"member": CAROL}))
         .await
         .expect(413);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_adds_one_member_and_one_enterprise_project() {
+    let rig = Rig::new().await;
+    let id = rig.active(b"bytes").await;
+    let send = async |who: &str, path: &str, body: String| {
+        let headers = [
+            ("content-type", "application/json"),
+            ("idempotency-key", "once"),
+        ];
+        rig.send(who, Method::POST, path, &headers, body).await
+    };
+    let members = format!("/v2/images/{id}/members");
+    let member = |project: &str| format!(r#"{{"member":"{project}"}}"#);
+    let added = send("alice", &members, member(BOB)).await.expect(200);
+    let again = send("alice", &members, member(BOB)).await.expect(200);
+    assert_eq!(again.json(), added.json());
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    send("alice", &members, member("other")).await.expect(409);
+
+    let projects = "/admin/v1/enterprise-projects";
+    let named = |name: &str| format!(r#"{{"name":"{name}"}}"#);
+    let made = send("admin", projects, named("one")).await.expect(201);
+    let again = send("admin", projects, named("one")).await.expect(201);
+    assert_eq!(again.json(), made.json());
+    send("admin", projects, named("two")).await.expect(409);
+    send("alice", projects, named("one")).await.expect(403);
 }

@@ -32,7 +32,10 @@ async fn the_second_version_itself_is_behind_a_credential() {
     rig.get("", "/v2").await.expect(401);
     let moved = rig.get("alice", "/v2").await.expect(302);
     assert_eq!(moved.header("location"), "http://images.example:9292/v2/");
-    for path in ["/v2/", "/v2/images/", "/v2/nonsense"] {
+    rig.get("", "/v2/").await.expect(401);
+    let versions = rig.get("alice", "/v2/").await.expect(300);
+    assert_eq!(versions.body, rig.get("", "/").await.body);
+    for path in ["/v2/images/", "/v2/nonsense"] {
         rig.get("", path).await.expect(401);
         rig.get("alice", path).await.expect(404);
     }

@@ -314,8 +314,10 @@ pub(crate) async fn a_change_writes_its_line_and_what_changes_nothing_writes_non
         ("assign", true),
         ("assign", false),
         ("unassign", true),
+        ("disable key", false),
         ("insert key", true),
         ("insert key", false),
+        ("disable key", true),
         ("delete key", true),
         ("delete key", false),
         ("revoke token", false),
@@ -351,6 +353,10 @@ pub(crate) async fn a_change_writes_its_line_and_what_changes_nothing_writes_non
                 .is_ok_and(|()| changes),
             "unassign" => catalog.unassign(&assigned, &line).await.unwrap(),
             "insert key" => catalog.insert_access_key(&access_key(), some).await.is_ok(),
+            "disable key" => catalog
+                .set_access_key_enabled("AK1", false, &line)
+                .await
+                .unwrap(),
             "delete key" => catalog.delete_access_key("AK1", some).await.unwrap(),
             _ => catalog.revoke_token("none", some).await.unwrap(),
         };
@@ -392,7 +398,7 @@ pub(crate) async fn a_change_whose_line_can_not_be_written_is_not_made(world: Wo
         enabled: true,
         created_at: Timestamp::from_micros(DAY),
     };
-    let inserted = catalog.insert_enterprise_project(&made, &line).await;
+    let inserted = catalog.insert_enterprise_project(&made, trail()).await;
     assert!(inserted.is_err());
     world
         .tamper("alter table hidden rename to audit_events")

@@ -445,14 +445,14 @@ pub(crate) async fn enterprise_projects_are_made_and_disabled(world: World) {
     };
     let catalog = &world.catalog;
     let line = event("change");
-    let inserted = catalog.insert_enterprise_project(&made, &line).await;
+    let inserted = catalog.insert_enterprise_project(&made, trail()).await;
     inserted.unwrap();
     let same_name = EnterpriseProject {
         id: EnterpriseProjectId::Id(uuid::Uuid::from_u128(10)),
         ..made.clone()
     };
     assert_kind(
-        catalog.insert_enterprise_project(&same_name, &line).await,
+        catalog.insert_enterprise_project(&same_name, trail()).await,
         ErrorKind::Conflict,
     );
     assert_eq!(catalog.enterprise_project(id).await.unwrap(), Some(made));

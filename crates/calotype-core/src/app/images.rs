@@ -29,6 +29,14 @@ pub struct NewImage {
 }
 
 impl Service {
+    /// Whether the caller may make images at all: what is known before anything of the body.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026).
+    pub fn authorize_creation(&self, call: &Call) -> Result<()> {
+        self.authorize(call, Action::ImagesCreate).map(drop)
+    }
+
     /// Makes an image's record, `queued`.
     ///
     /// An image whose visibility the caller leaves open is `shared`, as in Glance: seen by its owner alone until it
@@ -47,6 +55,7 @@ impl Service {
         let allowed = self.authorize(call, Action::ImagesCreate)?;
         let owner = owner_of(&allowed, &order.settings)?;
         let mut image = self.blank_image(order.id, owner);
+        super::note_image(image.id);
         let changes: Vec<_> = order.settings.iter().cloned().map(Change::Set).collect();
         self.apply(call, &mut image, &changes)?;
         self.check_enterprise_projects(&changes).await?;

@@ -4,7 +4,7 @@
 //! kept, and see it again if it is shared again, as in Glance.
 
 use crate::access::{Action, Allowed};
-use crate::app::{Call, Service};
+use crate::app::{Call, Keep, Service};
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ImageId, ProjectId};
@@ -15,6 +15,14 @@ use crate::ports::Trail;
 const WHOLE_IMAGE_MEMBERS: u64 = 10;
 
 impl Service {
+    /// Whether the caller may share images at all: what is known before anything of the body.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026).
+    pub fn authorize_sharing(&self, call: &Call) -> Result<()> {
+        self.authorize(call, Action::ImagesShare).map(drop)
+    }
+
     /// Shares an image with a project, which has yet to answer.
     ///
     /// # Errors
@@ -25,6 +33,7 @@ impl Service {
         call: &Call,
         id: ImageId,
         project: &ProjectId,
+        keep: Keep<'_, Member>,
     ) -> Result<Member> {
         let allowed = self.authorize(call, Action::ImagesShare)?;
         let image = self.owned_image(&allowed, id).await?;
@@ -46,7 +55,10 @@ impl Service {
         } else {
             most
         };
-        let trail = self.member_trail(call, "addMember", id, project);
+        let trail = Trail {
+            answer: keep.map(|keep| keep(&member)),
+            ..self.member_trail(call, "addMember", id, project)
+        };
         let added = self.catalog.add_member(&member, limit, trail).await;
         added.map(|()| member).map_err(|error| match error.kind() {
             ErrorKind::Conflict => {

@@ -283,14 +283,14 @@ pub trait Ledger: Send + Sync {
     /// The answer kept under an idempotency key.
     async fn answer(&self, scope: &str, key: &str) -> Result<Option<StoredAnswer>>;
 
-    /// Makes an enterprise project, and writes the audit trail's line with it.
+    /// Makes an enterprise project, and writes its trail with it.
     ///
     /// # Errors
-    /// Conflict where the name is taken.
+    /// Conflict where the name is taken, or the idempotency key.
     async fn insert_enterprise_project(
         &self,
         project: &EnterpriseProject,
-        line: &AuditEvent,
+        trail: Trail,
     ) -> Result<()>;
 
     /// The enterprise projects, by name.

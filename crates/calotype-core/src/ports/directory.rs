@@ -218,6 +218,14 @@ pub trait Directory: Send + Sync {
     async fn access_key(&self, access: &str) -> Result<Option<AccessKey>>;
     /// The permanent access keys of a user, oldest first.
     async fn access_keys(&self, user: &UserId) -> Result<Vec<AccessKey>>;
+    /// Enables or disables a permanent access key; disabling removes its user's temporary ones: they may have been got
+    /// with it. False where there is none.
+    async fn set_access_key_enabled(
+        &self,
+        access: &str,
+        enabled: bool,
+        line: &AuditEvent,
+    ) -> Result<bool>;
     /// Removes a permanent access key, and its user's temporary ones: they may have been got with it. False where there
     /// is none.
     async fn delete_access_key(&self, access: &str, line: Option<&AuditEvent>) -> Result<bool>;

@@ -224,6 +224,22 @@ pub(crate) enum AccessKeyCommand {
         #[arg(long)]
         user: String,
     },
+    /// Accept requests that it signs again.
+    Enable {
+        /// The access key.
+        access: String,
+        /// The user: id, or unique name.
+        #[arg(long)]
+        user: String,
+    },
+    /// Accept no request that it signs.
+    Disable {
+        /// The access key.
+        access: String,
+        /// The user: id, or unique name.
+        #[arg(long)]
+        user: String,
+    },
     /// Delete one.
     Delete {
         /// The access key.

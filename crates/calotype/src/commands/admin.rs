@@ -218,7 +218,6 @@ async fn access_key(
     command: AccessKeyCommand,
     output: &Output,
 ) -> Result<(), Failure> {
-    let keys_of = |user: &str| format!("/users/{user}/credentials/OS-EC2");
     match command {
         AccessKeyCommand::Create { user, project } => {
             let user = find(session, "users", &user).await?;
@@ -242,10 +241,16 @@ async fn access_key(
             output.result(&keys, |keys| {
                 columns(
                     keys,
-                    &["ACCESS", "USER", "PROJECT"],
-                    &["access", "user_id", "tenant_id"],
+                    &["ACCESS", "USER", "PROJECT", "ENABLED"],
+                    &["access", "user_id", "tenant_id", "enabled"],
                 )
             })
+        }
+        AccessKeyCommand::Enable { access, user } => {
+            set_access_key(session, &access, &user, true).await
+        }
+        AccessKeyCommand::Disable { access, user } => {
+            set_access_key(session, &access, &user, false).await
         }
         AccessKeyCommand::Delete { access, user } => {
             let user = find(session, "users", &user).await?;
@@ -256,6 +261,23 @@ async fn access_key(
                 .map(drop)
         }
     }
+}
+
+fn keys_of(user: &str) -> String {
+    format!("/users/{user}/credentials/OS-EC2")
+}
+
+async fn set_access_key(
+    session: &Session,
+    access: &str,
+    user: &str,
+    enabled: bool,
+) -> Result<(), Failure> {
+    let user = find(session, "users", user).await?;
+    let path = format!("{}/{}", keys_of(&user), encode(access));
+    let body = json!({ "credential": { "enabled": enabled } });
+    let call = Call::new(Method::PATCH, path).json(&body, "application/json");
+    session.keystone(call).await.map(drop)
 }
 
 async fn make(
