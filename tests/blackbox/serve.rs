@@ -167,8 +167,21 @@ fn health_readiness_and_metrics_answer_without_a_token() {
     let client = Client::anonymous(server.base());
     client.get("/healthz").expect(200);
     client.get("/readyz").expect(200);
-    server.user().image("counted", 1, 1000);
+    let image = server.user().image("counted", 1, 1000);
+    server.user().download(&image);
     let metrics = client.get("/metrics").expect(200);
+    for line in [
+        "calotype_image_bytes_uploaded_total 1000",
+        "calotype_image_bytes_downloaded_total 1000",
+        "calotype_jobs_waiting 0",
+        "calotype_jobs_running 0",
+        "calotype_http_requests_total{method=\"PUT\",route=\"/v2/images/{image_id}/file\",status=\"204\"} 1",
+    ] {
+        assert!(
+            metrics.text().lines().any(|shown| shown == line),
+            "{line}: {metrics}"
+        );
+    }
     assert!(metrics.text().contains("# TYPE "), "{metrics}");
     let project = server.user().project().to_owned();
     assert!(!metrics.text().contains(&project), "no project in a label");

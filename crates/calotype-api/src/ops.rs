@@ -23,6 +23,10 @@ const DURATION: &str = "calotype_http_request_duration_seconds";
 const IN_FLIGHT: &str = "calotype_http_requests_in_flight";
 const JOBS_WAITING: &str = "calotype_jobs_waiting";
 const JOBS_RUNNING: &str = "calotype_jobs_running";
+/// Counted when the image is active.
+pub(crate) const BYTES_UPLOADED: &str = "calotype_image_bytes_uploaded_total";
+/// Counted as they are given to the connection.
+pub(crate) const BYTES_DOWNLOADED: &str = "calotype_image_bytes_downloaded_total";
 
 /// The operations of this module. All are public.
 pub fn router() -> OpenApiRouter<ApiState> {
@@ -43,6 +47,16 @@ pub fn describe_metrics() {
     metrics::describe_gauge!(IN_FLIGHT, "Requests whose answer has not begun.");
     metrics::describe_gauge!(JOBS_WAITING, "Jobs that no worker has begun.");
     metrics::describe_gauge!(JOBS_RUNNING, "Jobs that a worker has begun and not ended.");
+    metrics::describe_counter!(
+        BYTES_UPLOADED,
+        metrics::Unit::Bytes,
+        "Bytes of images that were uploaded whole."
+    );
+    metrics::describe_counter!(
+        BYTES_DOWNLOADED,
+        metrics::Unit::Bytes,
+        "Bytes of images that were given out."
+    );
 }
 
 /// Answers while the process lives.

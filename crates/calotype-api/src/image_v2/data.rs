@@ -15,6 +15,7 @@ use super::path::ImagePath;
 use super::{bodies, byte_range, unread};
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
+use crate::ops::{BYTES_DOWNLOADED, BYTES_UPLOADED};
 use crate::state::ApiState;
 
 const OCTETS: &str = "application/octet-stream";
@@ -67,11 +68,17 @@ pub(super) async fn upload(
         expected_size: bodies::declared_size(&head.headers)?,
         source,
     };
-    if let Err(error) = state.service.upload(&call, id, upload).await {
-        unread.throw_away().await;
-        return Err(error.into());
+    match state.service.upload(&call, id, upload).await {
+        Ok(image) => {
+            let size = image.size.unwrap_or_default().bytes();
+            metrics::counter!(BYTES_UPLOADED).increment(size);
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        Err(error) => {
+            unread.throw_away().await;
+            Err(error.into())
+        }
     }
-    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Gives out an image's bytes, or a range of them.
@@ -140,9 +147,14 @@ fn part(download: &Download, range: std::ops::Range<u64>, size: u64) -> Result<R
 fn bytes(download: &Download, range: std::ops::Range<u64>) -> Response {
     let length = range.end - range.start;
     let id = download.image.id;
-    let stream = download.reader.read(range).inspect_err(move |error| {
-        tracing::error!(image.id = %id, error.chain = %error.chain(), "download broken off");
-    });
+    let counter = metrics::counter!(BYTES_DOWNLOADED);
+    let stream = download
+        .reader
+        .read(range)
+        .inspect_ok(move |bytes| counter.increment(bytes.len() as u64))
+        .inspect_err(move |error| {
+            tracing::error!(image.id = %id, error.chain = %error.chain(), "download broken off");
+        });
     let mut response = Response::new(Body::from_stream(stream));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(OCTETS));
