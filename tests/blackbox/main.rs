@@ -3,6 +3,7 @@
 
 mod barbican;
 mod clients;
+mod cloud_images;
 mod command;
 mod command_keys;
 mod copy_refusals;

@@ -57,6 +57,10 @@ impl Row {
                 "application/openstack-images-v2.1-json-patch",
                 json!([{"op": "replace", "path": "/name", "value": "p"}]),
             ),
+            (&Method::PATCH, "/v2/cloudimages/{image_id}") => (
+                "application/json",
+                json!([{"op": "replace", "path": "/name", "value": "p"}]),
+            ),
             (_, path) if path.ends_with("/file") => ("application/octet-stream", json!({})),
             (_, path) if path.ends_with("/copy") => ("application/json", json!({"name": "probe"})),
             (_, path) if path.ends_with("/members") => {

@@ -28,6 +28,8 @@ from huaweicloudsdkims.v2 import (
     ListVersionsRequest,
     ShowJobProgressRequest,
     ShowJobRequest,
+    UpdateImageRequest,
+    UpdateImageRequestBody,
 )
 import openstack
 
@@ -66,6 +68,25 @@ replica = document.entities.image_id
 found = signed.list_images(ListImagesRequest(id=replica)).images[0]
 assert found.name == "replica" and found.description == "by the SDK", found
 assert found.owner == PROJECT
+
+
+
+def update(image, *operations):
+    body = [UpdateImageRequestBody(op=op, path=path, value=value) for op, path, value in operations]
+    return signed.update_image(UpdateImageRequest(image_id=image, body=body))
+
+
+changed = update(
+    replica,
+    ("replace", "/__description", "changed by the SDK"),
+    ("add", "/hw_firmware_type", "uefi"),
+    ("replace", "/min_ram", 1024),
+    ("replace", "/max_ram", 4096),
+)
+assert (changed.description, changed.hw_firmware_type) == ("changed by the SDK", "uefi"), changed
+assert (changed.min_ram, changed.max_ram, changed.name) == (1024, "4096", "replica"), changed
+changed = update(replica, ("remove", "/hw_firmware_type", None))
+assert changed.hw_firmware_type is None, changed
 
 made = signed.glance_create_image_metadata(
     GlanceCreateImageMetadataRequest(body=GlanceCreateImageMetadataRequestBody(name="metadata", disk_format="raw"))
@@ -123,6 +144,11 @@ refused(lambda: unknown.list_images(ListImagesRequest()), 401)
 missing = CopyImageInRegionRequest(image_id="11111111-2222-4333-8444-555555555555", body=body)
 error = refused(lambda: signed.copy_image_in_region(missing), 404)
 assert error.error_code == "IMG.0027", error
+kept = signed.glance_create_image_metadata(
+    GlanceCreateImageMetadataRequest(body=GlanceCreateImageMetadataRequestBody(name="kept", disk_format="raw"))
+).id
+assert refused(lambda: update(kept, ("replace", "/name", "x")), 400).error_code == "IMG.0046"
+signed.glance_delete_image(GlanceDeleteImageRequest(image_id=kept))
 
 # A temporary key: got with a token, it signs with its security token, and with no other.
 auth = {"identity": {"methods": ["token"], "token": {"id": cloud.auth_token, "duration_seconds": 900}}}

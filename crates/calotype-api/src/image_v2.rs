@@ -25,6 +25,8 @@ use utoipa_axum::routes;
 
 use crate::state::ApiState;
 
+pub(crate) use bodies::media_type;
+
 /// The paths of this module.
 pub fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()

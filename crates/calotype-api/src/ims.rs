@@ -1,9 +1,11 @@
-//! The IMS API: replicating an image, following its job, and listing images as OTC's clients do.
+//! The IMS API: replicating an image, following its job, and listing and changing images as OTC's clients do.
 
 pub mod copy;
 pub mod job_document;
 pub mod jobs;
 pub mod list;
+mod path;
+pub mod update;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,4 +20,5 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(jobs::show_job))
         .routes(routes!(jobs::show_job_progress))
         .routes(routes!(list::list_cloud_images))
+        .routes(routes!(update::update_cloud_image))
 }

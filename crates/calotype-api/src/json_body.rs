@@ -73,14 +73,21 @@ pub async fn read_body(state: &ApiState, body: Body) -> Result<Bytes> {
 /// # Errors
 /// IMG.0007 where it is empty, IMG.0001 where it is anything else.
 pub fn json_object(body: &[u8]) -> Result<Map<String, Value>> {
+    match json_value(body)? {
+        Value::Object(object) => Ok(object),
+        _ => Err(invalid("The request's body must be a JSON object.")),
+    }
+}
+
+/// The body as JSON of any kind.
+///
+/// # Errors
+/// IMG.0007 where it is empty, IMG.0001 where it is none.
+pub fn json_value(body: &[u8]) -> Result<Value> {
     if body.trim_ascii().is_empty() {
         return Err(Error::ims(ImsCode::IMG_0007));
     }
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(invalid("The request's body must be a JSON object.")),
-        Err(_) => Err(invalid("The request's body is not JSON.")),
-    }
+    serde_json::from_slice(body).map_err(|_| invalid("The request's body is not JSON."))
 }
 
 /// A field that is a text, absent, or null, which means absent.

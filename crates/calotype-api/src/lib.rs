@@ -15,6 +15,7 @@ mod image_page;
 pub mod image_v2;
 pub mod ims;
 pub mod json_body;
+mod json_patch;
 pub mod kms;
 pub mod list_query;
 pub mod native_list;

@@ -5,6 +5,7 @@
 
 mod cancel;
 mod images;
+mod ims_patch;
 mod members;
 mod os_version;
 mod patch;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::{Access, Action, Allowed, Principal};
+use crate::codes::ImsCode;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, JobId, ProjectId};
 use crate::image::{Image, Visibility};
@@ -34,6 +36,7 @@ use crate::size::ByteSize;
 use crate::time::Timestamp;
 
 pub use images::NewImage;
+pub use ims_patch::check_patchable;
 pub use patch::{Change, Setting, check_settable};
 pub use reconcile::{Reconciled, Reconciler};
 pub use replicate::{EncryptionMode, ReplicaOrder, Strictness};
@@ -100,6 +103,8 @@ pub struct Limits {
     pub concurrent_replicas: u64,
     /// Tags that an image may have through the native API (Glance's default).
     pub tags_per_image: usize,
+    /// Tags that an image may have through the IMS API (spec 6.1).
+    pub ims_tags_per_image: usize,
     /// Projects that an image may be shared with.
     pub members_per_image: u64,
     /// Free attributes that an image may have (Glance's default).
@@ -116,6 +121,7 @@ impl Default for Limits {
             images_per_project: 1000,
             concurrent_replicas: 5,
             tags_per_image: 128,
+            ims_tags_per_image: 10,
             members_per_image: 256,
             properties_per_image: 128,
             max_image_size: None,
@@ -234,6 +240,14 @@ impl Service {
         self.clock.as_ref()
     }
 
+    /// Whether the caller may take an action at all: the first check of an IMS call, before its body is looked at.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026).
+    pub fn admit(&self, call: &Call, action: Action) -> Result<()> {
+        self.authorize(call, action).map(drop)
+    }
+
     /// Checks that the caller may take an action.
     pub(crate) fn authorize<'a>(&self, call: &'a Call, action: Action) -> Result<Allowed<'a>> {
         self.access.authorize(&call.principal, action)
@@ -270,6 +284,43 @@ impl Service {
             Err(Error::forbidden(
                 "This operation can be performed only by the image's owner.",
             ))
+        }
+    }
+
+    /// As [`Service::owned_image`], with the refusals of the IMS API: it says of an image that everybody sees that it
+    /// is one, also to its owner.
+    ///
+    /// # Errors
+    /// IMG.0027 where the caller can't see it, IMG.0083 for a public one, IMG.0047 for another's.
+    pub(crate) async fn ims_owned_image(
+        &self,
+        allowed: &Allowed<'_>,
+        id: ImageId,
+    ) -> Result<Image> {
+        let image = self.seen_image(allowed, id).await?.image;
+        if allowed.in_all_projects() {
+            return Ok(image);
+        }
+        let own = allowed.principal().project() == Some(&image.owner);
+        match image.visibility {
+            Visibility::Public => Err(Error::ims(ImsCode::IMG_0083)),
+            // A word that IMS does not have: to all but its owner it is as good as public.
+            Visibility::Community if !own => Err(Error::ims(ImsCode::IMG_0083)),
+            _ if !own => Err(Error::ims(ImsCode::IMG_0047)),
+            _ => Ok(image),
+        }
+    }
+
+    /// An image that the caller may change, or the refusal of the API that the call came through.
+    pub(crate) async fn changeable_image(
+        &self,
+        call: &Call,
+        allowed: &Allowed<'_>,
+        id: ImageId,
+    ) -> Result<Image> {
+        match call.surface {
+            Surface::Native => self.owned_image(allowed, id).await,
+            Surface::Ims => self.ims_owned_image(allowed, id).await,
         }
     }
 
@@ -312,7 +363,7 @@ impl Service {
         let all = allowed.in_all_projects();
         let project = allowed.principal().project();
         job.filter(|job| all || project == Some(&job.project))
-            .ok_or_else(|| Error::ims(crate::codes::ImsCode::IMG_0023))
+            .ok_or_else(|| Error::ims(ImsCode::IMG_0023))
     }
 
     /// The jobs of the caller's project, newest first.
@@ -454,6 +505,5 @@ fn note_image(id: ImageId) {
 }
 
 pub(crate) fn no_such_image(id: ImageId) -> Error {
-    Error::not_found(format!("No image found with ID {id}"))
-        .with_code(crate::codes::ImsCode::IMG_0027)
+    Error::not_found(format!("No image found with ID {id}")).with_code(ImsCode::IMG_0027)
 }

@@ -11,6 +11,7 @@ pub mod codes;
 pub mod error;
 pub mod id;
 pub mod image;
+pub mod image_tag;
 pub mod inspect;
 pub mod job;
 pub mod keys;

@@ -19,7 +19,7 @@ use crate::state::ApiState;
 const IMAGE_SIZE: HeaderName = HeaderName::from_static("x-openstack-image-size");
 
 /// The media type of a request, lower-case and without its parameters; empty where there is none.
-pub(super) fn media_type(headers: &HeaderMap) -> String {
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE);
     let text = value.and_then(|value| value.to_str().ok());
     let essence = text.and_then(|text| text.split(';').next());

@@ -9,13 +9,14 @@ use calotype_core::ports::StoredAnswer;
 use calotype_core::{Error, ErrorKind};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use super::patch_body::{self, Form};
+use super::patch_body;
 use super::path::ImagePath;
 use super::{attributes, bodies};
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
 use crate::idempotency::{IdempotencyKey, once};
 use crate::image_document::image_document;
+use crate::json_patch::Form;
 use crate::state::ApiState;
 
 /// Makes an image's record, to be given its bytes afterwards.

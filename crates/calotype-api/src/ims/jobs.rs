@@ -4,14 +4,14 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
-use calotype_core::access::Action;
 use calotype_core::app::Call;
 use calotype_core::codes::ImsCode;
-use calotype_core::id::{JobId, ProjectId};
+use calotype_core::id::JobId;
 use calotype_core::job::Job;
 use calotype_core::{Error, Result};
 
 use super::job_document::{job_document, progress_document};
+use super::path::check_project;
 use crate::caller::Caller;
 use crate::errors::Reply;
 use crate::state::ApiState;
@@ -41,14 +41,7 @@ pub async fn show_job(
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Reply {
     let Path((project, job)) = path.map_err(|_| Error::ims(ImsCode::IMG_0023))?;
-    let own = call.principal.project().map(ProjectId::as_str);
-    let everywhere = state
-        .service
-        .access()
-        .permits(&call.principal, Action::ImagesAdminister);
-    if own != Some(&project) && !everywhere {
-        return Err(Error::ims(ImsCode::IMG_0030).into());
-    }
+    check_project(&state, &call, &project)?;
     let job = find(&state, &call, &job).await?;
     if job.project.as_str() != project {
         return Err(Error::ims(ImsCode::IMG_0023).into());

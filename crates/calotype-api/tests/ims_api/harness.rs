@@ -85,6 +85,14 @@ impl World {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
+        Self::made(settings, Access::default()).await
+    }
+
+    pub(crate) async fn with_access(access: Access) -> Self {
+        Self::made(Settings::default(), access).await
+    }
+
+    async fn made(settings: Settings, mut access: Access) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock(AtomicI64::new(1_704_164_645_678_901)));
         let url = format!("sqlite://{}", directory.path().join("c.db").display());
@@ -113,7 +121,6 @@ impl World {
             clock: port,
             entropy: Arc::clone(&entropy),
         };
-        let mut access = Access::default();
         let policy = r#"{"Version":"1.1","Statement":[{"Effect":"Allow","Action":["ims:*:*"]}]}"#;
         access.set_role("ims-only", serde_json::from_str(policy).unwrap());
         let service = Arc::new(Service::new(ports, access, settings));
@@ -163,6 +170,12 @@ impl World {
         self.send(request("POST", token, path, body)).await
     }
 
+    /// Sends a JSON body by any method.
+    pub(crate) async fn call(&self, method: &str, token: &str, path: &str, body: &str) -> Answer {
+        let body = Body::from(body.to_owned());
+        self.send(request(method, token, path, body)).await
+    }
+
     /// An image's record as `change` makes it, with bytes where its status is `active`.
     pub(crate) async fn image(&self, change: impl FnOnce(&mut Image)) -> Image {
         let mut image = self.blank();
@@ -191,6 +204,12 @@ impl World {
             .finish_upload(image.id, blob, &facts, None, self.trail())
             .await;
         finished.unwrap()
+    }
+
+    /// An image's record as it is now.
+    pub(crate) async fn record(&self, image: &Image) -> Image {
+        let found = self.catalog.image(image.id, None).await.unwrap();
+        found.unwrap().image
     }
 
     /// Writes [`BYTES`], under a customer's key where one is given.

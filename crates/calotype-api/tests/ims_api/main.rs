@@ -12,3 +12,4 @@ mod jobs;
 mod keys;
 mod lists;
 mod surroundings;
+mod update;

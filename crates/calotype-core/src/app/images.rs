@@ -239,7 +239,7 @@ impl Service {
     }
 
     /// Reads, edits and writes an image's record until nobody came in between. What changes nothing writes nothing.
-    async fn revise(
+    pub(super) async fn revise(
         &self,
         call: &Call,
         revision: &Revision,
@@ -248,7 +248,7 @@ impl Service {
         let allowed = self.authorize(call, Action::ImagesUpdate)?;
         let mut race = Race::default();
         loop {
-            let image = self.owned_image(&allowed, revision.id).await?;
+            let image = self.changeable_image(call, &allowed, revision.id).await?;
             race.enter(&image)?;
             let mut edited = image.clone();
             edit(&mut edited)?;
@@ -331,10 +331,10 @@ impl Race {
 }
 
 /// Which image is revised, and what the audit trail says of it.
-struct Revision {
-    id: ImageId,
-    trace: &'static str,
-    detail: serde_json::Value,
+pub(super) struct Revision {
+    pub(super) id: ImageId,
+    pub(super) trace: &'static str,
+    pub(super) detail: serde_json::Value,
 }
 
 /// The owner of an image to be made: the caller's project, or any for an administrator.

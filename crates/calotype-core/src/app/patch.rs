@@ -140,6 +140,9 @@ const READ_ONLY: &[&str] = &[
 /// Names that mean something to Glance and nothing here.
 const RESERVED: &[&str] = &["deleted", "deleted_at", "location"];
 
+/// The attribute of a full-ECS image.
+const WHOLE_IMAGE: &str = "__whole_image";
+
 /// Beginnings of names that are not the callers' to choose.
 const READ_ONLY_PREFIX: &str = "__system";
 const RESERVED_PREFIX: &str = "os_glance";
@@ -173,6 +176,7 @@ impl Service {
         let properties_before = image.properties.len();
         for change in changes {
             check_settable(change.attribute())?;
+            self.check_operators_own(call, change.attribute())?;
             match change {
                 Change::Set(setting) => self.set(call, image, setting)?,
                 Change::Replace(setting) => {
@@ -196,8 +200,23 @@ impl Service {
         check_property_count(image, properties_before, &self.settings.limits)
     }
 
+    /// What an image is made of decides what may be done with it: only who runs the service says that it is several
+    /// disks (spec 4.1).
+    fn check_operators_own(&self, call: &Call, name: &str) -> Result<()> {
+        if name == WHOLE_IMAGE
+            && !self
+                .access
+                .permits(&call.principal, Action::ImagesAdminister)
+        {
+            return Err(Error::forbidden(format!(
+                "Attribute '{name}' is read-only."
+            )));
+        }
+        Ok(())
+    }
+
     /// Writes one attribute. Callers have checked that it is settable.
-    fn set(&self, call: &Call, image: &mut Image, setting: &Setting) -> Result<()> {
+    pub(super) fn set(&self, call: &Call, image: &mut Image, setting: &Setting) -> Result<()> {
         match setting {
             Setting::Name(name) => {
                 if let Some(name) = name {
@@ -288,7 +307,8 @@ pub(super) fn checked_tags(
     Ok(tags)
 }
 
-fn has(image: &Image, name: &str) -> bool {
+/// Whether an image has an attribute: those that every image has, or a free one.
+pub(super) fn has(image: &Image, name: &str) -> bool {
     BASE.contains(&name) || image.properties.contains_key(name)
 }
 
@@ -382,7 +402,7 @@ fn check_format_is_open(image: &Image, name: &str, same: bool) -> Result<()> {
 }
 
 /// An image that has more properties than the limit, as a replica may inherit them, keeps them and gets no more.
-fn check_property_count(image: &Image, before: usize, limits: &Limits) -> Result<()> {
+pub(super) fn check_property_count(image: &Image, before: usize, limits: &Limits) -> Result<()> {
     let (now, most) = (image.properties.len(), limits.properties_per_image);
     if now <= most.max(before) {
         return Ok(());

@@ -149,6 +149,8 @@ pub(crate) struct Limits {
     pub(crate) concurrent_replicas: u32,
     /// Tags on an image.
     pub(crate) tags_per_image: u32,
+    /// Tags on an image that is tagged by the IMS API.
+    pub(crate) ims_tags_per_image: u32,
     /// Projects that an image is shared with.
     pub(crate) members_per_image: u32,
     /// Properties of an image.
@@ -176,6 +178,7 @@ impl Limits {
             images_per_project: 1000,
             concurrent_replicas: 5,
             tags_per_image: 128,
+            ims_tags_per_image: 10,
             members_per_image: 256,
             properties_per_image: 128,
             keys_per_project: 100,

@@ -282,6 +282,7 @@ fn settings(config: &Config) -> Settings {
             images_per_project: limits.images_per_project.into(),
             concurrent_replicas: limits.concurrent_replicas.into(),
             tags_per_image: usize::try_from(limits.tags_per_image).unwrap_or(usize::MAX),
+            ims_tags_per_image: usize::try_from(limits.ims_tags_per_image).unwrap_or(usize::MAX),
             members_per_image: limits.members_per_image.into(),
             properties_per_image: usize::try_from(limits.properties_per_image)
                 .unwrap_or(usize::MAX),
