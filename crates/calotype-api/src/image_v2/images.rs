@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use calotype_core::access::Action;
 use calotype_core::app::Service;
 use calotype_core::image::Image;
 use calotype_core::ports::StoredAnswer;
@@ -47,7 +48,7 @@ pub(super) async fn create(
 ) -> Reply {
     let base_url = state.base_url(request.headers());
     // Before a kept answer is given again: a role that was taken away since permits nothing any more.
-    state.service.authorize_creation(&call)?;
+    state.service.admit(&call, Action::ImagesCreate)?;
     let (body, bytes) = bodies::json(&state, request).await?;
     let order = attributes::new_image(&body)?;
     let slot = key.slot(&call, &bytes);

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse as _;
+use calotype_core::access::Action;
 use calotype_core::id::ProjectId;
 use calotype_core::image::{Member, MemberStatus};
 use calotype_core::ports::StoredAnswer;
@@ -75,7 +76,7 @@ pub(super) async fn add(
     request: Request,
 ) -> Reply {
     let service = &state.service;
-    service.authorize_sharing(&call)?;
+    service.admit(&call, Action::ImagesShare)?;
     let (body, bytes) = bodies::json(&state, request).await?;
     let project: ProjectId = word(&body, "member")?
         .parse()

@@ -442,10 +442,9 @@ async fn moving_to_another_enterprise_project_takes_a_second_permission_and_an_e
         enabled: true,
         created_at: calotype_core::time::Timestamp::from_micros(0),
     };
-    let line = world.trail().event;
     world
         .catalog
-        .insert_enterprise_project(&project, &line)
+        .insert_enterprise_project(&project, world.trail())
         .await
         .unwrap();
     let image = world.image(|_| ()).await;
@@ -467,6 +466,7 @@ async fn moving_to_another_enterprise_project_takes_a_second_permission_and_an_e
     let path_of_list = format!("/v2/cloudimages?enterprise_project_id={ENTERPRISE}");
     let listed = world.get(MEMBER, &path_of_list).await;
     assert_eq!(listed.json()["images"][0]["id"], image.id.to_string());
+    let line = world.trail().event;
     let changed = world
         .catalog
         .set_enterprise_project_enabled(project.id, false, &line);

@@ -29,14 +29,6 @@ pub struct NewImage {
 }
 
 impl Service {
-    /// Whether the caller may make images at all: what is known before anything of the body.
-    ///
-    /// # Errors
-    /// Forbidden (IMG.0026).
-    pub fn authorize_creation(&self, call: &Call) -> Result<()> {
-        self.authorize(call, Action::ImagesCreate).map(drop)
-    }
-
     /// Makes an image's record, `queued`.
     ///
     /// An image whose visibility the caller leaves open is `shared`, as in Glance: seen by its owner alone until it

@@ -15,14 +15,6 @@ use crate::ports::Trail;
 const WHOLE_IMAGE_MEMBERS: u64 = 10;
 
 impl Service {
-    /// Whether the caller may share images at all: what is known before anything of the body.
-    ///
-    /// # Errors
-    /// Forbidden (IMG.0026).
-    pub fn authorize_sharing(&self, call: &Call) -> Result<()> {
-        self.authorize(call, Action::ImagesShare).map(drop)
-    }
-
     /// Shares an image with a project, which has yet to answer.
     ///
     /// # Errors
