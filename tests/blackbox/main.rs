@@ -19,6 +19,7 @@ mod image_bytes;
 mod image_keys;
 mod kms;
 mod kms_data;
+mod kms_elsewhere;
 mod kms_grants;
 mod probe;
 mod reseal;

@@ -79,6 +79,39 @@ pub fn barbican(keystone: &str, region: &str, login: (&str, &str, &Path)) -> Str
     )
 }
 
+/// A deployment that clients reach at another address than the one that it listens at.
+pub fn public_url(url: &str) -> String {
+    format!("[server]\npublic_url = \"{url}\"\n")
+}
+
+/// A deployment with a KMS at `keystone`'s, whose answers are asked for each time. `authorize` says who has to agree; the
+/// login is as [`barbican`]'s. That the KMS has the customers' keys is said by [`CUSTOMERS_AT_THE_KMS`].
+pub fn kms(keystone: &str, authorize: &str, login: (&str, &str, &Path)) -> String {
+    let (user, project, password) = login;
+    format!(
+        "[keys.kms]\nauthorize = \"{authorize}\"\ncache_life = \"0s\"\n\
+         [keys.kms.login]\nauth_url = \"{keystone}\"\n\
+         user = \"{user}\"\nproject = \"{project}\"\npassword_file = {password:?}\n{KMS_PATIENCE}"
+    )
+}
+
+/// As [`kms`], with an access key: its id, its project's id, and the file with its secret.
+pub fn kms_signed(endpoint: &str, access_key: (&str, &str, &Path)) -> String {
+    let (id, project, secret) = access_key;
+    format!(
+        "[keys.kms]\nendpoint = \"{endpoint}\"\ncredential = \"access_key\"\n\
+         authorize = \"service\"\ncache_life = \"0s\"\n\
+         [keys.kms.access_key]\nid = \"{id}\"\nproject_id = \"{project}\"\n\
+         secret_file = {secret:?}\n{KMS_PATIENCE}"
+    )
+}
+
+/// Longer than a login takes on a busy machine.
+const KMS_PATIENCE: &str = "[keys.kms.connection]\nattempt_timeout = \"5s\"\ntime_limit = \"6s\"\n";
+
+/// The variable that says that customers' keys are in the KMS.
+pub const CUSTOMERS_AT_THE_KMS: (&str, &str) = ("CALOTYPE_KEYS__CUSTOMERS", "otc");
+
 /// A deployment that reseals this many bytes a second, in all and for each job, and so many segments at once.
 pub fn reseal_pace(node_rate: u64, job_rate: u64, segments: u32) -> String {
     format!(

@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod content;
 pub mod database;
+pub mod front;
 pub mod image;
 pub mod keys;
 pub mod openstack;
@@ -19,6 +20,7 @@ pub mod worker;
 
 pub use client::{Answer, Client};
 pub use content::{Content, Digests};
+pub use front::Front;
 pub use image::Job;
 pub use server::{Options, Server};
 
