@@ -154,7 +154,7 @@ impl SealedBlobs {
             spawn_blocking(move || read::open_blob(&bytes, blob, front, keys, lease, stored))
                 .await
                 .map_err(Error::internal)??;
-        self.keys.keep_for(&opened.lease, &key);
+        DataKeys::keep_for(&opened.lease, &key);
         Ok(opened)
     }
 

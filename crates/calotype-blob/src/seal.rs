@@ -20,12 +20,12 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::hmac;
 use calotype_core::id::BlobId;
 use calotype_core::ports::DataKey;
+use calotype_core::vault::{KeyBits, on_erased_stack};
 use calotype_core::{Error, Result};
 use fast_floe::low_level::{
     DecryptionState, EncryptionState, SegmentLayout, start_decryption, start_encryption,
 };
 use fast_floe::{Header, Key, Parameters};
-use zeroize::Zeroizing;
 
 /// Bytes of plaintext in a page.
 pub const PAGE: usize = 65_536;
@@ -94,9 +94,9 @@ pub(crate) fn page_bytes(segment_bytes: u64, position: u32) -> usize {
     usize::try_from(rest).unwrap_or(PAGE).min(PAGE)
 }
 
-/// A blob's keys, derived from its data key. Erased when dropped.
+/// A blob's keys, derived from its data key. Erased when dropped, and in one place until then: what moves is a pointer.
 pub struct BlobKeys {
-    pages: Key,
+    pages: Box<Key>,
     manifest: hmac::Key,
 }
 
@@ -108,15 +108,19 @@ impl BlobKeys {
     pub fn derive(key: &DataKey) -> Result<Self> {
         let prk = Salt::new(HKDF_SHA256, b"calotype blob 1").extract(key.expose());
         let expand = |purpose: &[u8]| {
-            let mut bytes = Zeroizing::new([0; 32]);
-            prk.expand(&[purpose], HKDF_SHA256)
-                .and_then(|okm| okm.fill(bytes.as_mut_slice()))
-                .map_err(|_| Error::internal("deriving a blob's keys failed"))?;
-            Ok::<_, Error>(bytes)
+            let mut filled = Ok(());
+            let bits = KeyBits::written(|bits| {
+                filled = prk
+                    .expand(&[purpose], HKDF_SHA256)
+                    .and_then(|okm| okm.fill(bits));
+            });
+            filled.map_err(|_| Error::internal("deriving a blob's keys failed"))?;
+            Ok::<_, Error>(bits)
         };
+        let (pages, manifest) = (expand(b"pages")?, expand(b"manifest")?);
         Ok(Self {
-            pages: Key::from_bytes(*expand(b"pages")?),
-            manifest: hmac::Key::new(hmac::HMAC_SHA256, expand(b"manifest")?.as_slice()),
+            pages: on_erased_stack(|| Box::new(Key::from_bytes(*pages))),
+            manifest: hmac::Key::new(hmac::HMAC_SHA256, manifest.as_slice()),
         })
     }
 

@@ -324,7 +324,9 @@ async fn a_discard_at_any_step_of_a_write_leaves_the_blob_absent_or_whole() {
         let disk = Disk::scripted(move |_| {
             if counter.fetch_add(1, Ordering::SeqCst) + 1 == skip + nth {
                 // On the thread that is about to make the step, as another process would.
-                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .build();
                 let discard = other.clone();
                 std::thread::spawn(move || {
                     runtime

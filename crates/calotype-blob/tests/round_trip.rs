@@ -305,7 +305,7 @@ proptest! {
                 reference.extend(noise(length, number as u64 + 1));
             }
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let blobs = in_memory();
             let facts = write(&blobs, id(1), source(&reference, chunk.max(512)), options())

@@ -292,7 +292,7 @@ proptest! {
 
     #[test]
     fn any_bit_that_a_read_flips_is_damage(bit in any::<u64>(), skip in 0_u64..3) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let faults = Faults::default();
             let blobs = sealed(Arc::new(FaultyStore::new(memory(), faults.clone())), 1);

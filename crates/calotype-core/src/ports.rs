@@ -7,12 +7,13 @@ mod master_keys;
 
 use std::fmt;
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroizing;
 
 use crate::error::Result;
 use crate::id::{BlobId, KeyId};
 use crate::keys::{KeyPurpose, KeyResult, KeyUser, MasterKey};
 use crate::time::Timestamp;
+use crate::vault::KeyBits;
 
 pub use blobs::{
     BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, DigestChoice, Labels, ResealOrder,
@@ -44,25 +45,30 @@ pub trait Entropy: Send + Sync {
 }
 
 /// A 256-bit data key: the key of one blob. Erased from memory when dropped.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct DataKey([u8; 32]);
+#[derive(Clone)]
+pub struct DataKey(KeyBits);
 
 impl DataKey {
     /// The key with these bits.
-    pub const fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    pub fn new(bytes: [u8; 32]) -> Self {
+        let bytes = Zeroizing::new(bytes);
+        Self(KeyBits::written(|bits| *bits = *bytes))
     }
 
     /// A fresh key.
     pub fn random(entropy: &dyn Entropy) -> Self {
-        let mut bytes = [0; 32];
-        entropy.fill(&mut bytes);
-        Self(bytes)
+        Self(KeyBits::written(|bits| entropy.fill(bits)))
     }
 
     /// The key's bits, for a cipher.
-    pub const fn expose(&self) -> &[u8; 32] {
+    pub fn expose(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+impl From<KeyBits> for DataKey {
+    fn from(bits: KeyBits) -> Self {
+        Self(bits)
     }
 }
 
@@ -124,5 +130,5 @@ pub trait Secrets: Send + Sync {
     ///
     /// # Errors
     /// Damaged where it does not authenticate in this context.
-    fn open_secret(&self, context: &str, sealed: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>>;
+    fn open_secret(&self, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>>;
 }

@@ -22,7 +22,6 @@ mod wrap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use calotype_core::id::{BlobId, KeyId};
 use calotype_core::keys::{
@@ -32,8 +31,8 @@ use calotype_core::ports::{Clock, DataKey, Entropy, KeyService, WrappedKey};
 use calotype_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
+use crate::cipher::Material;
 use crate::remote::endpoint::{Endpoint, unavailable, unusable};
 use crate::remote::keystone::{Granted, Session, http_url};
 use crate::remote::transport::{Answer, Request};
@@ -136,7 +135,7 @@ impl Barbican {
             .await?;
         let seen = secret::payload(&answer)?;
         if let Some(master) = self.masters.find(id, since_ago(self.cache_life))
-            && verify_slices_are_equal(seen.as_slice(), master.key()).is_err()
+            && !seen.is(master.key())
         {
             return Err(unusable("Barbican gave two payloads for one secret").into());
         }
@@ -171,11 +170,7 @@ impl Barbican {
     }
 
     /// A secret's bytes, and how long it still lasts.
-    async fn given(
-        &self,
-        id: Uuid,
-        deadline: Instant,
-    ) -> KeyResult<(Zeroizing<[u8; 32]>, Option<Duration>)> {
+    async fn given(&self, id: Uuid, deadline: Instant) -> KeyResult<(Material, Option<Duration>)> {
         let path = format!("secrets/{id}");
         let metadata = self.fetch(&path, Asker::Service, deadline).await?;
         let left = secret::metadata(&metadata, self.clock.now())?;

@@ -8,11 +8,16 @@
 //! Under a customer's master key, which may be asked any number of times: `2 || salt (32) || ciphertext || tag (16)`,
 //! where HKDF-SHA-256 of the master key's material and the salt gives a key and a nonce for this one message.
 
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use calotype_core::ports::Entropy;
+use calotype_core::vault::{Kept, KeyBits, Vault};
 use calotype_core::{Error, Result};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
 const FORMAT: u8 = 1;
 const SALTED_FORMAT: u8 = 2;
@@ -20,44 +25,81 @@ const TAG_LEN: usize = 16;
 const SALT_LEN: usize = 32;
 const KEY_LEN: usize = 32;
 
-/// The 256 bits of a root key or of a version of a master key. Erased when dropped, and never shown.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub(crate) struct Material([u8; KEY_LEN]);
+/// How much material there is room for in the vault: what is remembered of customers' keys and of Barbican's secrets, the
+/// root keys and the service's own keys, and as much again for what is in use.
+const PLACES: usize = 4096;
+
+/// The memory of all material in this process.
+static VAULT: LazyLock<Vault> = LazyLock::new(|| Vault::new(PLACES));
+
+/// The 256 bits of a root key, of a version of a master key, or of a secret of Barbican's. They are in locked memory, and
+/// come out of it for as long as a use takes; clones share one place. Erased when dropped, and never shown.
+#[derive(Clone)]
+pub(crate) struct Material(Arc<Place>);
+
+enum Place {
+    Vault(Kept),
+    /// Where the vault is full.
+    Heap(KeyBits),
+}
 
 impl Material {
     pub(crate) fn random(entropy: &dyn Entropy) -> Self {
-        let mut material = Self([0; KEY_LEN]);
-        entropy.fill(&mut material.0);
-        material
+        KeyBits::written(|bits| entropy.fill(bits)).into()
     }
 
     /// None where it is not as long as a key.
     pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
+        KeyBits::from_slice(bytes).map(Self::from)
     }
 
     /// Reads 64 hexadecimal digits, in either case.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
-        let mut material = Self([0; KEY_LEN]);
-        hex::decode_to_slice(text, &mut material.0).ok()?;
-        Some(material)
+        let mut read = Ok(());
+        let bits = KeyBits::written(|bits| read = hex::decode_to_slice(text, bits));
+        read.ok().map(|()| bits.into())
     }
 
-    pub(crate) const fn expose(&self) -> &[u8; KEY_LEN] {
-        &self.0
+    /// Its bits, for a use.
+    pub(crate) fn expose(&self) -> KeyBits {
+        match self.0.as_ref() {
+            Place::Vault(kept) => kept.key(),
+            Place::Heap(bits) => bits.clone(),
+        }
+    }
+
+    /// Whether it is the same, compared in constant time.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        verify_slices_are_equal(self.expose().as_slice(), other.expose().as_slice()).is_ok()
     }
 
     /// The key that comes from this one for a purpose.
     pub(crate) fn subkey(&self, purpose: &[u8]) -> Result<Self> {
-        let mut subkey = Self([0; KEY_LEN]);
-        derive(b"calotype service key 1", self, purpose, &mut subkey.0)?;
-        Ok(subkey)
+        let mut derived = Ok(());
+        let bits = KeyBits::written(|bits| {
+            derived = derive(b"calotype service key 1", self, purpose, bits);
+        });
+        derived.map(|()| bits.into())
     }
 
-    pub(crate) fn cipher(&self) -> Result<LessSafeKey> {
-        let key = UnboundKey::new(&AES_256_GCM, &self.0)
+    /// The cipher of this key, for one use: it has a copy of the key, which is erased with it.
+    fn cipher(&self) -> Result<LessSafeKey> {
+        let key = UnboundKey::new(&AES_256_GCM, self.expose().as_slice())
             .map_err(|_| Error::internal("making a cipher failed"))?;
         Ok(LessSafeKey::new(key))
+    }
+}
+
+impl From<KeyBits> for Material {
+    fn from(bits: KeyBits) -> Self {
+        let place = VAULT.keep(&bits);
+        Self(Arc::new(place.map_or(Place::Heap(bits), Place::Vault)))
+    }
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Material(..)")
     }
 }
 
@@ -71,7 +113,7 @@ impl KeyType for Length {
 
 fn derive(salt: &[u8], from: &Material, purpose: &[u8], out: &mut [u8]) -> Result<()> {
     Salt::new(HKDF_SHA256, salt)
-        .extract(&from.0)
+        .extract(from.expose().as_slice())
         .expand(&[purpose], Length(out.len()))
         .and_then(|okm| okm.fill(out))
         .map_err(|_| Error::internal("deriving a key failed"))
@@ -79,7 +121,7 @@ fn derive(salt: &[u8], from: &Material, purpose: &[u8], out: &mut [u8]) -> Resul
 
 /// Seals under a key that is used up to 2^32 times.
 pub(crate) fn seal(
-    key: &LessSafeKey,
+    key: &Material,
     aad: &[u8],
     plaintext: &[u8],
     entropy: &dyn Entropy,
@@ -90,19 +132,19 @@ pub(crate) fn seal(
     sealed.push(FORMAT);
     sealed.extend_from_slice(&nonce);
     let nonce = Nonce::assume_unique_for_key(nonce);
-    append_sealed(key, nonce, aad, plaintext, &mut sealed)?;
+    append_sealed(&key.cipher()?, nonce, aad, plaintext, &mut sealed)?;
     Ok(sealed)
 }
 
 /// Opens what [`seal`] made; nothing where it does not authenticate.
-pub(crate) fn open(key: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn open(key: &Material, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (format, rest) = sealed.split_first()?;
     if *format != FORMAT || rest.len() < NONCE_LEN + TAG_LEN {
         return None;
     }
     let (nonce, ciphertext) = rest.split_at(NONCE_LEN);
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-    opened(key, nonce, aad, ciphertext)
+    opened(&key.cipher().ok()?, nonce, aad, ciphertext)
 }
 
 /// Seals under a key that is used without end, for a purpose.
@@ -207,7 +249,6 @@ mod tests {
         for length in 0..sealed.len() {
             assert!(open_salted(&one, b"p", b"aad", &sealed[..length]).is_none());
         }
-        let key = one.cipher().unwrap();
-        assert!(open(&key, b"aad", &sealed).is_none());
+        assert!(open(&one, b"aad", &sealed).is_none());
     }
 }

@@ -29,9 +29,12 @@ const LIFE: Duration = Duration::from_secs(300);
 const ROOM: usize = 1024;
 
 /// Material that was unwrapped a short while ago. It says nothing of whether its key may be used. Erased when it is
-/// forgotten.
+/// forgotten: soon after its life, also where nobody asks for anything.
 #[derive(Default)]
-pub(crate) struct Remembered(Mutex<HashMap<(MasterKeyId, u32), (Material, Timestamp)>>);
+pub(crate) struct Remembered(Mutex<Versions>);
+
+/// Material by its key and version, and since when it is remembered.
+type Versions = HashMap<(MasterKeyId, u32), (Material, Timestamp)>;
 
 impl Remembered {
     fn find(&self, id: MasterKeyId, version: u32, now: Timestamp) -> Option<Material> {
@@ -42,7 +45,7 @@ impl Remembered {
 
     fn keep(&self, id: MasterKeyId, version: u32, material: Material, now: Timestamp) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|_, (_, since)| is_fresh(*since, now));
+        forget_old(&mut kept, now);
         if kept.len() >= ROOM {
             // Full of fresh ones: unwrapping them again costs less than keeping an order of use.
             kept.clear();
@@ -50,11 +53,23 @@ impl Remembered {
         kept.insert((id, version), (material, now));
     }
 
+    /// Forgets what is older than its life. To be called from time to time.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        forget_old(
+            &mut self.0.lock().unwrap_or_else(PoisonError::into_inner),
+            now,
+        );
+    }
+
     /// Forgets a key that is gone.
     pub(crate) fn forget(&self, id: MasterKeyId) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|(kept, _), _| *kept != id);
     }
+}
+
+fn forget_old(kept: &mut Versions, now: Timestamp) {
+    kept.retain(|_, (_, since)| is_fresh(*since, now));
 }
 
 fn is_fresh(since: Timestamp, now: Timestamp) -> bool {
@@ -176,5 +191,40 @@ impl EmbeddedKeys {
             &aad,
             &wrapped.sealed,
         ))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SystemEntropy;
+
+    fn remember(remembered: &Remembered, entropy: &SystemEntropy, now: Timestamp) -> MasterKeyId {
+        let id = MasterKeyId::random(entropy);
+        remembered.keep(id, 1, Material::random(entropy), now);
+        id
+    }
+
+    #[test]
+    fn material_is_forgotten_after_its_life_though_nobody_asks_for_it() {
+        let (remembered, entropy) = (Remembered::default(), SystemEntropy::new());
+        let start = Timestamp::from_micros(0);
+        let id = remember(&remembered, &entropy, start);
+        let end = start.plus(LIFE);
+        remembered.sweep(Timestamp::from_micros(end.as_micros() - 1));
+        assert!(remembered.find(id, 1, start).is_some());
+        remembered.sweep(end);
+        assert!(remembered.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn there_is_room_for_so_much_material() {
+        let (remembered, entropy) = (Remembered::default(), SystemEntropy::new());
+        let now = Timestamp::from_micros(0);
+        let ids: Vec<_> = (0..=ROOM)
+            .map(|_| remember(&remembered, &entropy, now))
+            .collect();
+        assert!(remembered.0.lock().unwrap().len() <= ROOM);
+        assert!(remembered.find(ids[ROOM], 1, now).is_some(), "the newest");
     }
 }

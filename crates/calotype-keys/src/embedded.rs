@@ -134,8 +134,9 @@ impl EmbeddedKeys {
         &self.options.region
     }
 
-    /// Looks after the keys until `stop` completes: rewraps what is wrapped under older root keys, keeps the copy beside
-    /// the blobs, and rotates customers' keys that are due. Every node does so; it can be killed anywhere.
+    /// Looks after the keys until `stop` completes: forgets material that is too old, rewraps what is wrapped under older
+    /// root keys, keeps the copy beside the blobs, and rotates customers' keys that are due. Every node does so; it can be
+    /// killed anywhere.
     pub async fn look_after(self: Arc<Self>, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         loop {
@@ -213,6 +214,8 @@ impl EmbeddedKeys {
     /// # Errors
     /// Where catalog or store fail, or a root key is missing; the next round goes on.
     pub async fn upkeep(&self) -> Result<()> {
+        // First: it must not wait for a catalog that is away.
+        self.material.sweep(self.clock.now());
         let mut rewrapped = 0;
         loop {
             match self.roots.rewrap_some(REWRAPPED).await? {

@@ -13,7 +13,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aws_lc_rs::aead::LessSafeKey;
 use bytes::Bytes;
 use calotype_core::ports::{Clock, Entropy, Labels, Legacy, MasterKeys, WrappedMaterial};
 use calotype_core::time::Timestamp;
@@ -50,8 +49,8 @@ struct CopiedKey {
 
 /// The service's own master keys, open.
 pub(crate) struct Keyring {
-    wraps: BTreeMap<u32, LessSafeKey>,
-    secrets: LessSafeKey,
+    wraps: BTreeMap<u32, Material>,
+    secrets: Material,
 }
 
 /// What a keyring is opened on.
@@ -122,10 +121,10 @@ impl Keyring {
         let mut wraps = BTreeMap::new();
         let mut secrets = None;
         for wrapped in ports.catalog.service_material().await? {
-            let cipher = roots.unwrap(&wrapped).await?.cipher()?;
+            let material = roots.unwrap(&wrapped).await?;
             match (wrapped.key.as_str(), wrapped.version) {
-                (MASTER_KEY, version) => drop(wraps.insert(version, cipher)),
-                (SECRETS, VERSION) => secrets = Some(cipher),
+                (MASTER_KEY, version) => drop(wraps.insert(version, material)),
+                (SECRETS, VERSION) => secrets = Some(material),
                 _ => {}
             }
         }
@@ -137,17 +136,17 @@ impl Keyring {
     }
 
     /// The newest version of the key that wraps data keys.
-    pub(crate) fn newest(&self) -> Result<(u32, &LessSafeKey)> {
+    pub(crate) fn newest(&self) -> Result<(u32, &Material)> {
         let newest = self.wraps.last_key_value();
         let (version, key) = newest.ok_or_else(|| Error::internal("no key wraps data keys"))?;
         Ok((*version, key))
     }
 
-    pub(crate) fn version(&self, version: u32) -> Option<&LessSafeKey> {
+    pub(crate) fn version(&self, version: u32) -> Option<&Material> {
         self.wraps.get(&version)
     }
 
-    pub(crate) fn secrets(&self) -> &LessSafeKey {
+    pub(crate) fn secrets(&self) -> &Material {
         &self.secrets
     }
 }
@@ -274,7 +273,5 @@ fn fits(secrets: &Material, legacy: &Legacy) -> bool {
         return true;
     };
     let context = format!("access-key:{access}");
-    secrets
-        .cipher()
-        .is_ok_and(|secrets| open_under(&secrets, &context, sealed).is_ok())
+    open_under(secrets, &context, sealed).is_ok()
 }

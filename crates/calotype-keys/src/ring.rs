@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::aead::LessSafeKey;
 use calotype_core::ports::{Entropy, WrappedMaterial};
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
@@ -22,7 +21,7 @@ const NAME_LEN: usize = 8;
 pub(crate) struct RootKey {
     name: String,
     material: Material,
-    wraps: LessSafeKey,
+    wraps: Material,
 }
 
 impl RootKey {
@@ -31,7 +30,7 @@ impl RootKey {
         let check = material.subkey(b"root key name")?;
         Ok(Self {
             name: hex::encode(&check.expose()[..NAME_LEN]),
-            wraps: material.subkey(b"master keys")?.cipher()?,
+            wraps: material.subkey(b"master keys")?,
             material,
         })
     }
@@ -59,7 +58,7 @@ impl RootKey {
             key: key.to_owned(),
             version,
             root: self.name.clone(),
-            wrapped: seal(&self.wraps, &aad, material.expose(), entropy)?,
+            wrapped: seal(&self.wraps, &aad, material.expose().as_slice(), entropy)?,
             created_at,
         })
     }
@@ -161,12 +160,13 @@ impl RootRing {
 
 /// A root key's line in its file.
 pub(crate) fn line_of(root: &Material) -> Zeroizing<String> {
-    let digits = root.expose().len() * 2;
+    let bits = root.expose();
+    let digits = bits.len() * 2;
     let mut line = Zeroizing::new(String::with_capacity(PREFIX.len() + digits + 1));
     line.push_str(PREFIX);
     let mut hex = Zeroizing::new(vec![0; digits]);
     // It has room for every digit, and digits are text.
-    if hex::encode_to_slice(root.expose(), &mut hex).is_ok()
+    if hex::encode_to_slice(bits.as_slice(), &mut hex).is_ok()
         && let Ok(text) = std::str::from_utf8(&hex)
     {
         line.push_str(text);

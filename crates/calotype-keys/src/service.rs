@@ -10,10 +10,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::aead::LessSafeKey;
 use calotype_core::id::{BlobId, KeyId};
 use calotype_core::keys::{KeyFault, KeyPurpose, KeyResult, KeyUser, MasterKey};
 use calotype_core::ports::{DataKey, Entropy, KeyService, Secrets, WrappedKey};
+use calotype_core::vault::KeyBits;
 use calotype_core::{Error, ErrorKind, Result};
 use zeroize::Zeroizing;
 
@@ -26,8 +26,8 @@ pub(crate) const VERSION: u32 = 1;
 
 /// The service's own master keys as they come from a root key: a [`KeyService`] that needs nothing but itself.
 pub struct ServiceKey {
-    wraps: LessSafeKey,
-    secrets: LessSafeKey,
+    wraps: Material,
+    secrets: Material,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -41,8 +41,8 @@ impl ServiceKey {
             Error::invalid("The service key must be 64 hexadecimal digits (256 bits).")
         })?;
         Ok(Self {
-            wraps: derived_wraps(&root)?.cipher()?,
-            secrets: derived_secrets(&root)?.cipher()?,
+            wraps: derived_wraps(&root)?,
+            secrets: derived_secrets(&root)?,
             entropy,
         })
     }
@@ -60,7 +60,7 @@ pub(crate) fn derived_secrets(root: &Material) -> Result<Material> {
 
 /// Wraps a data key under a version of the service's own master key.
 pub(crate) fn wrap_data_key(
-    master: &LessSafeKey,
+    master: &Material,
     version: u32,
     blob: BlobId,
     key: &DataKey,
@@ -78,7 +78,7 @@ pub(crate) fn wrap_data_key(
 /// # Errors
 /// Damaged.
 pub(crate) fn unwrap_data_key(
-    master: &LessSafeKey,
+    master: &Material,
     blob: BlobId,
     wrapped: &WrappedKey,
 ) -> Result<DataKey> {
@@ -93,10 +93,9 @@ pub(crate) fn unwrap_data_key(
 pub(crate) fn data_key(opened: Option<Zeroizing<Vec<u8>>>) -> Result<DataKey> {
     let opened =
         opened.ok_or_else(|| Error::damaged("the wrapped data key does not authenticate"))?;
-    let bytes = <[u8; 32]>::try_from(opened.as_slice());
-    let bytes = bytes.map_err(|_| Error::damaged("the wrapped data key has a wrong length"))?;
-    let bytes = Zeroizing::new(bytes);
-    Ok(DataKey::new(*bytes))
+    let bits = KeyBits::from_slice(&opened);
+    let bits = bits.ok_or_else(|| Error::damaged("the wrapped data key has a wrong length"))?;
+    Ok(bits.into())
 }
 
 /// The error for a wrap that no key of this service made.
@@ -105,7 +104,7 @@ pub(crate) fn unknown_master_key() -> Error {
 }
 
 pub(crate) fn seal_under(
-    secrets: &LessSafeKey,
+    secrets: &Material,
     context: &str,
     secret: &[u8],
     entropy: &dyn Entropy,
@@ -114,7 +113,7 @@ pub(crate) fn seal_under(
 }
 
 pub(crate) fn open_under(
-    secrets: &LessSafeKey,
+    secrets: &Material,
     context: &str,
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>> {

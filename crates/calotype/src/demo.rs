@@ -23,6 +23,7 @@ use crate::config::{Config, Environment};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Rows, cell};
 use crate::serve::{self, ServeOptions, Termination};
+use crate::system::keep_memory_private;
 
 /// The digests of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,7 @@ pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<(), Failure> 
     if !(disk::LEAST..=disk::MOST).contains(&size) {
         return Err(Failure::usage("--size must be between 64 MiB and 1 TiB"));
     }
+    keep_memory_private();
     let mut place = tempfile::Builder::new();
     place.prefix("calotype-demo-");
     let place = match &args.dir {

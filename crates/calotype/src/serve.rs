@@ -173,6 +173,7 @@ pub(crate) async fn verify_stopped(
             options.data_dir.display()
         )));
     }
+    keep_memory_private();
     let _lock = lock::acquire_if_embedded(&options)?;
     let parts = parts::assemble(&options).await?;
     let verification = parts
@@ -192,6 +193,7 @@ pub(crate) async fn adopt_store(
     environment: &Environment,
 ) -> Result<(), Failure> {
     let config = Config::load(args.config.as_deref(), environment)?;
+    keep_memory_private();
     let options = ServeOptions::new(args.data_dir.clone(), config, environment)?;
     let _lock = lock::acquire_if_embedded(&options)?;
     parts::adopt_store(&options).await

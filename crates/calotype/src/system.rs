@@ -41,3 +41,18 @@ pub(crate) fn keep_memory_private() {
 pub(crate) fn fresh_name() -> String {
     random_hex(&SystemEntropy::new())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{dumpable_behavior, getrlimit};
+
+    #[test]
+    fn a_process_that_holds_keys_leaves_no_core_behind() {
+        keep_memory_private();
+        let dumpable = dumpable_behavior().unwrap();
+        assert_eq!(dumpable, DumpableBehavior::NotDumpable);
+        let limit = getrlimit(Resource::Core);
+        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+    }
+}

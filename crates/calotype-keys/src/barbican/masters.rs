@@ -9,24 +9,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
-use zeroize::Zeroizing;
+
+use crate::cipher::Material;
 
 /// How many secrets are kept.
 pub(super) const ROOM: usize = 256;
 
 /// A secret's bytes.
 pub(super) struct Master {
-    key: Zeroizing<[u8; 32]>,
+    key: Material,
     asked: Instant,
 }
 
 impl Master {
     /// The bytes that were asked for at `asked`.
-    pub(super) fn new(key: Zeroizing<[u8; 32]>, asked: Instant) -> Self {
+    pub(super) fn new(key: Material, asked: Instant) -> Self {
         Self { key, asked }
     }
 
-    pub(super) fn key(&self) -> &[u8; 32] {
+    pub(super) fn key(&self) -> &Material {
         &self.key
     }
 }
@@ -112,7 +113,7 @@ mod tests {
 
     fn keep(masters: &Arc<Masters>, id: u128) -> Weak<Master> {
         let now = Instant::now();
-        let master = Arc::new(Master::new(Zeroizing::new([7; 32]), now));
+        let master = Arc::new(Master::new(Material::from_slice(&[7; 32]).unwrap(), now));
         let weak = Arc::downgrade(&master);
         masters.keep(Uuid::from_u128(id), master, now + LIFE);
         weak

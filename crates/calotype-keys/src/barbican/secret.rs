@@ -6,8 +6,8 @@ use std::time::Duration;
 use calotype_core::keys::{KeyFault, KeyResult};
 use calotype_core::time::Timestamp;
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
+use crate::cipher::Material;
 use crate::remote::endpoint::unusable;
 use crate::remote::transport::Answer;
 
@@ -54,13 +54,8 @@ pub(super) fn metadata(answer: &Answer, now: Timestamp) -> KeyResult<Option<Dura
 }
 
 /// The payload, if it is a key's.
-pub(super) fn payload(answer: &Answer) -> KeyResult<Zeroizing<[u8; 32]>> {
-    let mut key = Zeroizing::new([0; 32]);
-    if answer.body.len() != key.len() {
-        return Err(KeyFault::NotEnabled);
-    }
-    key.copy_from_slice(&answer.body);
-    Ok(key)
+pub(super) fn payload(answer: &Answer) -> KeyResult<Material> {
+    Material::from_slice(&answer.body).ok_or(KeyFault::NotEnabled)
 }
 
 #[derive(Deserialize)]

@@ -13,9 +13,12 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use calotype_core::id::BlobId;
 use calotype_core::ports::{DataKey, Entropy, WrappedKey};
+use calotype_core::vault::KeyBits;
 use calotype_core::{Error, Result};
 use uuid::Uuid;
 use zeroize::Zeroizing;
+
+use crate::cipher::Material;
 
 /// The only version there is: a secret never changes.
 pub(super) const VERSION: u32 = 1;
@@ -28,7 +31,7 @@ const TAG: usize = 16;
 const LENGTH: usize = 1 + ID + SALT + NONCE_LEN + KEY + TAG;
 
 pub(super) fn seal(
-    master: &[u8; 32],
+    master: &Material,
     id: Uuid,
     blob: BlobId,
     key: &DataKey,
@@ -56,7 +59,7 @@ pub(super) fn seal(
 /// # Errors
 /// Damaged where it does not authenticate.
 pub(super) fn open(
-    master: &[u8; 32],
+    master: &Material,
     id: Uuid,
     blob: BlobId,
     wrapped: &WrappedKey,
@@ -83,15 +86,14 @@ pub(super) fn open(
             plaintext.as_mut_slice(),
         )
         .map_err(|_| damaged())?;
-    let mut key = Zeroizing::new([0; KEY]);
-    key.copy_from_slice(opened);
-    Ok(DataKey::new(*key))
+    let key = KeyBits::from_slice(opened).ok_or_else(damaged)?;
+    Ok(key.into())
 }
 
-fn cipher(master: &[u8; 32], salt: &[u8], id: Uuid, blob: BlobId) -> Result<LessSafeKey> {
+fn cipher(master: &Material, salt: &[u8], id: Uuid, blob: BlobId) -> Result<LessSafeKey> {
     let mut bytes = Zeroizing::new([0; 32]);
     Salt::new(HKDF_SHA256, salt)
-        .extract(master)
+        .extract(master.expose().as_slice())
         .expand(
             &[
                 b"calotype/barbican-wrap/v1".as_slice(),
@@ -125,7 +127,8 @@ mod tests {
         let entropy = SystemEntropy::new();
         let (id, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let (blob, elsewhere) = (BlobId::random(&entropy), BlobId::random(&entropy));
-        let (master, key) = ([3; 32], DataKey::random(&entropy));
+        let material = |byte| Material::from_slice(&[byte; KEY]).unwrap();
+        let (master, key) = (material(3), DataKey::random(&entropy));
         let sealed = seal(&master, id, blob, &key, &entropy).unwrap();
         assert_eq!(sealed.len(), LENGTH);
         assert_ne!(sealed, seal(&master, id, blob, &key, &entropy).unwrap());
@@ -140,7 +143,7 @@ mod tests {
         let refused = |outcome: Result<DataKey>| {
             assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Damaged);
         };
-        refused(open(&[4; 32], id, blob, &wrapped));
+        refused(open(&material(4), id, blob, &wrapped));
         refused(open(&master, other, blob, &wrapped));
         refused(open(&master, id, elsewhere, &wrapped));
         for bit in 0..LENGTH * 8 {

@@ -138,7 +138,7 @@ async fn the_material_of_no_key_is_in_the_catalog_the_label_or_a_text() {
     places.push(("a text".to_owned(), shown.into_bytes()));
     for material in &material {
         let bytes = material.expose();
-        let hex = hex::encode(bytes);
+        let hex = hex::encode(*bytes);
         for canary in [&bytes[..], hex.as_bytes(), hex.to_uppercase().as_bytes()] {
             for (place, text) in &places {
                 let found = text.windows(canary.len()).any(|part| part == canary);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use calotype_core::id::{BlobId, KeyId};
 use calotype_core::keys::{KeyFault, KeyResult};
 use calotype_core::ports::{DataKey, WrappedKey};
+use calotype_core::vault::KeyBits;
 use calotype_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -220,9 +221,7 @@ pub(super) fn decrypted(answer: &Answer, blob: BlobId, id: &KeyId) -> Result<Dat
             "the data key is another blob's or master key's",
         ));
     }
-    let mut key = Zeroizing::new([0; 32]);
-    key.copy_from_slice(&block[..32]);
-    Ok(DataKey::new(*key))
+    Ok(KeyBits::written(|bits| bits.copy_from_slice(&block[..32])).into())
 }
 
 fn parse<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T> {
