@@ -72,6 +72,37 @@ async fn opened(keys: &EmbeddedKeys, wrapped: &Wrapped) -> &'static str {
 }
 
 #[tokio::test]
+async fn a_wrap_under_a_customers_key_that_was_changed_opens_nothing() {
+    let world = World::new().await;
+    let keys = world.open_file().await.unwrap();
+    let by = member("u1", "p1");
+    let key = make_key(&keys, &by, "k1").await;
+    let other = make_key(&keys, &by, "k2").await;
+    let whole = wrap(&keys, &by, &key).await;
+    let elsewhere = wrap(&keys, &by, &other).await;
+    assert_eq!(opened(&keys, &whole).await, "ok");
+    let mut wrong = vec![(elsewhere.blob, whole.wrapped.clone())];
+    let mut under_other = whole.wrapped.clone();
+    under_other
+        .master_key
+        .clone_from(&elsewhere.wrapped.master_key);
+    wrong.push((whole.blob, under_other));
+    for bit in 0..whole.wrapped.sealed.len() * 8 {
+        let mut flipped = whole.wrapped.clone();
+        flipped.sealed[bit / 8] ^= 1 << (bit % 8);
+        wrong.push((whole.blob, flipped));
+    }
+    for length in 0..whole.wrapped.sealed.len() {
+        let mut cut = whole.wrapped.clone();
+        cut.sealed.truncate(length);
+        wrong.push((whole.blob, cut));
+    }
+    for (blob, wrapped) in wrong {
+        assert_eq!(name(keys.unwrap(blob, &wrapped).await), "damaged");
+    }
+}
+
+#[tokio::test]
 async fn a_key_is_missing_not_enabled_or_forbidden_in_this_order() {
     let world = World::new().await;
     let keys = world.open_file().await.unwrap();
