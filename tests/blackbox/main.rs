@@ -24,6 +24,7 @@ mod kms_grants;
 mod probe;
 mod reseal;
 mod root_keys;
+mod secrets;
 mod serve;
 mod stopping;
 mod two_servers;

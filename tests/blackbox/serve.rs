@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use calotype_tests::client::{begin_record, recorded};
 use calotype_tests::{Client, Content, Digests, Options, Server, config, until};
 use serde_json::json;
 use sha2::Digest as _;
@@ -214,6 +215,7 @@ fn a_field_that_the_configuration_does_not_know_is_refused_by_name() {
 
 #[test]
 fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
+    begin_record();
     let server = Server::start(Options::config(config::log("trace")));
     let admin = server.admin();
     let member = admin.new_project("canary-project", "member");
@@ -250,6 +252,7 @@ fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
         );
     calotype_tests::client::send(signed).expect(401);
     let key = member.create_key("canary-key");
+    member.replicate_with(&sealed, json!({"name": "replica", "cmk_id": key}));
     let data_key = member.kms(
         "create-datakey",
         json!({"key_id": key, "datakey_length": 512}),
@@ -317,6 +320,18 @@ fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
             "{canary} is in the metrics"
         );
         raw.push(canary.clone().into_bytes());
+    }
+    // Passwords and root keys are in no answer either.
+    let never = canaries[..2].iter().chain(&canaries[3..5]);
+    let never: Vec<&str> = never
+        .map(String::as_str)
+        .chain(root_keys.lines().filter_map(|line| line.rsplit(':').next()))
+        .collect();
+    for answer in recorded() {
+        let text = format!("{:?}{}", answer.headers, answer.text());
+        for canary in &never {
+            assert!(!text.contains(canary), "{canary} is in {}", answer.asked);
+        }
     }
     for file in files(&server.data()) {
         if file

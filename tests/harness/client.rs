@@ -1,6 +1,7 @@
 //! A small HTTP client with a credential, and the answers that it gets.
 
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -236,6 +237,22 @@ pub fn send(request: RequestBuilder) -> Answer {
     }
 }
 
+static RECORD: Mutex<Option<Vec<Answer>>> = Mutex::new(None);
+
+fn record() -> MutexGuard<'static, Option<Vec<Answer>>> {
+    RECORD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps every answer from now on, whoever asks.
+pub fn begin_record() {
+    *record() = Some(Vec::new());
+}
+
+/// The answers since [`begin_record`].
+pub fn recorded() -> Vec<Answer> {
+    record().clone().expect("a record was begun")
+}
+
 /// Sends a request and reads the whole answer.
 ///
 /// # Errors
@@ -248,12 +265,16 @@ pub fn try_send(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
     let status = response.status().as_u16();
     let headers = response.headers().clone();
     let bytes = response.bytes()?.to_vec();
-    Ok(Answer {
+    let answer = Answer {
         status,
         headers,
         bytes,
         asked,
-    })
+    };
+    if let Some(record) = record().as_mut() {
+        record.push(answer.clone());
+    }
+    Ok(answer)
 }
 
 impl Answer {

@@ -12,6 +12,7 @@ pub mod database;
 pub mod front;
 pub mod image;
 pub mod keys;
+pub mod memory;
 pub mod openstack;
 pub mod program;
 pub mod server;
@@ -23,6 +24,7 @@ pub use content::{Content, Digests};
 pub use front::Front;
 pub use image::Job;
 pub use server::{Options, Server};
+pub use worker::Worker;
 
 use std::time::{Duration, Instant};
 

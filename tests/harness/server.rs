@@ -167,6 +167,16 @@ impl Server {
         terminate(&self.process);
     }
 
+    /// Makes the process end as one does that finds itself broken.
+    pub fn abort(&mut self) -> ExitStatus {
+        abort(&mut self.process)
+    }
+
+    /// Where a core of the process would appear: its directory.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     /// Makes the process stand still, until [`Server::go_on`].
     pub fn pause(&self) {
         self.signal(rustix::process::Signal::STOP);
@@ -247,6 +257,13 @@ pub(crate) fn terminate(process: &Child) {
     let pid = rustix::process::Pid::from_child(process);
     // An error means that the process had ended already.
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+}
+
+pub(crate) fn abort(process: &mut Child) -> ExitStatus {
+    let pid = rustix::process::Pid::from_child(process);
+    rustix::process::kill_process(pid, rustix::process::Signal::ABORT)
+        .expect("a process that lives");
+    process.wait().expect("the process's end")
 }
 
 /// The binary under test: `CALOTYPE_BIN`, or the one that was built beside this test.

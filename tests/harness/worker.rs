@@ -6,13 +6,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
 
-use crate::server::{binary, terminate};
+use crate::server::{abort, binary, terminate};
 use crate::until;
 
 /// A running worker. It is killed when the value goes out of scope.
 pub struct Worker {
     process: Child,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Worker {
@@ -37,10 +37,23 @@ impl Worker {
         let read = BufReader::new(output).read_line(&mut line);
         read.expect("the worker's output");
         assert_eq!(line.trim_end(), "calotype worker is ready");
-        Self {
-            process,
-            _home: home,
-        }
+        Self { process, home }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What the worker has logged.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.home.path().join("log"));
+        String::from_utf8_lossy(&bytes.expect("the log")).into_owned()
+    }
+
+    /// Makes the process end as one does that finds itself broken.
+    pub fn abort(&mut self) -> ExitStatus {
+        abort(&mut self.process)
     }
 
     /// Asks the worker to stop, and waits for its end.
