@@ -6,6 +6,7 @@ mod clients;
 mod cloud_images;
 mod command;
 mod command_keys;
+mod command_replicas;
 mod copy_refusals;
 mod copy_results;
 mod crash;
