@@ -310,7 +310,7 @@ fn a_key_service_that_throttles_or_wants_a_permission_is_told_by_its_code() {
         (
             "429 Too Many Requests\r\nRetry-After: 1",
             flat,
-            503,
+            400,
             "IMG.0187",
         ),
         ("403 Forbidden", nested, 400, "IMG.0100"),

@@ -118,12 +118,16 @@ fn ims_status_and_code(error: &Error) -> (StatusCode, ImsCode) {
         | ErrorKind::RangeNotSatisfiable => ImsCode::IMG_0001,
     };
     let code = error.code().unwrap_or(fallback);
-    let status = match error.kind() {
+    let of_table = match error.kind() {
         // A code of the table brings its status, but for the two that decisions D1 and D2 raise to 404.
-        ErrorKind::InvalidRequest | ErrorKind::LimitReached | ErrorKind::TooLarge => {
-            StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_REQUEST)
-        }
-        _ => native_status(error),
+        ErrorKind::InvalidRequest | ErrorKind::LimitReached | ErrorKind::TooLarge => true,
+        // A part that is away has a code of its own only where the table knows it: 503 is IMG.0061's (D3, D5).
+        ErrorKind::Unavailable { .. } => error.code().is_some(),
+        _ => false,
+    };
+    let status = match of_table {
+        true => StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_REQUEST),
+        false => native_status(error),
     };
     (status, code)
 }
@@ -246,8 +250,8 @@ fn log(error: &Error) {
 }
 
 /// The message for the caller; of a fault of ours, a fixed sentence and the request's id.
-fn message(error: &Error, id: &str) -> String {
-    if native_status(error).is_server_error() {
+fn message(error: &Error, status: StatusCode, id: &str) -> String {
+    if status.is_server_error() {
         format!("{} (request {id})", error.message())
     } else {
         error.message().to_owned()
@@ -265,7 +269,8 @@ fn effective(bare: StatusCode, of_error: StatusCode) -> StatusCode {
 
 fn ims(error: &Error, id: &str, bare: StatusCode) -> Response {
     let (status, code) = ims_status_and_code(error);
-    let body = json!({ "error": { "code": code.to_string(), "message": message(error, id) } });
+    let message = message(error, status, id);
+    let body = json!({ "error": { "code": code.to_string(), "message": message } });
     (effective(bare, status), axum::Json(body)).into_response()
 }
 
@@ -286,7 +291,8 @@ fn kms(error: &Error, id: &str, bare: StatusCode, anonymous: bool) -> Response {
 fn identity(error: &Error, id: &str, bare: StatusCode) -> Response {
     let status = effective(bare, native_status(error));
     let title = status.canonical_reason().unwrap_or("Error");
-    let body = json!({ "error": { "code": status.as_u16(), "title": title, "message": message(error, id) } });
+    let message = message(error, status, id);
+    let body = json!({ "error": { "code": status.as_u16(), "title": title, "message": message } });
     (status, axum::Json(body)).into_response()
 }
 
@@ -295,7 +301,7 @@ fn native(error: &Error, id: &str, bare: StatusCode, form: ErrorForm) -> Respons
     let status = effective(bare, native_status(error));
     let title = status.canonical_reason().unwrap_or("Error");
     let line = format!("{} {title}", status.as_u16());
-    let text = message(error, id);
+    let text = message(error, status, id);
     match form {
         ErrorForm::Json => (
             status,
@@ -386,10 +392,23 @@ mod tests {
     }
 
     #[test]
+    fn a_throttled_key_service_has_the_tables_status_where_a_part_that_is_away_has_503() {
+        let retry_after = std::time::Duration::from_secs(7);
+        let throttled = calotype_core::keys::KeyFault::Throttled { retry_after };
+        let throttled = Error::from(throttled);
+        let (status, code) = ims_status_and_code(&throttled);
+        assert_eq!((status.as_u16(), code), (400, ImsCode::IMG_0187));
+        assert_eq!(message(&throttled, status, "req-1"), code.message());
+        assert_eq!(native_status(&throttled).as_u16(), 503);
+        let (status, code) = ims_status_and_code(&Error::unavailable("away"));
+        assert_eq!((status.as_u16(), code), (503, ImsCode::IMG_0061));
+    }
+
+    #[test]
     fn a_fault_of_ours_shows_its_request_and_nothing_else() {
         let error = Error::internal("canary at /srv/db");
         assert_eq!(
-            message(&error, "req-1"),
+            message(&error, native_status(&error), "req-1"),
             "An internal error occurred. (request req-1)"
         );
     }
