@@ -202,19 +202,20 @@ struct Decrypted<'a> {
 /// The data key, where all that speaks for it is right.
 ///
 /// # Errors
-/// Damaged where it is not; Unavailable where the answer is not understood.
+/// Damaged where it is whole and belongs to another blob or master key. Unavailable where the answer is not understood, or
+/// does not agree with itself: that says nothing of the wrap.
 pub(super) fn decrypted(answer: &Answer, blob: BlobId, id: &KeyId) -> Result<DataKey> {
     let decrypted: Decrypted<'_> = serde_json::from_slice(&answer.body).map_err(|_| unread())?;
     let mut block = Zeroizing::new([0; BLOCK]);
     let mut check = [0; 32];
     hex::decode_to_slice(decrypted.data_key, block.as_mut_slice())
-        .map_err(|_| Error::damaged("the KMS gave a data key of another length"))?;
+        .map_err(|_| unusable("the KMS gave a data key of another length"))?;
     hex::decode_to_slice(decrypted.datakey_dgst, &mut check)
-        .map_err(|_| Error::damaged("the KMS gave no digest of the data key"))?;
+        .map_err(|_| unusable("the KMS gave no digest of the data key"))?;
     let digest = verify_slices_are_equal(&sha256(block.as_slice()), &check);
     let bound = verify_slices_are_equal(&block[32..], &binding(blob, id));
     if digest.is_err() {
-        return Err(Error::damaged("the data key's digest is wrong"));
+        return Err(unusable("the data key's digest is wrong"));
     }
     if bound.is_err() {
         return Err(Error::damaged(
