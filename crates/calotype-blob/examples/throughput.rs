@@ -82,7 +82,7 @@ async fn reseal(blobs: &SealedBlobs, source: BlobId, target: BlobId) {
         target,
         target_key: key.expect("a key"),
         project: "p".parse().expect("an id"),
-        progress: Arc::new(AtomicU64::new(0)),
+        progress: Arc::default(),
     };
     blobs.reseal(order).await.expect("resealed");
 }

@@ -130,7 +130,8 @@ impl SealedBlobs {
         wrapped: Option<&WrappedKey>,
         purpose: Use,
     ) -> KeyResult<Option<Arc<OpenBlob>>> {
-        match self.store.open(blob, purpose).await? {
+        let stored = self.store.open(blob, purpose).await;
+        match stored.map_err(|error| error.of_blob(blob))? {
             Some(stored) => self.open_stored(blob, wrapped, stored).await.map(Some),
             None => Ok(None),
         }
@@ -143,11 +144,16 @@ impl SealedBlobs {
         stored: Arc<dyn Stored>,
     ) -> KeyResult<Arc<OpenBlob>> {
         let bytes = stored.manifest().clone();
-        let front = Manifest::front(&bytes, blob).map_err(Error::damaged)?;
-        let (key, lease) = self
-            .keys
-            .open(blob, wrapped.unwrap_or(&front.wrapped))
-            .await?;
+        let front =
+            Manifest::front(&bytes, blob).map_err(|error| Error::damaged(error).of_blob(blob))?;
+        let (key, lease) = match wrapped {
+            Some(wrapped) => self.keys.open(blob, wrapped).await?,
+            // A wrap in the manifest is one of the blob's stored bytes.
+            None => {
+                let opened = self.keys.open(blob, &front.wrapped).await;
+                opened.map_err(|fault| fault.of_blob(blob))?
+            }
+        };
         let keys = BlobKeys::derive(&key)?;
         // A large blob's manifest has megabytes to verify.
         let opened =
@@ -158,22 +164,27 @@ impl SealedBlobs {
         Ok(opened)
     }
 
-    async fn verify(&self, blob: BlobId, deep: bool) -> Result<BlobCheck> {
-        let Some(stored) = self.store.open(blob, Use::OnePass).await? else {
-            return Ok(BlobCheck::Missing);
-        };
-        let opened = match self.open_stored(blob, None, stored).await {
-            Ok(opened) => opened,
+    async fn verify(
+        &self,
+        blob: BlobId,
+        key: Option<&WrappedKey>,
+        deep: bool,
+    ) -> Result<BlobCheck> {
+        let opened = match self.find(blob, key, Use::OnePass).await {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Ok(BlobCheck::Missing),
             // Its customer has closed it, or shredded it: that is no damage.
             Err(KeyFault::Missing | KeyFault::NotEnabled | KeyFault::Forbidden) => {
                 return Ok(BlobCheck::Closed);
             }
             Err(fault) => {
                 let error = Error::from(fault);
-                if !error.is_transient() {
+                // A wrap that is not among the blob's bytes says nothing of them.
+                let foreign = error.kind() == ErrorKind::Damaged && error.damaged_blob().is_none();
+                if !error.is_transient() && !foreign {
                     return Err(error);
                 }
-                tracing::warn!(blob.id = %blob, error.chain = %error.chain(), "not checked: its key can't be had now");
+                tracing::warn!(blob.id = %blob, error.chain = %error.chain(), "not checked: its key can't be had");
                 return Ok(BlobCheck::Closed);
             }
         };
@@ -182,8 +193,19 @@ impl SealedBlobs {
     }
 }
 
+impl SealedBlobs {
+    /// The target of a reseal, where an attempt has committed it.
+    async fn find_target(&self, order: &ResealOrder) -> Result<Option<BlobFacts>> {
+        let found = self
+            .find(order.target, Some(&order.target_key), Use::Shared)
+            .await;
+        let found = found.map_err(|fault| fault.into_error(KeyRole::Target))?;
+        Ok(found.map(|opened| opened.facts.clone()))
+    }
+}
+
 fn missing(blob: BlobId) -> Error {
-    Error::damaged(format!("there is no blob {blob}"))
+    Error::damaged(format!("there is no blob {blob}")).of_blob(blob)
 }
 
 #[async_trait::async_trait]
@@ -241,11 +263,15 @@ impl Blobs for SealedBlobs {
             .await
             .map_err(|fault| fault.into_error(KeyRole::Target))?;
         // An earlier attempt may have come as far as the commit.
-        if let Some(stored) = self.store.open(target, Use::Shared).await? {
-            let wrapped = Some(&order.target_key);
-            let opened = self.open_stored(target, wrapped, stored).await;
-            let opened = opened.map_err(|fault| fault.into_error(KeyRole::Target))?;
-            return Ok(opened.facts.clone());
+        match self.find_target(&order).await {
+            Ok(Some(facts)) => return Ok(facts),
+            Ok(None) => {}
+            // Nobody has it yet: it is made again.
+            Err(error) if error.damaged_blob() == Some(target) => {
+                tracing::error!(blob.id = %target, error.chain = %error.chain(), "a target that is damaged is made again");
+                self.store.delete(target).await?;
+            }
+            Err(error) => return Err(error),
         }
         let source = self
             .find(order.source, order.source_key.as_ref(), Use::OnePass)
@@ -260,16 +286,27 @@ impl Blobs for SealedBlobs {
             target,
             keys: BlobKeys::derive(&data_key)?,
             lease,
-            project: order.project,
-            progress: order.progress,
+            project: order.project.clone(),
+            progress: Arc::clone(&order.progress),
         };
-        reseal::reseal(plan, Arc::clone(&self.flow), staged).await
+        match reseal::reseal(plan, Arc::clone(&self.flow), Arc::clone(&staged)).await {
+            // An attempt that was believed dead was faster, and what it committed is the same plaintext under the same
+            // data key.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let facts = self.find_target(&order).await?.ok_or(error)?;
+                if let Err(error) = staged.abandon().await {
+                    tracing::warn!(blob.id = %target, error = %error.chain(), "staged bytes stay behind");
+                }
+                Ok(facts)
+            }
+            other => other,
+        }
     }
 
-    async fn open(&self, blob: BlobId, key: Option<&WrappedKey>) -> Result<Arc<dyn BlobReader>> {
+    async fn open(&self, blob: BlobId, key: Option<&WrappedKey>) -> KeyResult<Arc<dyn BlobReader>> {
         match self.find(blob, key, Use::Shared).await? {
             Some(opened) => Ok(Arc::new(Reader(opened))),
-            None => Err(missing(blob)),
+            None => Err(missing(blob).into()),
         }
     }
 
@@ -282,8 +319,8 @@ impl Blobs for SealedBlobs {
         self.store.discard(blob).await
     }
 
-    async fn check(&self, blob: BlobId, deep: bool) -> Result<BlobCheck> {
-        match self.verify(blob, deep).await {
+    async fn check(&self, blob: BlobId, key: Option<&WrappedKey>, deep: bool) -> Result<BlobCheck> {
+        match self.verify(blob, key, deep).await {
             Err(error) if error.kind() == ErrorKind::Damaged => {
                 Ok(BlobCheck::Damaged(error.chain()))
             }

@@ -188,7 +188,8 @@ async fn fetch(
             size: blob.manifest.size.slot(),
         };
         let length = usize::try_from(place.end - place.start).map_err(Error::internal)?;
-        stored = blob.stored.read(slot, place.start, length, stored).await?;
+        let read = blob.stored.read(slot, place.start, length, stored).await;
+        stored = read.map_err(|error| error.of_blob(blob.manifest.blob))?;
     }
     Ok(Some(Fetched {
         span,
@@ -215,7 +216,8 @@ async fn open_on_a_thread(
     }
     let blob = Arc::clone(blob);
     spawn_blocking(move || {
-        let piece = open_pages(&blob, &mut opening, &fetched)?;
+        let piece = open_pages(&blob, &mut opening, &fetched)
+            .map_err(|error| error.of_blob(blob.manifest.blob))?;
         opening.spare.push(fetched.stored);
         Ok((opening, piece))
     })
@@ -338,7 +340,8 @@ pub(crate) fn open_blob(
     lease: Lease,
     stored: Arc<dyn Stored>,
 ) -> Result<Arc<OpenBlob>> {
-    let manifest = Manifest::open(bytes, blob, front, &keys).map_err(Error::damaged)?;
+    let manifest = Manifest::open(bytes, blob, front, &keys)
+        .map_err(|error| Error::damaged(error).of_blob(blob))?;
     let facts = manifest.facts(bytes.len());
     Ok(Arc::new(OpenBlob {
         manifest,

@@ -23,13 +23,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use calotype_core::id::{BlobId, ProjectId};
 use calotype_core::keys::KeyRole;
-use calotype_core::ports::BlobFacts;
+use calotype_core::ports::{BlobFacts, ResealProgress};
 use calotype_core::{Error, Result};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -73,7 +73,7 @@ pub(crate) struct Plan {
     /// The right to use the target's data key.
     pub(crate) lease: Lease,
     pub(crate) project: ProjectId,
-    pub(crate) progress: Arc<AtomicU64>,
+    pub(crate) progress: Arc<ResealProgress>,
 }
 
 type Header = [u8; HEADER];
@@ -95,8 +95,10 @@ pub(crate) async fn reseal(
         .clone()
         .map(|segment| manifest.segment_bytes(segment.index))
         .sum();
-    plan.progress
-        .store(manifest.plaintext - left, Ordering::Relaxed);
+    let progress = Arc::clone(&plan.progress);
+    for count in [&progress.done, &progress.noted, &progress.resumed] {
+        count.store(manifest.plaintext - left, Ordering::Relaxed);
+    }
     tracing::info!(
         blob.id = %plan.target, segments.noted = headers.len(), segments.total = manifest.segments.len(), "resealing"
     );
@@ -108,7 +110,7 @@ pub(crate) async fn reseal(
         flow,
         staged: Arc::clone(&staged),
     });
-    let mut noting = Noting::new(Arc::clone(&staged));
+    let mut noting = Noting::new(Arc::clone(&staged), progress);
     let sealed = seal_all(&work, todo, &mut headers, &mut noting).await;
     // What is finished is worth keeping, whatever happened.
     let noted = noting.end(sealed.is_err()).await;
@@ -177,7 +179,8 @@ async fn seal_all(
                 let (index, header) = ended.map_err(Error::internal)??;
                 tracing::debug!(blob.id = %work.plan.target, segment.index = index, "segment resealed");
                 headers.insert(index, header);
-                noting.add(index, header);
+                let bytes = work.plan.source.manifest.segment_bytes(index);
+                noting.add(index, header, bytes);
             }
             noted = noting.turn() => noted?,
         }
@@ -187,23 +190,29 @@ async fn seal_all(
 /// Notes finished segments from time to time, beside the work.
 struct Noting {
     staged: Arc<dyn Staged>,
+    progress: Arc<ResealProgress>,
     finished: Vec<Note>,
+    /// Bytes of plaintext in them.
+    bytes: u64,
     /// A checkpoint that is on.
     on: Option<JoinHandle<Result<()>>>,
     next: Instant,
 }
 
 impl Noting {
-    fn new(staged: Arc<dyn Staged>) -> Self {
+    fn new(staged: Arc<dyn Staged>, progress: Arc<ResealProgress>) -> Self {
         Self {
             staged,
+            progress,
             finished: Vec::new(),
+            bytes: 0,
             on: None,
             next: Instant::now() + NOTE_INTERVAL,
         }
     }
 
-    fn add(&mut self, index: u32, header: Header) {
+    fn add(&mut self, index: u32, header: Header, bytes: u64) {
+        self.bytes += bytes;
         self.finished.push(Note {
             index,
             bytes: Bytes::copy_from_slice(&header),
@@ -227,8 +236,16 @@ impl Noting {
         if self.finished.is_empty() {
             return;
         }
-        let (staged, notes) = (Arc::clone(&self.staged), std::mem::take(&mut self.finished));
-        self.on = Some(tokio::spawn(async move { staged.checkpoint(notes).await }));
+        let (staged, progress) = (Arc::clone(&self.staged), Arc::clone(&self.progress));
+        let (notes, bytes) = (
+            std::mem::take(&mut self.finished),
+            std::mem::take(&mut self.bytes),
+        );
+        self.on = Some(tokio::spawn(async move {
+            staged.checkpoint(notes).await?;
+            progress.noted.fetch_add(bytes, Ordering::Relaxed);
+            Ok(())
+        }));
     }
 
     /// Ends the checkpoint that is on, and notes the rest if there will be no commit.
@@ -258,8 +275,8 @@ struct Work {
 impl Work {
     /// Reseals a segment; returns its new header.
     async fn segment(self: &Arc<Self>, index: u32) -> Result<Header> {
-        let _turn = self.flow.turns.take(&self.plan.project).await;
         let source = &self.plan.source;
+        let _turn = self.flow.turns.take(&self.plan.project).await;
         let renewed = source.lease.renew().await;
         renewed.map_err(|fault| fault.into_error(KeyRole::Source))?;
         let renewed = self.plan.lease.renew().await;
@@ -270,7 +287,8 @@ impl Work {
             .segment(index)
             .ok_or_else(|| Error::internal("a hole is not resealed"))?;
         let mut pieces = Pieces::of(&source.manifest, segment);
-        let mut crypt = Crypt::begin(&self.plan, segment)?;
+        let mut crypt = Crypt::begin(&self.plan, segment)
+            .map_err(|error| error.of_blob(source.manifest.blob))?;
         let header = *crypt.sealer.header();
         let mut writer = self.staged.segment(index)?;
         let mut counted = 0;
@@ -293,7 +311,7 @@ impl Work {
 
     /// Counts plaintext bytes that are done, and keeps to the pace.
     async fn count(&self, bytes: u64) {
-        self.plan.progress.fetch_add(bytes, Ordering::Relaxed);
+        self.plan.progress.done.fetch_add(bytes, Ordering::Relaxed);
         self.pace.wait(bytes).await;
         self.flow.pace.wait(bytes).await;
     }
@@ -317,7 +335,8 @@ impl Work {
         let stored = source
             .stored
             .read(slot, piece.stored.start, length, buffer)
-            .await?;
+            .await
+            .map_err(|error| error.of_blob(source.manifest.blob))?;
         Ok(Some(Fetched { piece, stored }))
     }
 
@@ -330,7 +349,10 @@ impl Work {
     ) -> Result<(Crypt, Buffer)> {
         let work = Arc::clone(self);
         let resealed = self.flow.background.run(move || {
-            let sealed = crypt.reseal(&work.plan.source, &fetched)?;
+            let source = &work.plan.source;
+            let sealed = crypt
+                .reseal(source, &fetched)
+                .map_err(|error| error.of_blob(source.manifest.blob))?;
             Ok((crypt, sealed, fetched.stored))
         });
         let (mut crypt, sealed, stored) = resealed.await?;

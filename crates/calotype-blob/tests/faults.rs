@@ -87,7 +87,7 @@ async fn a_fault_at_any_call_of_a_write_leaves_the_blob_absent_or_whole() {
             let written = put(&blobs, id(1), &bytes).await;
             let struck = faults.clear();
             assert_eq!(written.is_err(), struck, "{fault:?} after {skip}");
-            match blobs.check(id(1), true).await.expect("checked") {
+            match blobs.check(id(1), None, true).await.expect("checked") {
                 BlobCheck::Missing => assert!(struck),
                 BlobCheck::Whole(_) => assert!(get(&blobs, id(1)).await.expect("read") == bytes),
                 BlobCheck::Closed => panic!("its key is at hand"),
@@ -122,7 +122,7 @@ async fn two_faults_in_a_row_leave_the_blob_absent_or_whole() {
         faults.inject(Some(Operation::Abandon), 0, Fault::Away);
         let written = put(&blobs, id(1), &bytes).await;
         faults.clear();
-        let check = blobs.check(id(1), true).await.expect("checked");
+        let check = blobs.check(id(1), None, true).await.expect("checked");
         if written.is_ok() {
             assert!(matches!(check, BlobCheck::Whole(_)));
             break;
@@ -145,7 +145,7 @@ async fn a_fault_at_any_step_of_the_disk_leaves_the_blob_absent_or_whole() {
             let written = put(&blobs, id(1), &bytes).await;
             let struck = left.swap(0, Ordering::SeqCst) == 0;
             assert_eq!(written.is_err(), struck, "{errno} at step {nth}");
-            match blobs.check(id(1), true).await.expect("checked") {
+            match blobs.check(id(1), None, true).await.expect("checked") {
                 BlobCheck::Missing => assert!(struck),
                 BlobCheck::Whole(_) => assert!(!struck, "{errno} at step {nth}: it stayed"),
                 BlobCheck::Closed => panic!("its key is at hand"),
@@ -217,14 +217,14 @@ async fn a_fault_at_any_step_of_a_delete_leaves_the_blob_whole_or_gone() {
         let blobs = faulty_file_store(directory.path(), disk);
         blobs.delete(id(1)).await.expect_err("a step failed");
         assert_eq!(left.load(Ordering::SeqCst), 0);
-        match blobs.check(id(1), true).await.expect("checked") {
+        match blobs.check(id(1), None, true).await.expect("checked") {
             BlobCheck::Missing | BlobCheck::Whole(_) => {}
             BlobCheck::Closed => panic!("its key is at hand"),
             BlobCheck::Damaged(why) => panic!("step {nth}: {why}"),
         }
         blobs.delete(id(1)).await.expect("deleted in the end");
         assert_eq!(
-            blobs.check(id(1), true).await.expect("checked"),
+            blobs.check(id(1), None, true).await.expect("checked"),
             BlobCheck::Missing
         );
         assert!(blobs.list_staged().await.expect("listed").is_empty());
@@ -297,7 +297,7 @@ async fn the_state_before_any_step_of_a_write_is_a_blob_that_is_absent_or_whole(
     for number in skip..taken.load(Ordering::SeqCst) {
         let root = crashes.path().join(number.to_string());
         let blobs = in_directory(&root);
-        match blobs.check(id(1), true).await.expect("checked") {
+        match blobs.check(id(1), None, true).await.expect("checked") {
             BlobCheck::Missing => assert!(blobs.list().await.expect("listed").is_empty()),
             BlobCheck::Whole(_) => {
                 whole += 1;
@@ -343,7 +343,7 @@ async fn a_discard_at_any_step_of_a_write_leaves_the_blob_absent_or_whole() {
         let blobs = sealed(Arc::new(store), PAGES);
         let written = put(&blobs, id(1), &bytes).await;
         let done = steps.load(Ordering::SeqCst) < skip + nth;
-        match blobs.check(id(1), true).await.expect("checked") {
+        match blobs.check(id(1), None, true).await.expect("checked") {
             BlobCheck::Missing => assert!(written.is_err()),
             BlobCheck::Whole(_) => assert!(written.is_ok()),
             BlobCheck::Closed => panic!("its key is at hand"),

@@ -82,7 +82,7 @@ async fn a_key_service_that_is_away_is_no_damage() {
     setup.keys.set(SERVICE, Some(Wrong::Away));
     let error = get(&setup.blobs, id(1)).await.expect_err("away");
     assert!(error.is_transient());
-    let check = setup.blobs.check(id(1), true).await.expect("checked");
+    let check = setup.blobs.check(id(1), None, true).await.expect("checked");
     assert_eq!(check, BlobCheck::Closed);
     setup.keys.set(SERVICE, None);
     assert_eq!(get(&setup.blobs, id(1)).await.expect("read"), b"secret");

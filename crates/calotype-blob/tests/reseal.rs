@@ -8,7 +8,7 @@ mod common;
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use calotype_blob::seal::{PAGE, SEALED_PAGE};
@@ -17,7 +17,7 @@ use calotype_blob::{ResealOptions, SealOptions, SealedBlobs};
 use calotype_core::ErrorKind;
 use calotype_core::codes::ImsCode;
 use calotype_core::id::BlobId;
-use calotype_core::keys::MasterKey;
+use calotype_core::keys::{KeyRole, MasterKey};
 use calotype_core::ports::{BlobCheck, BlobFacts, Blobs, ResealOrder, WrappedKey};
 use common::*;
 
@@ -32,7 +32,7 @@ async fn order_of(blobs: &SealedBlobs, source: BlobId, target: BlobId) -> Reseal
         target,
         target_key: key.expect("a key"),
         project: "p1".parse().expect("an id"),
-        progress: Arc::new(AtomicU64::new(0)),
+        progress: Arc::default(),
     }
 }
 
@@ -68,7 +68,7 @@ async fn assert_same(blobs: &SealedBlobs, target: BlobId, bytes: &[u8], facts: &
         "{} bytes",
         bytes.len()
     );
-    let check = blobs.check(target, true).await.expect("checked");
+    let check = blobs.check(target, None, true).await.expect("checked");
     assert_eq!(check, BlobCheck::Whole(facts.clone()));
 }
 
@@ -87,7 +87,7 @@ async fn a_resealed_blob_has_the_sources_bytes_and_digests_under_a_key_of_its_ow
                     (facts.size, &facts.digests),
                     (written.size, &written.digests)
                 );
-                assert_eq!(progress.load(Ordering::Relaxed), length as u64);
+                assert_eq!(progress.done.load(Ordering::Relaxed), length as u64);
                 assert_same(&blobs, target, &bytes, &facts).await;
                 // The source is not needed any more.
                 blobs.delete(source).await.expect("deleted");
@@ -164,7 +164,7 @@ impl Broken {
             target: id(TARGET),
             target_key: self.key.clone(),
             project: "p1".parse().expect("an id"),
-            progress: Arc::new(AtomicU64::new(0)),
+            progress: Arc::default(),
         }
     }
 
@@ -225,7 +225,18 @@ async fn what_was_noted_is_not_done_again() {
     let facts = blobs.reseal(order).await.expect("resealed");
     // Of seven segments one is a hole.
     assert_eq!(faults.calls_of(Operation::Finish) - before, 3);
-    assert_eq!(progress.load(Ordering::Relaxed), broken.bytes.len() as u64);
+    assert_eq!(
+        progress.done.load(Ordering::Relaxed),
+        broken.bytes.len() as u64
+    );
+    for count in [&progress.resumed, &progress.noted] {
+        assert!(count.load(Ordering::Relaxed) >= 4 * SEGMENT as u64);
+    }
+    assert_eq!(
+        progress.resumed.load(Ordering::Relaxed),
+        4 * SEGMENT as u64,
+        "three segments and a hole"
+    );
     assert_same(&blobs, id(TARGET), &broken.bytes, &facts).await;
 }
 
@@ -253,6 +264,98 @@ async fn a_target_that_is_there_already_is_only_looked_at() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_another_overtook_takes_what_that_one_committed() {
+    let broken = Broken::new().await;
+    let slow = SealOptions {
+        reseal: ResealOptions {
+            job_rate: Some(SEGMENT as u64 * 4),
+            ..ResealOptions::default()
+        },
+        ..segments_of(PAGES)
+    };
+    let store = FileStore::open(broken.directory.path(), entropy()).expect("a store");
+    let zombie = sealed_by(keys(), Arc::new(store), slow);
+    let order = broken.order();
+    let progress = Arc::clone(&order.progress);
+    let zombie = tokio::spawn(async move { zombie.reseal(order).await });
+    while progress.done.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let blobs = in_directory(broken.directory.path());
+    let facts = blobs.reseal(broken.order()).await.expect("resealed");
+    let late = zombie.await.expect("it ran").expect("taken over");
+    assert_eq!(late, facts);
+    assert_same(&blobs, id(TARGET), &broken.bytes, &facts).await;
+    assert!(blobs.list_staged().await.expect("listed").is_empty());
+}
+
+#[tokio::test]
+async fn damage_is_said_to_be_the_sources_only_where_it_is_known_to_be() {
+    let broken = Broken::new().await;
+    let blobs = || in_directory(broken.directory.path());
+    let reseal = async |order: ResealOrder| {
+        let error = blobs().reseal(order).await.expect_err("damaged");
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        blobs().discard(id(TARGET)).await.expect("discarded");
+        error.damaged_blob()
+    };
+    let flipped = |wrapped: &WrappedKey| {
+        let mut wrapped = wrapped.clone();
+        wrapped.sealed[20] ^= 1;
+        wrapped
+    };
+    let mut order = broken.order();
+    order.target_key = flipped(&order.target_key);
+    assert_eq!(reseal(order).await, None, "the target's wrap");
+    let mut order = broken.order();
+    order.source_key = Some(flipped(&order.target_key));
+    assert_eq!(
+        reseal(order).await,
+        None,
+        "a wrap beside the source's bytes"
+    );
+
+    for name in ["body", "manifest"] {
+        let path = find(broken.directory.path(), name);
+        let whole = fs::read(&path).expect("read");
+        let places = match name {
+            "body" => vec![SEALED_PAGE + 1000],
+            _ => (0..whole.len()).step_by(37).collect(),
+        };
+        for place in places {
+            let mut damaged = whole.clone();
+            damaged[place] ^= 0x10;
+            fs::write(&path, damaged).expect("written");
+            // What a flip makes of the wrap may name a key that there is not.
+            if let Err(error) = blobs().reseal(broken.order()).await
+                && error.kind() == ErrorKind::Damaged
+            {
+                assert_eq!(error.damaged_blob(), Some(id(SOURCE)), "{name} {place}");
+            }
+            blobs().discard(id(TARGET)).await.expect("discarded");
+            blobs().delete(id(TARGET)).await.expect("deleted");
+        }
+        fs::write(&path, whole).expect("written");
+    }
+}
+
+#[tokio::test]
+async fn a_committed_target_that_is_damaged_is_made_again() {
+    let broken = Broken::new().await;
+    let source = fs::read(find(broken.directory.path(), "manifest")).expect("read");
+    let blobs = || in_directory(broken.directory.path());
+    let facts = blobs().reseal(broken.order()).await.expect("resealed");
+    let manifest = |content: &[u8]| {
+        let home = broken.directory.path().join("blobs").join("00");
+        fs::write(home.join(id(TARGET).to_string()).join("manifest"), content)
+    };
+    manifest(&source).expect("written");
+    let again = blobs().reseal(broken.order()).await.expect("resealed");
+    assert_eq!(again.digests, facts.digests);
+    assert_same(&blobs(), id(TARGET), &broken.bytes, &again).await;
+}
+
+#[tokio::test]
 async fn a_page_that_does_not_authenticate_ends_the_reseal_and_nothing_of_it_is_written() {
     let directory = tempfile::tempdir().expect("a directory");
     let blobs = in_directory(directory.path());
@@ -268,6 +371,7 @@ async fn a_page_that_does_not_authenticate_ends_the_reseal_and_nothing_of_it_is_
         let error = blobs.reseal(order.clone()).await.expect_err("damaged");
         assert_eq!(error.kind(), ErrorKind::Damaged, "{page}");
         assert_eq!(error.code(), Some(ImsCode::IMG_0057));
+        assert_eq!(error.damaged_blob(), Some(id(SOURCE)), "{page}");
         assert!(blobs.list().await.expect("listed").len() == 1, "{page}");
         // Of its segment, at most the pages before it are in the staged body.
         let staged = fs::read(find(&directory.path().join("staged"), "body")).expect("read");
@@ -322,7 +426,7 @@ async fn each_keys_fault_has_the_code_of_its_role_and_the_work_goes_on_when_it_i
     // What can't be looked into is not damaged.
     for wrong in [Wrong::Throttled, Wrong::Away, Wrong::Disabled] {
         keys.set("s", Some(wrong));
-        let check = node().check(id(SOURCE), true).await.expect("checked");
+        let check = node().check(id(SOURCE), None, true).await.expect("checked");
         assert_eq!(check, BlobCheck::Closed, "{wrong:?}");
         keys.set("s", None);
     }
@@ -330,7 +434,7 @@ async fn each_keys_fault_has_the_code_of_its_role_and_the_work_goes_on_when_it_i
     keys.set("s", Some(Wrong::Missing));
     assert!(get(&node(), id(TARGET)).await.expect("read") == bytes);
     get(&node(), id(SOURCE)).await.expect_err("shredded");
-    let closed = node().check(id(SOURCE), true).await.expect("checked");
+    let closed = node().check(id(SOURCE), None, true).await.expect("checked");
     assert_eq!(closed, BlobCheck::Closed);
 }
 
@@ -361,6 +465,16 @@ async fn a_rewrapped_blob_opens_by_either_wrap_while_that_ones_key_does() {
     assert!(read(Some(&wrapped)).await.expect("read") == bytes);
     let error = read(None).await.expect_err("shredded");
     assert_eq!(error.code(), Some(ImsCode::IMG_0101));
+    let check = async |wrap| node().check(id(SOURCE), wrap, true).await.expect("checked");
+    assert_eq!(check(None).await, BlobCheck::Closed);
+    assert!(matches!(check(Some(&wrapped)).await, BlobCheck::Whole(_)));
+    let mut flipped = wrapped.clone();
+    flipped.sealed[20] ^= 1;
+    assert_eq!(
+        check(Some(&flipped)).await,
+        BlobCheck::Closed,
+        "it says nothing of the bytes"
+    );
     let again = node()
         .rewrap(id(SOURCE), Some(&wrapped), &MasterKey::Service)
         .await
@@ -371,7 +485,9 @@ async fn a_rewrapped_blob_opens_by_either_wrap_while_that_ones_key_does() {
     put(&node(), id(TARGET), &bytes).await.expect("written");
     let other = node().open(id(TARGET), Some(&again)).await;
     assert_eq!(
-        other.err().map(|error| error.kind()),
+        other
+            .err()
+            .map(|fault| fault.into_error(KeyRole::Source).kind()),
         Some(ErrorKind::Damaged)
     );
 }

@@ -9,9 +9,9 @@ use aws_lc_rs::digest::{SHA256, SHA512, digest};
 use calotype_blob::conformance;
 use calotype_blob::seal::{PAGE, PAGE_OVERHEAD, SEALED_PAGE};
 use calotype_blob::store::{Faults, FaultyStore, FileStore};
-use calotype_core::ErrorKind;
 use calotype_core::ports::{BlobCheck, Blobs};
 use calotype_core::size::ByteSize;
+use calotype_core::{Error, ErrorKind};
 use common::*;
 use futures_util::{StreamExt, stream};
 use md5::{Digest, Md5};
@@ -60,7 +60,7 @@ async fn bytes_of_any_length_come_back_with_their_digests() {
             assert_eq!(facts.digests.sha512, Some(hexed(&SHA512)));
             assert!(get(&blobs, blob).await.expect("read") == bytes, "{length}");
             for deep in [false, true] {
-                let check = blobs.check(blob, deep).await.expect("checked");
+                let check = blobs.check(blob, None, deep).await.expect("checked");
                 assert_eq!(check, BlobCheck::Whole(facts.clone()));
             }
         }
@@ -264,11 +264,11 @@ async fn a_deleted_blob_is_missing_and_what_was_open_stays_readable() {
     blobs.delete(id(1)).await.expect("deleted");
     blobs.delete(id(1)).await.expect("deleted again");
     assert_eq!(
-        blobs.check(id(1), true).await.expect("checked"),
+        blobs.check(id(1), None, true).await.expect("checked"),
         BlobCheck::Missing
     );
     let error = blobs.open(id(1), None).await.map(|_| ()).expect_err("gone");
-    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert_eq!(Error::from(error).kind(), ErrorKind::Damaged);
     assert!(
         collect(reader.read(0..bytes.len() as u64))
             .await

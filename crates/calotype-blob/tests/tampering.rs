@@ -13,21 +13,21 @@ use std::sync::Arc;
 use calotype_blob::SealedBlobs;
 use calotype_blob::seal::{PAGE, SEALED_PAGE};
 use calotype_blob::store::{Fault, Faults, FaultyStore, Operation};
-use calotype_core::ErrorKind;
 use calotype_core::id::BlobId;
 use calotype_core::ports::{BlobCheck, Blobs};
+use calotype_core::{Error, ErrorKind};
 use common::*;
 use futures_util::StreamExt;
 use proptest::prelude::*;
 
 /// Reads all of a blob that must be damaged: only right bytes come before the error.
 async fn assert_damaged(blobs: &SealedBlobs, blob: BlobId, bytes: &[u8], what: &str) {
-    let check = blobs.check(blob, true).await.expect("checked");
+    let check = blobs.check(blob, None, true).await.expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)), "{what}: {check:?}");
     let reader = match blobs.open(blob, None).await {
         Ok(reader) => reader,
         Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::Damaged, "{what}");
+            assert_eq!(Error::from(error).kind(), ErrorKind::Damaged, "{what}");
             return;
         }
     };
@@ -127,7 +127,7 @@ async fn a_flipped_bit_anywhere_in_the_manifest_is_damage() {
             .await
             .map(|_| ())
             .expect_err("damaged");
-        assert_eq!(error.kind(), ErrorKind::Damaged, "byte {byte}");
+        assert_eq!(Error::from(error).kind(), ErrorKind::Damaged, "byte {byte}");
         flip(&disk.manifest(), byte, (byte % 8) as u8);
     }
     assert!(get(&disk.blobs, id(1)).await.expect("whole again") == disk.bytes);
@@ -149,7 +149,11 @@ async fn a_manifest_that_is_cut_or_extended_anywhere_is_damage() {
             .await
             .map(|_| ())
             .expect_err("damaged");
-        assert_eq!(error.kind(), ErrorKind::Damaged, "{length} bytes");
+        assert_eq!(
+            Error::from(error).kind(),
+            ErrorKind::Damaged,
+            "{length} bytes"
+        );
     }
 }
 
@@ -263,14 +267,14 @@ async fn a_shallow_check_finds_lost_manifests_bodies_and_segments() {
     let (body, manifest) = (disk.body(), disk.manifest());
     let own = fs::read(&body).expect("read");
     fs::write(&body, &own[..own.len() - 1]).expect("written");
-    let check = disk.blobs.check(id(1), false).await.expect("checked");
+    let check = disk.blobs.check(id(1), None, false).await.expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)));
     fs::remove_file(&body).expect("removed");
-    let check = disk.blobs.check(id(1), false).await.expect("checked");
+    let check = disk.blobs.check(id(1), None, false).await.expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)));
     fs::write(&body, own).expect("written");
     fs::remove_file(manifest).expect("removed");
-    let check = disk.blobs.check(id(1), false).await.expect("checked");
+    let check = disk.blobs.check(id(1), None, false).await.expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)));
     assert_eq!(disk.blobs.list().await.expect("listed").len(), 1);
 }

@@ -9,14 +9,13 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use calotype_blob::SealedBlobs;
 use calotype_blob::seal::{PAGE, SEALED_PAGE};
-use calotype_core::ErrorKind;
 use calotype_core::id::BlobId;
 use calotype_core::keys::MasterKey;
-use calotype_core::ports::{BlobCheck, Blobs, ResealOrder, WrappedKey};
+use calotype_core::ports::{BlobCheck, Blobs, ResealOrder, ResealProgress, WrappedKey};
+use calotype_core::{Error, ErrorKind};
 use common::*;
 use futures_util::StreamExt;
 
@@ -76,7 +75,7 @@ fn home(root: &Path, blob: BlobId) -> PathBuf {
 
 /// Reads a blob that must be damaged: right bytes come before the error, and none after it.
 async fn is_damaged(blobs: &SealedBlobs, blob: BlobId, bytes: &[u8], what: &str) {
-    let check = blobs.check(blob, true).await.expect("checked");
+    let check = blobs.check(blob, None, true).await.expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)), "{what}: {check:?}");
     let Ok(reader) = blobs.open(blob, None).await else {
         return;
@@ -204,7 +203,7 @@ async fn order_to(
         target,
         target_key,
         project: "p1".parse().expect("an id"),
-        progress: Arc::new(AtomicU64::new(0)),
+        progress: Arc::new(ResealProgress::default()),
     }
 }
 
@@ -242,7 +241,7 @@ async fn a_wrap_that_was_changed_or_is_another_blobs_opens_nothing() {
     wrong.push(of_second);
     for wrapped in wrong {
         let opened = node().open(id(1), Some(&wrapped)).await;
-        let error = opened.map(drop).expect_err("opened");
+        let error = Error::from(opened.map(drop).expect_err("opened"));
         assert_eq!(error.kind(), ErrorKind::Damaged, "{wrapped:?}");
     }
 }

@@ -7,7 +7,7 @@
 use calotype_core::Result;
 use calotype_core::error::Error;
 use calotype_core::id::{BlobId, ImageId};
-use calotype_core::ports::{BlobFacts, BlobRecord, BlobState, Reconcile, Violation};
+use calotype_core::ports::{BlobFacts, BlobRecord, BlobState, Reconcile, Violation, WrappedKey};
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 
@@ -121,6 +121,15 @@ impl Reconcile for SqlCatalog {
         tx.commit().await
     }
 
+    async fn wraps(&self, blob: BlobId) -> Result<Vec<WrappedKey>> {
+        let mut tx = self.db.read().await?;
+        let sql = "select distinct wrapped_key from images \
+                   where blob = $1 and wrapped_key is not null";
+        let rows = tx.fetch_all(sql, vec![Arg::text(blob)]).await?;
+        let wraps = rows.iter().map(|row| row.json("wrapped_key"));
+        wraps.filter_map(Result::transpose).collect()
+    }
+
     async fn blob(&self, id: BlobId) -> Result<Option<BlobRecord>> {
         let mut tx = self.db.read().await?;
         let sql = format!("{RECORD} where b.id = $1");
@@ -164,7 +173,7 @@ impl SqlCatalog {
                    where state = 'writing' and lease_expires is not null";
         tx.execute(sql, vec![over]).await?;
         let now = tx.now().await?;
-        let sql = "update jobs set lease_owner = null, due_at = $1, deaths = deaths + 1 \
+        let sql = "update jobs set lease_owner = null, due_at = $1, deaths = deaths + 1, attempt_at = null \
                    where ended_at is null and lease_owner is not null";
         tx.execute(sql, vec![Arg::time(now)]).await?;
         self.commit_and_ring(tx).await

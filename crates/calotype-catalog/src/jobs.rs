@@ -7,24 +7,25 @@
 use std::time::Duration;
 
 use calotype_core::codes::ImsCode;
-use calotype_core::id::{BlobId, ImageId, JobId, ProjectId};
-use calotype_core::job::{Claim, Heartbeat, Job, JobFailure, JobStatus, Progress, ReplicaBytes};
-use calotype_core::ports::{BlobFacts, Jobs, NewReplica, Trail, WrappedKey};
+use calotype_core::id::{JobId, ProjectId};
+use calotype_core::job::{
+    Claim, Heartbeat, Job, JobFailure, JobStatus, Progress, Release, ReplicaBytes,
+};
+use calotype_core::ports::{BlobFacts, ImageLimit, Jobs, NewReplica, Trail};
 use calotype_core::size::ByteSize;
-use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 use tokio::sync::Notify;
 
+use self::endings::{END_JOB, end_args, end_job, end_well, held_by, held_of, undo, why_not};
 use crate::SqlCatalog;
 use crate::db::{Arg, Row, Tx, again_on_contention};
-use crate::rows::{
-    burn_image, insert_image_row, lock_image, lock_usage_of_owner, mark_stored, one, recount,
-    return_quota, size_arg, take_quota, write_trail,
-};
+use crate::rows::{insert_image_row, lock_usage_of_owner, one, size_arg, take_quota, write_trail};
+
+mod endings;
 
 const COLUMNS: &str = "id, project, user_id, job_type, status, source_image, image_id, \
-    image_name, done_bytes, total_bytes, attempt, error_code, fail_reason, created_at, \
-    started_at, ended_at";
+    image_name, done_bytes, total_bytes, noted_bytes, resumed_bytes, attempt, error_code, \
+    fail_reason, created_at, started_at, attempt_at, ended_at";
 
 fn job_of(row: &Row) -> Result<Job> {
     let failure = match row.opt_text("error_code")? {
@@ -48,17 +49,35 @@ fn job_of(row: &Row) -> Result<Job> {
         progress: Progress {
             done: ByteSize::new(row.count("done_bytes")?),
             total: ByteSize::new(row.count("total_bytes")?),
+            noted: ByteSize::new(row.count("noted_bytes")?),
+            resumed: ByteSize::new(row.count("resumed_bytes")?),
         },
         attempt: row.int("attempt")?,
         failure,
         created_at: row.time("created_at")?,
         started_at: row.opt_time("started_at")?,
+        attempt_at: row.opt_time("attempt_at")?,
         ended_at: row.opt_time("ended_at")?,
     })
 }
 
 #[async_trait::async_trait]
 impl Jobs for SqlCatalog {
+    async fn check_room(
+        &self,
+        project: &ProjectId,
+        image_limit: ImageLimit,
+        concurrency: u64,
+    ) -> Result<()> {
+        let mut tx = self.db.read().await?;
+        let sql = "select images from project_usage where project = $1";
+        let row = tx.fetch_optional(sql, vec![Arg::text(project)]).await?;
+        if row.map_or(Ok(0), |row| row.count("images"))? >= image_limit.0 {
+            return Err(Error::ims(ImsCode::IMG_0015));
+        }
+        check_concurrency(&mut tx, project, concurrency).await
+    }
+
     async fn submit_replica(&self, replica: &NewReplica, trail: Trail) -> Result<()> {
         again_on_contention!(self.submit_replica_once(replica, &trail))
     }
@@ -77,11 +96,11 @@ impl Jobs for SqlCatalog {
         again_on_contention!(self.heartbeat_once(job, attempt, progress, lease))
     }
 
-    async fn finish_share(&self, job: &JobId, attempt: i64) -> Result<bool> {
+    async fn finish_share(&self, job: &JobId, attempt: i64) -> Result<Release> {
         again_on_contention!(self.finish_share_once(job, attempt))
     }
 
-    async fn finish_reseal(&self, job: &JobId, attempt: i64, facts: &BlobFacts) -> Result<bool> {
+    async fn finish_reseal(&self, job: &JobId, attempt: i64, facts: &BlobFacts) -> Result<Release> {
         again_on_contention!(self.finish_reseal_once(job, attempt, facts))
     }
 
@@ -89,7 +108,7 @@ impl Jobs for SqlCatalog {
         again_on_contention!(self.fail_job_once(job, attempt, failure))
     }
 
-    async fn hand_back(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<()> {
+    async fn hand_back(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<Release> {
         again_on_contention!(self.hand_back_once(job, attempt, delay))
     }
 
@@ -162,14 +181,7 @@ impl SqlCatalog {
         let NewReplica { job, image, .. } = replica;
         let mut tx = self.db.write().await?;
         take_quota(&mut tx, &image.owner, image.size, replica.image_limit).await?;
-        let sql = "select count(*) as unfinished from jobs where project = $1 and ended_at is null";
-        let row = tx
-            .fetch_optional(sql, vec![Arg::text(&job.project)])
-            .await?;
-        let unfinished = row.map_or(Ok(0), |row| row.count("unfinished"))?;
-        if unfinished >= replica.concurrency {
-            return Err(Error::ims(ImsCode::IMG_0060));
-        }
+        check_concurrency(&mut tx, &job.project, replica.concurrency).await?;
         // The lock keeps the source until the job holds its blob: a deletion waits and then sees the job.
         let sql = "select id from images where id = $1 and status = 'active' and blob = $2";
         let args = vec![Arg::opt_text(job.source), Arg::text(replica.blob)];
@@ -247,8 +259,9 @@ impl SqlCatalog {
         let sql = format!(
             "update jobs set status = 'RUNNING', attempt = attempt + 1, \
              deaths = case when lease_owner is null then deaths else deaths + 1 end, \
-             lease_owner = $2, due_at = $3, started_at = coalesce(started_at, $4) where id = $1 \
-             returning {COLUMNS}, blob, replica_bytes, deaths"
+             lease_owner = $2, due_at = $3, started_at = coalesce(started_at, $4), \
+             attempt_at = $4, resumed_bytes = done_bytes where id = $1 \
+             returning {COLUMNS}, blob, replica_bytes, deaths, cancelled"
         );
         let args = vec![
             Arg::text(&id),
@@ -272,6 +285,7 @@ impl SqlCatalog {
             None => ReplicaBytes::Share { wrapped: None },
         };
         let deaths = u32::try_from(row.int("deaths")?).unwrap_or(u32::MAX);
+        let cancelled = row.bool("cancelled")?;
         tx.commit().await?;
         let attempt = job.attempt;
         Ok(Some(Claim {
@@ -280,6 +294,7 @@ impl SqlCatalog {
             blob,
             bytes,
             deaths,
+            cancelled,
         }))
     }
 
@@ -292,9 +307,10 @@ impl SqlCatalog {
     ) -> Result<Heartbeat> {
         let mut tx = self.db.write().await?;
         let due = tx.now().await?.plus(lease);
-        // Who gets further is not what its workers die of.
-        let sql = "update jobs set deaths = case when done_bytes < $3 then 0 else deaths end, \
-                   done_bytes = $3, total_bytes = $4, due_at = $5 \
+        // A death that left more behind than all before it got the job further.
+        let sql = "update jobs set deaths = case when noted_bytes < $6 then 0 else deaths end, \
+                   noted_bytes = case when noted_bytes < $6 then $6 else noted_bytes end, \
+                   done_bytes = $3, total_bytes = $4, due_at = $5, resumed_bytes = $7 \
                    where id = $1 and attempt = $2 and ended_at is null \
                    and lease_owner is not null returning cancelled";
         let args = vec![
@@ -303,6 +319,8 @@ impl SqlCatalog {
             size_arg(Some(progress.done))?,
             size_arg(Some(progress.total))?,
             Arg::time(due),
+            size_arg(Some(progress.noted))?,
+            size_arg(Some(progress.resumed))?,
         ];
         let row = tx.fetch_optional(sql, args).await?;
         tx.commit().await?;
@@ -313,16 +331,16 @@ impl SqlCatalog {
         }
     }
 
-    async fn finish_share_once(&self, job: &JobId, attempt: i64) -> Result<bool> {
+    async fn finish_share_once(&self, job: &JobId, attempt: i64) -> Result<Release> {
         let mut tx = self.db.write().await?;
         let Some(held) = held_by(&mut tx, job, attempt).await? else {
-            return Ok(false);
+            return Ok(Release::Lost);
         };
         if !end_well(&mut tx, job, attempt, &held, held.blob, None).await? {
-            return Ok(false);
+            return why_not(&mut tx, job, attempt).await;
         }
         tx.commit().await?;
-        Ok(true)
+        Ok(Release::Done)
     }
 
     async fn finish_reseal_once(
@@ -330,19 +348,19 @@ impl SqlCatalog {
         job: &JobId,
         attempt: i64,
         facts: &BlobFacts,
-    ) -> Result<bool> {
+    ) -> Result<Release> {
         let mut tx = self.db.write().await?;
         let Some(held) = held_by(&mut tx, job, attempt).await? else {
-            return Ok(false);
+            return Ok(Release::Lost);
         };
         let target = held
             .target
             .ok_or_else(|| Error::internal("a job that reseals names no blob to make"))?;
         if !end_well(&mut tx, job, attempt, &held, Some(target), Some(facts)).await? {
-            return Ok(false);
+            return why_not(&mut tx, job, attempt).await;
         }
         tx.commit().await?;
-        Ok(true)
+        Ok(Release::Done)
     }
 
     async fn cancel_job_once(
@@ -412,157 +430,26 @@ impl SqlCatalog {
         Ok(true)
     }
 
-    async fn hand_back_once(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<()> {
+    async fn hand_back_once(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<Release> {
         let mut tx = self.db.write().await?;
         let due = tx.now().await?.plus(delay);
-        let sql = "update jobs set lease_owner = null, due_at = $3 \
+        let sql = "update jobs set lease_owner = null, due_at = $3, attempt_at = null \
                    where id = $1 and attempt = $2 and ended_at is null \
-                   and lease_owner is not null";
+                   and lease_owner is not null and not cancelled";
         let args = vec![Arg::text(job), attempt.into(), Arg::time(due)];
-        tx.execute(sql, args).await?;
-        self.commit_and_ring(tx).await
+        if tx.execute(sql, args).await? == 0 {
+            return why_not(&mut tx, job, attempt).await;
+        }
+        self.commit_and_ring(tx).await?;
+        Ok(Release::Done)
     }
 }
 
-/// What an unfinished job is about.
-struct Held {
-    image: Option<ImageId>,
-    /// The source's blob.
-    blob: Option<BlobId>,
-    /// The blob that it makes.
-    target: Option<BlobId>,
-    /// The wrap that the image's readers are to use.
-    wrapped: Option<WrappedKey>,
-}
-
-fn held_of(row: &Row) -> Result<Held> {
-    let bytes: Option<ReplicaBytes> = row.json("replica_bytes")?;
-    Ok(Held {
-        image: row.opt_parsed("image_id")?,
-        blob: row.opt_parsed("blob")?,
-        target: row.opt_parsed("target_blob")?,
-        wrapped: match bytes {
-            Some(ReplicaBytes::Share { wrapped }) => wrapped,
-            _ => None,
-        },
-    })
-}
-
-/// What the job is about, if this attempt has it. Read before the locks that the ending takes: none of it
-/// changes while the job is unfinished, and [`end_job`] checks the attempt again.
-async fn held_by(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Option<Held>> {
-    let sql = "select image_id, blob, target_blob, replica_bytes from jobs \
-               where id = $1 and attempt = $2 and ended_at is null and lease_owner is not null";
-    let row = tx
-        .fetch_optional(sql, vec![Arg::text(job), attempt.into()])
-        .await?;
-    row.as_ref().map(held_of).transpose()
-}
-
-/// Ends a replication well, if this attempt still has it: its image is `active` with this blob, which these facts, where
-/// they are given, make a stored one.
-async fn end_well(
-    tx: &mut Tx,
-    job: &JobId,
-    attempt: i64,
-    held: &Held,
-    blob: Option<BlobId>,
-    facts: Option<&BlobFacts>,
-) -> Result<bool> {
-    let now = tx.now().await?;
-    let (Some(image), Some(blob)) = (held.image, blob) else {
-        return Err(Error::internal(
-            "a replication job names no image or no blob",
-        ));
-    };
-    lock_usage_of_owner(tx, image).await?;
-    if !end_job(tx, job, attempt, JobStatus::Success, None, now).await? {
-        return Ok(false);
-    }
-    let Some(row) = lock_image(tx, image).await? else {
-        return Err(Error::internal("the image of an unfinished job is gone"));
-    };
-    if let Some(facts) = facts
-        && !mark_stored(tx, blob, facts).await?
-    {
-        return Err(Error::internal("a job's new blob is not being written"));
-    }
-    let sql = "update blobs set deletable_at = null where id = $1 and state = 'stored' \
-               returning size";
-    let Some(stored) = tx.fetch_optional(sql, vec![Arg::text(blob)]).await? else {
-        return Err(Error::internal("a job holds a blob that is not stored"));
-    };
-    let size = stored.opt_count("size")?.map(ByteSize::new);
-    recount(tx, &row.owner, row.size, size).await?;
-    let wrapped = held.wrapped.as_ref();
-    let wrapped = wrapped.map(serde_json::to_string).transpose();
-    let sql = "update images set status = 'active', blob = $2, active_at = $3, \
-               updated_at = $3, version = version + 1, wrapped_key = $4, \
-               size = (select b.size from blobs b where b.id = $2), \
-               damaged_at = (select b.damaged_at from blobs b where b.id = $2), \
-               md5 = coalesce((select b.md5 from blobs b where b.id = $2), md5), \
-               sha256 = coalesce((select b.sha256 from blobs b where b.id = $2), sha256), \
-               sha512 = coalesce((select b.sha512 from blobs b where b.id = $2), sha512) \
-               where id = $1 and status in ('queued', 'saving')";
-    let args = vec![
-        Arg::text(image),
-        Arg::text(blob),
-        Arg::time(now),
-        Arg::opt_text(wrapped.map_err(Error::internal)?),
-    ];
-    let changed = tx.execute(sql, args).await?;
-    one(changed, "the image of an unfinished job is not being made")?;
-    Ok(true)
-}
-
-/// Removes what a job that has ended badly was making.
-async fn undo(tx: &mut Tx, held: &Held, now: Timestamp) -> Result<()> {
-    if let Some(image) = held.image
-        && let Some(row) = lock_image(tx, image).await?
-    {
-        return_quota(tx, &row.owner, row.size).await?;
-        burn_image(tx, image, now).await?;
-    }
-    if let Some(target) = held.target {
-        let sql = "update blobs set state = 'deleting' where id = $1 and state = 'writing'";
-        tx.execute(sql, vec![Arg::text(target)]).await?;
+async fn check_concurrency(tx: &mut Tx, project: &ProjectId, concurrency: u64) -> Result<()> {
+    let sql = "select count(*) as unfinished from jobs where project = $1 and ended_at is null";
+    let row = tx.fetch_optional(sql, vec![Arg::text(project)]).await?;
+    if row.map_or(Ok(0), |row| row.count("unfinished"))? >= concurrency {
+        return Err(Error::ims(ImsCode::IMG_0060));
     }
     Ok(())
-}
-
-/// Ends the job `$1`: it lets go of its lease and of its blobs.
-const END_JOB: &str = "update jobs set status = $2, error_code = $3, fail_reason = $4, ended_at = $5, \
-     done_bytes = case when $2 = 'SUCCESS' then total_bytes else done_bytes end, \
-     lease_owner = null, blob = null, target_blob = null, replica_bytes = null";
-
-fn end_args(
-    job: &JobId,
-    status: JobStatus,
-    failure: Option<&JobFailure>,
-    now: Timestamp,
-) -> Vec<Arg> {
-    vec![
-        Arg::text(job),
-        Arg::text(status),
-        Arg::opt_text(failure.map(|failure| failure.code)),
-        Arg::opt_text(failure.map(|failure| &failure.reason)),
-        Arg::time(now),
-    ]
-}
-
-/// Ends the job, if this attempt still has it.
-async fn end_job(
-    tx: &mut Tx,
-    job: &JobId,
-    attempt: i64,
-    status: JobStatus,
-    failure: Option<&JobFailure>,
-    now: Timestamp,
-) -> Result<bool> {
-    let sql = format!(
-        "{END_JOB} where id = $1 and attempt = $6 and ended_at is null and lease_owner is not null"
-    );
-    let mut args = end_args(job, status, failure, now);
-    args.push(attempt.into());
-    Ok(tx.execute(sql, args).await? == 1)
 }

@@ -36,6 +36,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "master keys",
         sql: include_str!("../migrations/0004_master_keys.sql"),
     },
+    Migration {
+        version: 5,
+        name: "progress",
+        sql: include_str!("../migrations/0005_progress.sql"),
+    },
 ];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.

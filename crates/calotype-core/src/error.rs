@@ -10,6 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::codes::{ImsCode, KmsCode};
+use crate::id::BlobId;
 
 /// A result whose error is the domain's.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -60,6 +61,7 @@ pub struct Error {
     kms_code: Option<KmsCode>,
     message: String,
     context: Option<Box<dyn StdError + Send + Sync>>,
+    damaged: Option<BlobId>,
 }
 
 impl Error {
@@ -71,6 +73,7 @@ impl Error {
             kms_code: None,
             message: message.into(),
             context: None,
+            damaged: None,
         }
     }
 
@@ -88,6 +91,7 @@ impl Error {
             kms_code: None,
             message: code.message().to_owned(),
             context: None,
+            damaged: None,
         }
     }
 
@@ -133,6 +137,7 @@ impl Error {
             kms_code: None,
             message: "An internal error occurred.".to_owned(),
             context: Some(context.into()),
+            damaged: None,
         }
     }
 
@@ -146,6 +151,7 @@ impl Error {
             kms_code: None,
             message: "The service is temporarily unavailable.".to_owned(),
             context: Some(context.into()),
+            damaged: None,
         }
     }
 
@@ -157,7 +163,23 @@ impl Error {
             kms_code: None,
             message: "The image's stored data is damaged.".to_owned(),
             context: Some(context.into()),
+            damaged: None,
         }
+    }
+
+    /// The same error; if it is damage, it is that of this blob's stored bytes, unless they were said to be another's.
+    #[must_use]
+    pub fn of_blob(mut self, blob: BlobId) -> Self {
+        if self.kind == ErrorKind::Damaged {
+            self.damaged.get_or_insert(blob);
+        }
+        self
+    }
+
+    /// The blob whose stored bytes are known to be damaged. None where it is something else that is, such as a wrap that
+    /// is not among them.
+    pub const fn damaged_blob(&self) -> Option<BlobId> {
+        self.damaged
     }
 
     /// The same error with an IMS code.

@@ -41,6 +41,10 @@ pub struct Progress {
     pub done: ByteSize,
     /// Bytes in all.
     pub total: ByteSize,
+    /// Of those that are done, how many a crash leaves done.
+    pub noted: ByteSize,
+    /// Of those that are done, how many the attempt found done when it began.
+    pub resumed: ByteSize,
 }
 
 impl Progress {
@@ -91,6 +95,8 @@ pub struct Job {
     pub created_at: Timestamp,
     /// When the first attempt began.
     pub started_at: Option<Timestamp>,
+    /// When the latest attempt began; none while the job waits for one.
+    pub attempt_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
 }
@@ -137,6 +143,19 @@ pub struct Claim {
     pub bytes: ReplicaBytes,
     /// How many attempts died, one after the other, without any progress between.
     pub deaths: u32,
+    /// Whether it was cancelled while an earlier attempt had it: undo, and end it.
+    pub cancelled: bool,
+}
+
+/// What became of a write by which a worker lets go of its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// It was made.
+    Done,
+    /// The job was cancelled, so nothing was written, and the worker still has it: undo, and end it.
+    Cancelled,
+    /// Another attempt has the job: nothing was written.
+    Lost,
 }
 
 /// What a heartbeat learns.

@@ -5,7 +5,7 @@
 
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{KeyId, ProjectId, UserId};
+use crate::id::{BlobId, KeyId, ProjectId, UserId};
 use std::fmt;
 use std::time::Duration;
 
@@ -121,6 +121,17 @@ impl KeyFault {
                 Error::new(kind, code.message()).with_code(code)
             }
             Self::Failed(error) => error,
+        }
+    }
+}
+
+impl KeyFault {
+    /// The same fault; if it is damage, it is that of this blob's stored bytes.
+    #[must_use]
+    pub fn of_blob(self, blob: BlobId) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(error.of_blob(blob)),
+            other => other,
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::vault::KeyBits;
 
 pub use blobs::{
     BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, DigestChoice, Labels, ResealOrder,
-    WriteOptions,
+    ResealProgress, WriteOptions,
 };
 pub use catalog::{
     AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, ImageLimit, Images, Jobs,
@@ -101,11 +101,12 @@ pub trait KeyService: Send + Sync {
     /// The fault that using it would have.
     async fn check(&self, user: &KeyUser, key: &KeyId, purpose: KeyPurpose) -> KeyResult<()>;
 
-    /// Whether a customer's key is the user's project's own, and not one that was granted.
+    /// Whether a customer's key is the user's project's own, and not one that was granted; none where the key service
+    /// does not say whose a key is.
     ///
     /// # Errors
     /// As [`KeyService::check`].
-    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<bool>;
+    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<Option<bool>>;
 
     /// Wraps a data key under a master key, bound to `blob`: it can't be unwrapped for another.
     ///

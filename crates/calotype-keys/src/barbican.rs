@@ -311,10 +311,10 @@ impl KeyService for Barbican {
         self.master(id, since, deadline).await.map(drop)
     }
 
-    /// Barbican does not say which project a secret is of; so of none is it said that it is the user's own.
-    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<bool> {
+    /// Barbican does not say which project a secret is of.
+    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<Option<bool>> {
         self.check(user, key, KeyPurpose::Seal).await?;
-        Ok(false)
+        Ok(None)
     }
 
     async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey> {

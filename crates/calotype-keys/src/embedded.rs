@@ -244,11 +244,11 @@ impl KeyService for EmbeddedKeys {
         self.usable_key(user, key, purpose).await.map(drop)
     }
 
-    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<bool> {
+    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<Option<bool>> {
         let id = customers_key(key)?;
         let seen = self.catalog.seen_key(id, &user.user).await?;
         let seen = seen.ok_or(KeyFault::Missing)?;
-        Ok(seen.key.project == user.project)
+        Ok(Some(seen.key.project == user.project))
     }
 
     async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey> {

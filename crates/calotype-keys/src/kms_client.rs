@@ -309,10 +309,10 @@ impl KeyService for Kms {
         self.check_key(key, deadline).await
     }
 
-    /// A description does not say which project a key is of; so of none is it said that it is the user's own.
-    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<bool> {
+    /// A description does not say which project a key is of.
+    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<Option<bool>> {
         self.check(user, key, KeyPurpose::Seal).await?;
-        Ok(false)
+        Ok(None)
     }
 
     async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey> {

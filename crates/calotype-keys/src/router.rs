@@ -145,7 +145,7 @@ impl KeyService for KeyServices {
         Err(refusal)
     }
 
-    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<bool> {
+    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<Option<bool>> {
         let mut refusal = KeyFault::Missing;
         for service in self.all()? {
             match service.is_own(user, key).await {
@@ -193,7 +193,7 @@ mod tests {
             self.1.check(user, key, purpose).await
         }
 
-        async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<bool> {
+        async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<Option<bool>> {
             self.1.is_own(user, key).await
         }
 

@@ -25,6 +25,8 @@ pub enum Wrong {
     Disabled,
     /// Its service takes no more requests.
     Throttled,
+    /// Its service never answers.
+    Silent,
 }
 
 #[derive(Default)]
@@ -101,9 +103,11 @@ impl ScriptedKeys {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer(&self, key: &str) -> KeyResult<()> {
-        match self.script().wrong.get(key) {
+    async fn answer(&self, key: &str) -> KeyResult<()> {
+        let wrong = self.script().wrong.get(key).copied();
+        match wrong {
             None => Ok(()),
+            Some(Wrong::Silent) => std::future::pending().await,
             Some(Wrong::Away) => Err(Error::unavailable("the key service is away").into()),
             Some(Wrong::Missing) => Err(KeyFault::Missing),
             Some(Wrong::Disabled) => Err(KeyFault::NotEnabled),
@@ -124,7 +128,7 @@ impl ScriptedKeys {
 impl KeyService for ScriptedKeys {
     async fn check(&self, user: &KeyUser, key: &KeyId, _: KeyPurpose) -> KeyResult<()> {
         self.checked.fetch_add(1, Ordering::SeqCst);
-        self.answer(key.as_str())?;
+        self.answer(key.as_str()).await?;
         let granted = {
             let script = self.script();
             let grant = (key.clone(), user.user.clone());
@@ -141,10 +145,10 @@ impl KeyService for ScriptedKeys {
         }
     }
 
-    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<bool> {
-        self.answer(key.as_str())?;
+    async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<Option<bool>> {
+        self.answer(key.as_str()).await?;
         let owner = self.script().owners.get(key).cloned();
-        Ok(owner.is_none_or(|owner| owner == user.project))
+        Ok(Some(owner.is_none_or(|owner| owner == user.project)))
     }
 
     async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey> {
@@ -153,7 +157,7 @@ impl KeyService for ScriptedKeys {
             MasterKey::Customer(id, _) => id.as_str(),
         };
         self.wrapped.fetch_add(1, Ordering::SeqCst);
-        self.answer(name)?;
+        self.answer(name).await?;
         let wrapped = self.key(name)?.wrap(&MasterKey::Service, blob, key).await?;
         Ok(WrappedKey {
             master_key: name.to_owned(),
@@ -164,7 +168,7 @@ impl KeyService for ScriptedKeys {
     async fn unwrap(&self, blob: BlobId, wrapped: &WrappedKey) -> KeyResult<DataKey> {
         let name = wrapped.master_key.as_str();
         self.unwrapped.fetch_add(1, Ordering::SeqCst);
-        self.answer(name)?;
+        self.answer(name).await?;
         let own = WrappedKey {
             master_key: SERVICE.to_owned(),
             ..wrapped.clone()

@@ -143,7 +143,7 @@ impl KeyService for ServiceKey {
         Err(KeyFault::Missing)
     }
 
-    async fn is_own(&self, _: &KeyUser, _: &KeyId) -> KeyResult<bool> {
+    async fn is_own(&self, _: &KeyUser, _: &KeyId) -> KeyResult<Option<bool>> {
         Err(KeyFault::Missing)
     }
 

@@ -88,13 +88,15 @@ fn current_task(job: &Job) -> &'static str {
     }
 }
 
-/// The `calotype` object of decision D17. The rate is the mean since the first attempt began, and null where no
-/// bytes moved; the expected end is null where there is no rate or nothing left to expect.
+/// The `calotype` object of decision D17. The rate is the mean since the latest attempt began, of the bytes that it
+/// moved, and null where it moved none or the job waits for another; the expected end is null where there is no rate or
+/// nothing left to expect.
 fn measures(job: &Job, now: Timestamp) -> Value {
     let (done, total) = (job.progress.done.bytes(), job.progress.total.bytes());
     let until = job.ended_at.unwrap_or(now);
-    let elapsed = job.started_at.map(|start| until.since(start));
-    let rate = elapsed.and_then(|elapsed| per_second(done, elapsed));
+    let elapsed = job.attempt_at.map(|start| until.since(start));
+    let moved = done.saturating_sub(job.progress.resumed.bytes());
+    let rate = elapsed.and_then(|elapsed| per_second(moved, elapsed));
     let left = total.saturating_sub(done);
     let end = match (job.status, rate) {
         (JobStatus::Running, Some(rate)) => {
@@ -153,6 +155,7 @@ mod tests {
             }),
             created_at: at(0),
             started_at: started.then(|| at(1)),
+            attempt_at: started.then(|| at(1)),
             ended_at: ended.then(|| at(121)),
         }
     }
@@ -162,6 +165,7 @@ mod tests {
             progress: Progress {
                 done: ByteSize::new(done),
                 total: ByteSize::new(total),
+                ..Progress::default()
             },
             ..job(status)
         }
@@ -176,6 +180,21 @@ mod tests {
     fn a_running_job_shows_its_bytes_its_rate_and_its_expected_end() {
         let job = moving(JobStatus::Running, 1 << 30, 4 << 30);
         insta::assert_json_snapshot!(progress_document(&job, at(11)));
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_attempt_that_is_on_and_there_is_none_while_the_job_waits() {
+        let mut job = moving(JobStatus::Running, 900, 1000);
+        job.progress.resumed = ByteSize::new(800);
+        job.attempt_at = Some(at(1000));
+        let document = job_document(&job, at(1010));
+        assert_eq!(document["calotype"]["bytes_per_second"], 10);
+        let end = at(1020).to_millis();
+        assert_eq!(document["calotype"]["estimated_end"], json!(end));
+        job.attempt_at = None;
+        let document = job_document(&job, at(1010));
+        assert_eq!(document["calotype"]["bytes_per_second"], Value::Null);
+        assert_eq!(document["calotype"]["estimated_end"], Value::Null);
     }
 
     #[test]

@@ -113,6 +113,7 @@ impl World {
                 SealOptions::default(),
             ),
             opening: Arc::clone(&opening),
+            meanwhile: Mutex::default(),
         });
         let ports = calotype_core::app::Ports {
             catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
@@ -439,7 +440,11 @@ impl Authenticator for TokenText {
 pub(crate) struct Hindered {
     inner: SealedBlobs,
     opening: Arc<Mutex<Opening>>,
+    /// What happens when a blob is opened next.
+    meanwhile: Mutex<Option<Meanwhile>>,
 }
+
+type Meanwhile = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What becomes of the opening of a blob.
 #[derive(Debug, Clone, Copy)]
@@ -450,7 +455,16 @@ pub(crate) enum Opening {
 }
 
 impl Hindered {
+    /// Has this happen when a blob is opened next.
+    pub(crate) fn meanwhile(&self, work: impl Future<Output = ()> + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some(Box::pin(work));
+    }
+
     async fn hinder(&self) {
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(work) = meanwhile {
+            work.await;
+        }
         let opening = *self.opening.lock().unwrap();
         match opening {
             Opening::Succeeds => {}
@@ -486,7 +500,7 @@ impl Blobs for Hindered {
         self.hinder().await;
         self.inner.reseal(order).await
     }
-    async fn open(&self, blob: BlobId, key: Option<&WrappedKey>) -> Result<Arc<dyn BlobReader>> {
+    async fn open(&self, blob: BlobId, key: Option<&WrappedKey>) -> KeyResult<Arc<dyn BlobReader>> {
         self.hinder().await;
         self.inner.open(blob, key).await
     }
@@ -496,8 +510,8 @@ impl Blobs for Hindered {
     async fn discard(&self, blob: BlobId) -> Result<()> {
         self.inner.discard(blob).await
     }
-    async fn check(&self, blob: BlobId, deep: bool) -> Result<BlobCheck> {
-        self.inner.check(blob, deep).await
+    async fn check(&self, blob: BlobId, key: Option<&WrappedKey>, deep: bool) -> Result<BlobCheck> {
+        self.inner.check(blob, key, deep).await
     }
     async fn list(&self) -> Result<Vec<(BlobId, Timestamp)>> {
         self.inner.list().await

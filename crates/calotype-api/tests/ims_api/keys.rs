@@ -1,36 +1,41 @@
 //! Replication under other keys: the tables of spec 3.4 and 3.5, decisions D6, D7 and D19.
 
+use std::time::Duration;
+
 use calotype_core::app::Settings;
 use calotype_core::id::KeyId;
 use calotype_core::image::{Image, MemberStatus, Visibility};
 use calotype_core::job::{JobStatus, ReplicaBytes};
-use calotype_core::ports::{Images as _, Jobs as _, Ledger as _};
+use calotype_core::ports::{Images as _, Jobs as _, Ledger as _, Reconcile as _};
 use calotype_keys::{SERVICE, Wrong};
 use serde_json::{Value, json};
 
-use crate::harness::{ADMIN, Answer, BYTES, MEMBER, OTHER, OWN, Opening, STRANGER, World};
+use crate::harness::{Answer, BYTES, MEMBER, OTHER, OWN, World};
 
 /// The source's key, and the replica's.
-const S: &str = "aaaaaaaa-0000-0000-0000-000000000001";
-const K: &str = "bbbbbbbb-0000-0000-0000-000000000002";
+pub(crate) const S: &str = "aaaaaaaa-0000-0000-0000-000000000001";
+pub(crate) const K: &str = "bbbbbbbb-0000-0000-0000-000000000002";
 
-async fn copy(world: &World, token: &str, source: &Image, body: &Value) -> Answer {
+/// Longer than data keys are remembered.
+pub(crate) const LATER: Duration = Duration::from_secs(400);
+
+pub(crate) async fn copy(world: &World, token: &str, source: &Image, body: &Value) -> Answer {
     let path = format!("/v1/cloudimages/{}/copy", source.id);
     world.post(token, &path, &body.to_string()).await
 }
 
-fn under(key: Option<&str>) -> Value {
+pub(crate) fn under(key: Option<&str>) -> Value {
     match key {
         Some(key) => json!({"name": "replica", "cmk_id": key}),
         None => json!({"name": "replica"}),
     }
 }
 
-async fn plain(world: &World) -> Image {
+pub(crate) async fn plain(world: &World) -> Image {
     world.image(|_| ()).await
 }
 
-async fn sealed(world: &World) -> Image {
+pub(crate) async fn sealed(world: &World) -> Image {
     world.image(|i| i.cmk_id = Some(S.parse().unwrap())).await
 }
 
@@ -113,7 +118,7 @@ async fn each_row_of_the_table_gives_a_replica_under_the_key_that_was_asked_for(
 
         // It opens by its own key, whatever becomes of the source and of the source's.
         let trail = world.trail();
-        let grace = std::time::Duration::ZERO;
+        let grace = Duration::ZERO;
         world
             .catalog
             .delete_image(&source, grace, trail)
@@ -231,6 +236,15 @@ async fn an_encrypted_image_that_is_shared_is_replicated_only_under_an_own_key_a
         download(&world, MEMBER, &source).await.text.as_bytes(),
         BYTES
     );
+    // One that was granted is not the caller's own.
+    world.keys.own(K.parse().unwrap(), OTHER.parse().unwrap());
+    let (key, user) = (K.parse().unwrap(), "alice".parse().unwrap());
+    let answer = copy(&world, MEMBER, &source, &under(Some(K))).await;
+    assert_eq!(answer.refusal(), (400, "IMG.0099".to_owned()));
+    world.keys.grant(key, user, true);
+    let answer = copy(&world, MEMBER, &source, &under(Some(K))).await;
+    assert_eq!(answer.refusal(), (400, "IMG.0197".to_owned()));
+    world.keys.own(K.parse().unwrap(), OWN.parse().unwrap());
     let replica = replicate(&world, &source, &under(Some(K))).await;
     assert_eq!(replica.owner.as_str(), OWN);
     assert_eq!(
@@ -291,7 +305,7 @@ async fn a_job_waits_for_a_key_service_that_went_away_and_fails_for_a_key_that_w
         let accepted = copy(&world, MEMBER, &source, &under(Some(K))).await;
         accepted.json()["job_id"].as_str().unwrap().to_owned()
     };
-    let later = || world.clock.advance(std::time::Duration::from_secs(400));
+    let later = || world.clock.advance(LATER);
 
     let job = start().await;
     later();
@@ -420,41 +434,65 @@ async fn rewrapping_takes_the_operators_leave_and_two_keys_of_the_images_own_pro
 }
 
 #[tokio::test]
-async fn a_running_job_can_be_cancelled_and_leaves_nothing() {
-    let world = World::new().await;
-    let source = plain(&world).await;
-    let accepted = copy(&world, MEMBER, &source, &under(Some(K))).await;
-    let job = accepted.json()["job_id"].as_str().unwrap().to_owned();
-    let path = format!("/admin/v1/jobs/{job}");
-    let delete = async |token: &str, path: &str| {
-        let request = crate::harness::request("DELETE", token, path, axum::body::Body::empty());
-        world.send(request).await
-    };
-    assert_eq!(
-        delete("", &path).await.refusal(),
-        (401, "IMG.0087".to_owned())
-    );
-    assert_eq!(
-        delete(STRANGER, &path).await.refusal(),
-        (404, "IMG.0023".to_owned())
-    );
-    for unknown in ["x", "0123456789abcdef0123456789abcdef"] {
-        let answer = delete(MEMBER, &format!("/admin/v1/jobs/{unknown}")).await;
-        assert_eq!(answer.refusal(), (404, "IMG.0023".to_owned()));
-    }
+async fn a_rewrapped_image_is_verified_by_its_own_wrap_when_the_former_key_is_gone() {
+    let world = World::with(Settings {
+        allow_rewrap: true,
+        ..Settings::default()
+    })
+    .await;
+    let source = sealed(&world).await;
+    let mut body = under(Some(K));
+    body["encryption_mode"] = "rewrap".into();
+    let replica = replicate(&world, &source, &body).await;
+    let blob = source.blob.unwrap();
+    world.catalog.mark_damaged(blob).await.unwrap();
+    world.keys.set(S, Some(Wrong::Missing));
+    world.clock.advance(LATER);
+    let seen = world.service.verify(true).await.unwrap();
+    assert_eq!((seen.blobs_checked, seen.closed), (1, 0));
+    assert_eq!(seen.violations, []);
+    let replica = image(&world, &replica.id.to_string()).await;
+    assert_eq!(replica.damaged_at, None, "every byte was found whole");
 
-    *world.opening.lock().unwrap() = Opening::NeverEnds;
-    let running = world
-        .work_until(&job, |job| job.status == JobStatus::Running)
+    world.keys.set(K, Some(Wrong::Disabled));
+    world.clock.advance(LATER);
+    let seen = world.service.verify(true).await.unwrap();
+    assert_eq!((seen.closed, seen.violations), (1, vec![]));
+}
+
+#[tokio::test]
+async fn a_rewrap_whose_key_is_closed_meanwhile_fails_with_the_targets_code() {
+    for (wrong, code) in [(Wrong::Disabled, "IMG.0097"), (Wrong::Missing, "IMG.0095")] {
+        let world = World::with(Settings {
+            allow_rewrap: true,
+            ..Settings::default()
+        })
         .await;
-    let replica = running.image.unwrap();
-    // It was handed back, so no worker has it: it ends at once.
-    let answer = delete(ADMIN, &path).await;
-    assert_eq!(answer.status, 202, "{}", answer.text);
-    assert_eq!(answer.json()["status"], "FAIL");
-    assert_eq!(answer.json()["fail_reason"], "The job was cancelled.");
-    assert_eq!(world.catalog.image(replica, None).await.unwrap(), None);
-    assert_eq!(delete(MEMBER, &path).await.status, 409);
+        let source = sealed(&world).await;
+        let mut body = under(Some(K));
+        body["encryption_mode"] = "rewrap".into();
+        let accepted = copy(&world, MEMBER, &source, &body).await;
+        let job = accepted.json()["job_id"].as_str().unwrap().to_owned();
+        world.keys.set(K, Some(wrong));
+        let ended = world.work_until(&job, |job| job.ended_at.is_some()).await;
+        assert_eq!(ended.failure.unwrap().code.to_string(), code);
+    }
+}
+
+#[tokio::test]
+async fn who_is_over_a_limit_gives_the_key_service_nothing_to_wrap() {
+    let limits = [(0, 9, "IMG.0015"), (9, 0, "IMG.0060")];
+    for (images_per_project, concurrent_replicas, code) in limits {
+        let mut settings = Settings::default();
+        settings.limits.images_per_project = images_per_project;
+        settings.limits.concurrent_replicas = concurrent_replicas;
+        let world = World::with(settings).await;
+        let source = sealed(&world).await;
+        let before = world.keys.wrapped();
+        let answer = copy(&world, MEMBER, &source, &under(Some(K))).await;
+        assert_eq!(answer.refusal(), (400, code.to_owned()));
+        assert_eq!(world.keys.wrapped(), before);
+    }
 }
 
 #[tokio::test]
@@ -465,10 +503,7 @@ async fn a_resealed_job_tells_its_bytes_and_keeps_its_plan_to_itself() {
     let job = accepted.json()["job_id"].as_str().unwrap().to_owned();
     let shown = world.get(MEMBER, &format!("/v1/{OWN}/jobs/{job}")).await;
     assert_eq!(shown.json()["calotype"]["bytes_total"], BYTES.len());
-    let claim = world
-        .catalog
-        .pick_job("w", std::time::Duration::from_secs(9))
-        .await;
+    let claim = world.catalog.pick_job("w", Duration::from_secs(9)).await;
     let ReplicaBytes::Reseal(plan) = claim.unwrap().unwrap().bytes else {
         panic!("it is resealed");
     };

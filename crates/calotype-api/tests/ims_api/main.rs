@@ -6,6 +6,7 @@
     reason = "a test, and what prepares it, fails by panicking"
 )]
 
+mod cancel;
 mod copy;
 mod harness;
 mod jobs;

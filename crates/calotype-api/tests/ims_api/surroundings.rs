@@ -152,11 +152,66 @@ async fn the_verifier_answers_what_it_checked() {
         let seen = world.get(ADMIN, path).await.json();
         assert_eq!(
             seen,
-            json!({ "blobs_checked": 1, "closed": 0, "orphans": 0, "violations": [] })
+            json!({ "blobs_checked": 1, "closed": 0, "orphans": 0, "leftovers": 0, "violations": [] })
         );
     }
     let bad = world.get(ADMIN, "/admin/v1/verify?deep=very").await;
     assert_eq!(bad.refusal(), (400, "IMG.0001".to_owned()));
+}
+
+#[tokio::test]
+async fn staged_bytes_of_a_stored_blob_are_told_of_and_removed_after_the_grace() {
+    use calotype_core::ports::{Blobs as _, DigestChoice, WriteOptions};
+    let world = World::new().await;
+    let blob = world.image(|_| ()).await.blob.unwrap();
+    let master = calotype_core::keys::MasterKey::Service;
+    let key = world.blobs.fresh_key(blob, &master).await.unwrap();
+    let options = WriteOptions {
+        digests: DigestChoice::default(),
+        max_size: calotype_core::size::ByteSize::mib(1),
+        expected_size: None,
+        progress: std::sync::Arc::default(),
+    };
+    // An attempt that another overtook, and that died.
+    let (fed, source) = tokio::sync::mpsc::channel(1);
+    let source = futures_util::stream::unfold(source, |mut source| async {
+        source.recv().await.map(|bytes| (bytes, source))
+    });
+    let write = world.blobs.write(blob, &key, Box::pin(source), options);
+    let dies = async {
+        fed.send(Ok(bytes::Bytes::from_static(b"late")))
+            .await
+            .unwrap();
+        while world.blobs.list_staged().await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = write => panic!("its source has no end"),
+        () = dies => {}
+    }
+    let verify = async || world.get(ADMIN, "/admin/v1/verify").await.json();
+    let seen = verify().await;
+    assert_eq!(
+        (&seen["leftovers"], &seen["violations"]),
+        (&json!(1), &json!([]))
+    );
+    let done = world.service.reconcile().await.unwrap();
+    assert_eq!(done.orphans_deleted, 0, "younger than the grace");
+
+    let grace = calotype_core::app::Settings::default().deletion_grace;
+    world.clock.advance(grace * 3);
+    let seen = verify().await;
+    assert_eq!(seen["violations"][0]["invariant"], 3, "{seen}");
+    let done = world.service.reconcile().await.unwrap();
+    assert_eq!(done.orphans_deleted, 1);
+    let seen = verify().await;
+    assert_eq!(
+        (&seen["leftovers"], &seen["violations"]),
+        (&json!(0), &json!([]))
+    );
+    assert_eq!(seen["orphans"], 0);
+    assert_eq!(world.blobs.list().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use calotype_core::image::ImageStatus;
+use calotype_core::job::Release;
 use calotype_core::ports::{BlobState, Images as _, Jobs as _, Reconcile as _};
 
 use crate::world::{LEASE, World, facts, trail};
@@ -14,11 +15,12 @@ pub(crate) async fn a_shared_blob_goes_with_its_last_image_after_the_grace(world
     let replica = world.replica(&source, "p2");
     catalog.submit_replica(&replica, trail()).await.unwrap();
     let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
-    assert!(
+    assert_eq!(
         catalog
             .finish_share(&claim.job.id, claim.attempt)
             .await
-            .unwrap()
+            .unwrap(),
+        Release::Done
     );
     assert_eq!(catalog.blobs(None, 9).await.unwrap()[0].images, 2);
 

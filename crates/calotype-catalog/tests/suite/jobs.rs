@@ -6,7 +6,9 @@ use calotype_core::ErrorKind;
 use calotype_core::codes::ImsCode;
 use calotype_core::id::BlobId;
 use calotype_core::image::ImageStatus;
-use calotype_core::job::{Heartbeat, JobFailure, JobStatus, Progress, ReplicaBytes, ResealPlan};
+use calotype_core::job::{
+    Heartbeat, JobFailure, JobStatus, Progress, Release, ReplicaBytes, ResealPlan,
+};
 use calotype_core::ports::{
     BlobState, ImageLimit, Images as _, Jobs as _, Ledger as _, NewReplica, Reconcile as _, Usage,
 };
@@ -41,8 +43,14 @@ pub(crate) async fn a_replica_shares_the_blob_and_takes_its_size(world: World) {
     let delete = catalog.delete_image(&saving, Duration::ZERO, trail()).await;
     assert_kind(delete, ErrorKind::Conflict);
     assert_eq!(catalog.pick_job("w2", LEASE).await.unwrap(), None);
-    assert!(catalog.finish_share(&claim.job.id, 1).await.unwrap());
-    assert!(!catalog.finish_share(&claim.job.id, 1).await.unwrap());
+    assert_eq!(
+        catalog.finish_share(&claim.job.id, 1).await.unwrap(),
+        Release::Done
+    );
+    assert_eq!(
+        catalog.finish_share(&claim.job.id, 1).await.unwrap(),
+        Release::Lost
+    );
     let done = world.get(replica.image.id).await;
     assert_eq!(done.status, ImageStatus::Active);
     assert_eq!((done.blob, done.size), (source.blob, source.size));
@@ -149,31 +157,42 @@ pub(crate) async fn a_worker_that_lost_its_job_writes_nothing(world: World) {
     let progress = Progress {
         done: ByteSize::new(10),
         total: ByteSize::new(100),
+        noted: ByteSize::new(8),
+        resumed: ByteSize::new(2),
     };
     let id = &first.job.id;
     let beat = catalog.heartbeat(id, 1, progress, Duration::ZERO).await;
     assert_eq!(beat.unwrap(), Heartbeat::Continue);
     let second = catalog.pick_job("w2", LEASE).await.unwrap().unwrap();
     assert_eq!(second.attempt, 2);
-    assert_eq!(second.job.progress, progress);
+    let found = Progress {
+        resumed: progress.done,
+        ..progress
+    };
+    assert_eq!(second.job.progress, found);
     let beat = catalog.heartbeat(id, 1, Progress::default(), LEASE).await;
     assert_eq!(beat.unwrap(), Heartbeat::Lost);
-    assert!(!catalog.finish_share(id, 1).await.unwrap());
+    assert_eq!(catalog.finish_share(id, 1).await.unwrap(), Release::Lost);
     assert!(!catalog.fail_job(id, 1, &failure()).await.unwrap());
-    catalog.hand_back(id, 1, Duration::ZERO).await.unwrap();
+    let back = catalog.hand_back(id, 1, Duration::ZERO).await;
+    assert_eq!(back.unwrap(), Release::Lost);
     assert_eq!(catalog.pick_job("w3", LEASE).await.unwrap(), None);
     let beat = catalog.heartbeat(id, 2, progress, LEASE).await.unwrap();
     assert_eq!(beat, Heartbeat::Continue);
-    catalog.hand_back(id, 2, LEASE).await.unwrap();
+    assert!(catalog.job(id).await.unwrap().unwrap().attempt_at.is_some());
+    let back = catalog.hand_back(id, 2, LEASE).await;
+    assert_eq!(back.unwrap(), Release::Done);
+    assert_eq!(catalog.job(id).await.unwrap().unwrap().attempt_at, None);
     assert_eq!(catalog.pick_job("w3", LEASE).await.unwrap(), None);
-    assert!(!catalog.finish_share(id, 2).await.unwrap());
+    assert_eq!(catalog.finish_share(id, 2).await.unwrap(), Release::Lost);
     world.tamper("update jobs set due_at = 1").await;
     let third = catalog.pick_job("w3", LEASE).await.unwrap().unwrap();
     assert_eq!(third.attempt, 3);
     world.tamper("update jobs set cancelled = true").await;
     let beat = catalog.heartbeat(id, 3, progress, LEASE).await.unwrap();
     assert_eq!(beat, Heartbeat::Cancelled);
-    assert!(catalog.finish_share(id, 3).await.unwrap());
+    assert_eq!(catalog.finish_share(id, 2).await.unwrap(), Release::Lost);
+    assert!(catalog.fail_job(id, 3, &failure()).await.unwrap());
     world.assert_sound().await;
 }
 
@@ -206,9 +225,18 @@ pub(crate) async fn a_resealed_replica_gets_a_blob_of_its_own(world: World) {
     assert_eq!(claim.bytes, replica.bytes);
     assert_eq!(claim.blob, source.blob.unwrap());
     let id = &claim.job.id;
-    assert!(!catalog.finish_reseal(id, 7, &facts(100)).await.unwrap());
-    assert!(catalog.finish_reseal(id, 1, &facts(100)).await.unwrap());
-    assert!(!catalog.finish_reseal(id, 1, &facts(100)).await.unwrap());
+    assert_eq!(
+        catalog.finish_reseal(id, 7, &facts(100)).await.unwrap(),
+        Release::Lost
+    );
+    assert_eq!(
+        catalog.finish_reseal(id, 1, &facts(100)).await.unwrap(),
+        Release::Done
+    );
+    assert_eq!(
+        catalog.finish_reseal(id, 1, &facts(100)).await.unwrap(),
+        Release::Lost
+    );
     let made = world.get(replica.image.id).await;
     assert_eq!(
         (made.status, made.blob),
@@ -238,12 +266,48 @@ pub(crate) async fn a_rewrapped_replica_shares_the_blob_under_a_wrap_of_its_own(
     catalog.submit_replica(&replica, trail()).await.unwrap();
     assert_eq!(world.get(replica.image.id).await.wrapped_key, None);
     let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
-    assert!(catalog.finish_share(&claim.job.id, 1).await.unwrap());
+    assert_eq!(
+        catalog.finish_share(&claim.job.id, 1).await.unwrap(),
+        Release::Done
+    );
     let made = world.get(replica.image.id).await;
     assert_eq!(made.wrapped_key, Some(wrapped("k2")));
     assert_eq!(made.blob, source.blob);
     assert_eq!(world.get(source.id).await.wrapped_key, None);
+    let blob = source.blob.unwrap();
+    assert_eq!(catalog.wraps(blob).await.unwrap(), [wrapped("k2")]);
+    assert_eq!(catalog.wraps(world.blob_id()).await.unwrap(), []);
     world.assert_sound().await;
+}
+
+pub(crate) async fn whether_there_is_room_is_told_as_the_submission_decides_it(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let submitted = async |limit, concurrency| {
+        let replica = NewReplica {
+            image_limit: ImageLimit(limit),
+            concurrency,
+            ..world.replica(&source, "p2")
+        };
+        catalog.submit_replica(&replica, trail()).await
+    };
+    for (limit, concurrency, code) in [
+        (0, 9, Some(ImsCode::IMG_0015)),
+        (9, 0, Some(ImsCode::IMG_0060)),
+        (0, 0, Some(ImsCode::IMG_0015)),
+        (1, 1, None),
+        (1, 9, Some(ImsCode::IMG_0015)),
+        (9, 1, Some(ImsCode::IMG_0060)),
+        (2, 2, None),
+    ] {
+        let told = catalog
+            .check_room(&project("p2"), ImageLimit(limit), concurrency)
+            .await;
+        let code_of = |outcome: calotype_core::Result<()>| outcome.err().and_then(|e| e.code());
+        assert_eq!(code_of(told), code, "{limit} {concurrency}");
+        assert_eq!(code_of(submitted(limit, concurrency).await), code);
+    }
+    assert_eq!(catalog.unfinished_jobs().await.unwrap(), (2, 0));
 }
 
 pub(crate) async fn a_reseal_that_failed_leaves_a_blob_to_be_collected(world: World) {
@@ -330,14 +394,76 @@ pub(crate) async fn the_deaths_of_workers_are_counted_until_one_gets_further(wor
     assert_eq!(pick().await.deaths, 2, "another start took over");
     catalog.hand_back(id, 3, Duration::ZERO).await.unwrap();
     assert_eq!(pick().await.deaths, 2, "it was handed back");
-    let done = |bytes| Progress {
-        done: ByteSize::new(bytes),
-        total: ByteSize::new(100),
-    };
-    for (attempt, bytes, deaths) in [(4, 0, 3), (5, 10, 1), (6, 10, 2), (7, 5, 3), (8, 6, 1)] {
-        let beat = catalog.heartbeat(id, attempt, done(bytes), Duration::ZERO);
+    // What is only done is done again after a death; what was noted is not.
+    let cases = [
+        (0, 0, 3),
+        (10, 0, 4),
+        (20, 0, 5),
+        (20, 10, 1),
+        (30, 10, 2),
+        (10, 5, 3),
+        (10, 10, 4),
+        (11, 11, 1),
+    ];
+    for (attempt, (done, noted, deaths)) in (4..).zip(cases) {
+        let progress = Progress {
+            done: ByteSize::new(done),
+            total: ByteSize::new(100),
+            noted: ByteSize::new(noted),
+            resumed: ByteSize::ZERO,
+        };
+        let beat = catalog.heartbeat(id, attempt, progress, Duration::ZERO);
         assert_eq!(beat.await.unwrap(), Heartbeat::Continue);
-        assert_eq!(pick().await.deaths, deaths, "after {bytes} bytes");
+        assert_eq!(pick().await.deaths, deaths, "after {noted} noted bytes");
+    }
+}
+
+pub(crate) async fn a_job_that_was_cancelled_ends_neither_well_nor_later(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let cancel = async |replica: &NewReplica| {
+        let told = catalog
+            .cancel_job(&replica.job.id, None, &failure(), trail())
+            .await;
+        assert_eq!(told.unwrap().unwrap().status, JobStatus::Running);
+    };
+    for resealed in [false, true] {
+        let replica = match resealed {
+            false => world.replica(&source, "p2"),
+            true => world.resealed_replica(&source, "p2"),
+        };
+        catalog.submit_replica(&replica, trail()).await.unwrap();
+        let claim = catalog.pick_job("w1", Duration::ZERO).await.unwrap();
+        let claim = claim.unwrap();
+        assert!(!claim.cancelled);
+        cancel(&replica).await;
+        // Its worker dies, and the next one knows at once.
+        let claim = catalog.pick_job("w2", LEASE).await.unwrap().unwrap();
+        assert!(claim.cancelled);
+        let (id, attempt) = (&claim.job.id, claim.attempt);
+        let finished = match resealed {
+            false => catalog.finish_share(id, attempt).await,
+            true => catalog.finish_reseal(id, attempt, &facts(100)).await,
+        };
+        assert_eq!(finished.unwrap(), Release::Cancelled);
+        let back = catalog.hand_back(id, attempt, LEASE).await;
+        assert_eq!(back.unwrap(), Release::Cancelled);
+        assert_eq!(
+            world.get(replica.image.id).await.status,
+            ImageStatus::Saving
+        );
+        assert!(catalog.fail_job(id, attempt, &failure()).await.unwrap());
+        let ended = catalog.job(id).await.unwrap().unwrap();
+        assert_eq!(
+            (ended.status, ended.failure),
+            (JobStatus::Fail, Some(failure()))
+        );
+        assert_eq!(world.find(replica.image.id).await, None);
+        if resealed {
+            let target = plan(&replica).target;
+            assert_eq!(state_of(&world, target).await, Some(BlobState::Deleting));
+        }
+        world.assert_sound().await;
     }
 }
 
@@ -350,7 +476,10 @@ pub(crate) async fn damage_is_shown_by_every_image_of_the_blob(world: World) {
     }
     let share = async || {
         let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
-        assert!(catalog.finish_share(&claim.job.id, 1).await.unwrap());
+        assert_eq!(
+            catalog.finish_share(&claim.job.id, 1).await.unwrap(),
+            Release::Done
+        );
     };
     share().await;
     catalog.mark_damaged(source.blob.unwrap()).await.unwrap();
@@ -445,11 +574,12 @@ pub(crate) async fn a_deleted_source_keeps_its_blob_until_the_replica_is_done(wo
     for _ in 0..2 {
         let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
         if claim.job.id == good.job.id {
-            assert!(
+            assert_eq!(
                 catalog
                     .finish_share(&claim.job.id, claim.attempt)
                     .await
-                    .unwrap()
+                    .unwrap(),
+                Release::Done
             );
         } else {
             assert!(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use calotype_core::ErrorKind;
 use calotype_core::image::Image;
+use calotype_core::job::Release;
 use calotype_core::ports::{ImageLimit, Images as _, Jobs as _, Reconcile as _};
 use tokio::task::JoinSet;
 
@@ -93,7 +94,10 @@ pub(crate) async fn no_job_is_picked_twice(world: World) {
             let mut picked = Vec::new();
             while let Some(claim) = catalog.pick_job(&worker, LEASE).await.unwrap() {
                 assert_eq!(claim.attempt, 1);
-                assert!(catalog.finish_share(&claim.job.id, 1).await.unwrap());
+                assert_eq!(
+                    catalog.finish_share(&claim.job.id, 1).await.unwrap(),
+                    Release::Done
+                );
                 picked.push(claim.job.id);
             }
             picked

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use calotype_catalog::Options;
 use calotype_core::ErrorKind;
-use calotype_core::job::JobStatus;
+use calotype_core::job::{JobStatus, Release};
 use calotype_core::ports::{
     AuditEvent, Directory as _, Images as _, Jobs as _, Ledger as _, Reconcile as _, RoleRecord,
     StoredAnswer, Trail,
@@ -58,7 +58,10 @@ pub(crate) async fn what_is_over_its_time_is_purged_and_nothing_else(world: Worl
         catalog.submit_replica(&replica, trail()).await.unwrap();
         let job = replica.job.id;
         let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
-        assert!(catalog.finish_share(&job, claim.attempt).await.unwrap());
+        assert_eq!(
+            catalog.finish_share(&job, claim.attempt).await.unwrap(),
+            Release::Done
+        );
         let at = at.as_micros();
         let sql = format!("update jobs set ended_at = {at} where id = '{job}'");
         world.tamper(sql).await;

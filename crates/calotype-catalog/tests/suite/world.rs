@@ -149,6 +149,7 @@ impl World {
             failure: None,
             created_at: image.created_at,
             started_at: None,
+            attempt_at: None,
             ended_at: None,
         };
         NewReplica {

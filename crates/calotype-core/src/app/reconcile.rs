@@ -3,7 +3,8 @@
 //!
 //! Bytes are removed only after [`Reconcile::claim_deletion`] has decided so in the transaction that checks the
 //! references; a crash after that leaves a row in state `deleting`, from which the next round goes on. Bytes
-//! that no row knows are removed once they are older than the grace.
+//! that no row knows are removed once they are older than the grace, and so is what is staged of a blob that is stored:
+//! it was left by an attempt that another one overtook.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use crate::app::Service;
 use crate::error::Result;
 use crate::id::BlobId;
+use crate::ports::BlobState;
 #[cfg(doc)]
 use crate::ports::Reconcile;
 use crate::time::Timestamp;
@@ -23,7 +25,7 @@ pub struct Reconciled {
     pub uploads_expired: usize,
     /// Blobs deleted because nothing refers to them.
     pub blobs_deleted: usize,
-    /// Stored or staged blobs deleted because no row knows them.
+    /// Stored or staged blobs deleted because no row knows them, and staged ones that are stored already.
     pub orphans_deleted: usize,
     /// Tokens, kept answers, lines of the audit trail and jobs whose time was over.
     pub records_purged: u64,
@@ -175,26 +177,32 @@ impl Service {
 
     /// Removes stored and staged bytes that no row knows. A row is written before the first byte, so bytes
     /// without a row are garbage whatever their age; the grace only guards against a catalog that was restored
-    /// from an older backup.
+    /// from an older backup. What is staged of a stored blob is garbage too: a blob is committed once.
     async fn remove_orphans(&self) -> Result<usize> {
         let oldest = self.clock.now().minus(self.settings.deletion_grace);
-        let mut found = old_enough(self.blobs.list().await?, oldest);
-        found.extend(old_enough(self.blobs.list_staged().await?, oldest));
-        if found.is_empty() {
+        let mut stored = old_enough(self.blobs.list().await?, oldest);
+        let mut staged = old_enough(self.blobs.list_staged().await?, oldest);
+        if stored.is_empty() && staged.is_empty() {
             return Ok(0);
         }
-        self.subtract_known(&mut found).await?;
-        let mut removed = 0;
-        for blob in found {
-            tracing::warn!(blob.id = %blob, "bytes without a row removed");
-            self.blobs.discard(blob).await?;
-            self.blobs.delete(blob).await?;
-            removed += 1;
+        self.subtract_known(&mut stored, &mut staged).await?;
+        for blob in &staged {
+            tracing::warn!(blob.id = %blob, "staged bytes that nobody goes on with removed");
+            self.blobs.discard(*blob).await?;
         }
-        Ok(removed)
+        for blob in &stored {
+            tracing::warn!(blob.id = %blob, "bytes without a row removed");
+            self.blobs.delete(*blob).await?;
+        }
+        Ok(stored.union(&staged).count())
     }
 
-    async fn subtract_known(&self, found: &mut BTreeSet<BlobId>) -> Result<()> {
+    /// Leaves the stored blobs that no row knows, and the staged ones that none knows or one knows as stored.
+    async fn subtract_known(
+        &self,
+        stored: &mut BTreeSet<BlobId>,
+        staged: &mut BTreeSet<BlobId>,
+    ) -> Result<()> {
         let mut after = None;
         loop {
             let page = self.catalog.blobs(after, BATCH).await?;
@@ -203,7 +211,10 @@ impl Service {
             };
             after = Some(last.id);
             for record in &page {
-                found.remove(&record.id);
+                stored.remove(&record.id);
+                if record.state != BlobState::Stored {
+                    staged.remove(&record.id);
+                }
             }
         }
     }

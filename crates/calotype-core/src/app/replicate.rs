@@ -109,6 +109,13 @@ impl Service {
         let keys = self.check_keys(call, source, order).await?;
         let enterprise_project = self.target_enterprise_project(order).await?;
         let blob = source.blob.ok_or_else(|| Error::ims(ImsCode::IMG_0046))?;
+        let limits = &self.settings.limits;
+        let image_limit = ImageLimit(limits.images_per_project);
+        let concurrency = limits.concurrent_replicas;
+        // So that who is over a limit gives the key services nothing to do.
+        self.catalog
+            .check_room(project, image_limit, concurrency)
+            .await?;
         let bytes = self.plan_bytes(call, source, blob, order, &keys).await?;
 
         let now = self.clock.now();
@@ -124,16 +131,17 @@ impl Service {
             image: Some(replica.id),
             image_name: replica.name.clone(),
             progress: Progress {
-                done: ByteSize::ZERO,
                 total: match bytes {
                     ReplicaBytes::Share { .. } => ByteSize::ZERO,
                     ReplicaBytes::Reseal(_) => source.size.unwrap_or_default(),
                 },
+                ..Progress::default()
             },
             attempt: 0,
             failure: None,
             created_at: now,
             started_at: None,
+            attempt_at: None,
             ended_at: None,
         };
         let id = job.id.clone();
@@ -142,14 +150,13 @@ impl Service {
             event: self.event(call, "copyImage", source.id, detail),
             answer: keep.map(|keep| keep(&id)),
         };
-        let limits = &self.settings.limits;
         let accepted = NewReplica {
             job,
             image: replica,
             blob,
             bytes,
-            image_limit: ImageLimit(limits.images_per_project),
-            concurrency: limits.concurrent_replicas,
+            image_limit,
+            concurrency,
         };
         self.catalog.submit_replica(&accepted, trail).await?;
         Ok(id)

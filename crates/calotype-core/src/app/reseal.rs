@@ -22,7 +22,7 @@ use crate::id::{BlobId, KeyId};
 use crate::image::Image;
 use crate::job::{Claim, Heartbeat, Progress, ReplicaBytes, ResealPlan};
 use crate::keys::{Authority, KeyPurpose, KeyRole, KeyUser, MasterKey, requested_key};
-use crate::ports::{BlobFacts, ResealOrder};
+use crate::ports::{BlobFacts, ResealOrder, ResealProgress, WrappedKey};
 use crate::size::ByteSize;
 
 /// How often a worker shows that it lives, and writes how far it is.
@@ -64,8 +64,22 @@ impl Service {
         if let Some(key) = &keys.target {
             self.check_permission(call, order, Action::DataKeysSeal, ImsCode::IMG_0099)?;
             self.check_key(&user, key, KeyRole::Target).await?;
+            self.check_ownership(&user, source, key).await?;
         }
         Ok(keys)
+    }
+
+    /// Decision D7: another project's encrypted image is replicated under a key of the caller's own, and not under one
+    /// that was granted. Where the key service does not say whose a key is, one that the caller may use has to do.
+    async fn check_ownership(&self, user: &KeyUser, source: &Image, key: &KeyId) -> Result<()> {
+        if source.owner == user.project || source.cmk_id.is_none() {
+            return Ok(());
+        }
+        let own = self.keys.is_own(user, key).await;
+        match own.map_err(|fault| fault.into_error(KeyRole::Target))? {
+            Some(false) => Err(Error::ims(ImsCode::IMG_0197)),
+            Some(true) | None => Ok(()),
+        }
     }
 
     /// Decision D19.
@@ -115,7 +129,8 @@ impl Service {
         if order.mode == EncryptionMode::Rewrap {
             self.check_rewrap(call, source, keys).await?;
             let current = source.wrapped_key.as_ref();
-            let wrapped = self.blobs.rewrap(blob, current, &master).await?;
+            let wrapped = self.blobs.rewrap(blob, current, &master).await;
+            let wrapped = self.watch_for_damage(wrapped).await?;
             return Ok(ReplicaBytes::Share {
                 wrapped: Some(wrapped),
             });
@@ -146,8 +161,8 @@ impl Service {
             ));
         };
         let own = source.owner == user.project
-            && self.keys.is_own(&user, from).await?
-            && self.keys.is_own(&user, to).await?;
+            && self.is_own(&user, from, KeyRole::Source).await?
+            && self.is_own(&user, to, KeyRole::Target).await?;
         if !own {
             return Err(Error::invalid(
                 "A replica is rewrapped only between keys of the image's own project.",
@@ -156,41 +171,56 @@ impl Service {
         Ok(())
     }
 
-    /// The worker's part: makes the replica's blob, and shows that it lives meanwhile. Nothing where another attempt has
-    /// the job now.
+    /// Whether the key is known to be the user's project's own.
+    async fn is_own(&self, user: &KeyUser, key: &KeyId, role: KeyRole) -> Result<bool> {
+        let own = self.keys.is_own(user, key).await;
+        Ok(own.map_err(|fault| fault.into_error(role))? == Some(true))
+    }
+
+    /// The worker's part of a replica that shares its source's blob: opens that, so that damage is found now and not by
+    /// the replica's first reader, and a key that was closed meanwhile too.
+    pub(super) async fn open_shared(
+        &self,
+        blob: BlobId,
+        wrapped: Option<&WrappedKey>,
+    ) -> Result<()> {
+        // A wrap of the replica's own is under the key that the caller asked for.
+        let role = match wrapped {
+            Some(_) => KeyRole::Target,
+            None => KeyRole::Source,
+        };
+        let opened = self.blobs.open(blob, wrapped).await;
+        let opened = opened.map_err(|fault| fault.into_error(role));
+        self.watch_for_damage(opened).await.map(drop)
+    }
+
+    /// The worker's part: makes the replica's blob.
     pub(super) async fn reseal(
         &self,
         claim: &Claim,
         plan: &ResealPlan,
-        lease: Duration,
-    ) -> Result<Option<BlobFacts>> {
+        progress: &Arc<ResealProgress>,
+    ) -> Result<BlobFacts> {
         let user = KeyUser {
             project: claim.job.project.clone(),
             user: claim.job.user.clone(),
             authority: Authority::Job,
         };
         self.check_keys_of(&user, plan).await?;
-        let progress = Arc::new(AtomicU64::new(0));
         let order = ResealOrder {
             source: claim.blob,
             source_key: plan.source_key.clone(),
             target: plan.target,
             target_key: plan.target_key.clone(),
             project: claim.job.project.clone(),
-            progress: Arc::clone(&progress),
+            progress: Arc::clone(progress),
         };
-        tokio::select! {
+        let facts = tokio::select! {
             biased;
-            facts = self.blobs.reseal(order) => {
-                let facts = match facts {
-                    Err(error) => self.watch_for_damage(claim.blob, Err(error)).await,
-                    facts => facts,
-                };
-                facts.map(Some)
-            }
-            lost = self.heartbeats(claim, &progress, lease) => lost.map(|()| None),
+            facts = self.blobs.reseal(order) => facts,
             refused = self.keep_checking_keys(&user, plan) => Err(refused),
-        }
+        };
+        self.watch_for_damage(facts).await
     }
 
     async fn check_keys_of(&self, user: &KeyUser, plan: &ResealPlan) -> Result<()> {
@@ -214,16 +244,40 @@ impl Service {
         }
     }
 
+    /// Does `work` for a job and shows meanwhile that its worker lives, whatever the work waits for: a key service that
+    /// does not answer is no death. Nothing where another attempt has the job now; an error where it was cancelled.
+    pub(super) async fn alive<T>(
+        &self,
+        claim: &Claim,
+        lease: Duration,
+        progress: &ResealProgress,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<Option<T>> {
+        tokio::select! {
+            biased;
+            done = work => done.map(Some),
+            lost = self.heartbeats(claim, progress, lease) => lost.map(|()| None),
+        }
+    }
+
     /// Writes the job's progress from time to time. Ends when another attempt has the job, and with an error when the
     /// job was cancelled.
-    async fn heartbeats(&self, claim: &Claim, progress: &AtomicU64, lease: Duration) -> Result<()> {
+    async fn heartbeats(
+        &self,
+        claim: &Claim,
+        progress: &ResealProgress,
+        lease: Duration,
+    ) -> Result<()> {
         let mut pause = FIRST_HEARTBEAT;
         loop {
             tokio::time::sleep(pause.min(lease / 4)).await;
             pause = HEARTBEAT;
+            let bytes = |count: &AtomicU64| ByteSize::new(count.load(Ordering::Relaxed));
             let progress = Progress {
-                done: ByteSize::new(progress.load(Ordering::Relaxed)),
+                done: bytes(&progress.done),
                 total: claim.job.progress.total,
+                noted: bytes(&progress.noted),
+                resumed: bytes(&progress.resumed),
             };
             let (job, attempt) = (&claim.job.id, claim.attempt);
             match self.catalog.heartbeat(job, attempt, progress, lease).await {

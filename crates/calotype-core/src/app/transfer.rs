@@ -217,11 +217,10 @@ impl Service {
             .blob
             .ok_or_else(|| Error::internal(format!("image {id} has no blob")))?;
         let opened = self.blobs.open(blob, image.wrapped_key.as_ref()).await;
-        let opened = self.watch_for_damage(blob, opened).await;
+        let opened = self.watch_for_damage(opened.map_err(Error::from)).await;
         let reader = Watched {
             inner: opened.map_err(withheld)?,
             service: Arc::clone(self),
-            blob,
         };
         Ok(Download {
             image,
@@ -229,10 +228,10 @@ impl Service {
         })
     }
 
-    /// Marks a blob that turned out to be damaged.
-    pub(super) async fn watch_for_damage<T>(&self, blob: BlobId, outcome: Result<T>) -> Result<T> {
+    /// Marks a blob that turned out to be damaged. A wrap or a key that is wrong is no damage of the blob's.
+    pub(super) async fn watch_for_damage<T>(&self, outcome: Result<T>) -> Result<T> {
         if let Err(error) = &outcome
-            && error.kind() == ErrorKind::Damaged
+            && let Some(blob) = error.damaged_blob()
             && let Err(error) = self.catalog.mark_damaged(blob).await
         {
             tracing::warn!(blob.id = %blob, error.chain = %error.chain(), "damage not marked");
@@ -255,7 +254,6 @@ fn withheld(error: Error) -> Error {
 struct Watched {
     inner: Arc<dyn BlobReader>,
     service: Arc<Service>,
-    blob: BlobId,
 }
 
 impl BlobReader for Watched {
@@ -264,10 +262,10 @@ impl BlobReader for Watched {
     }
 
     fn read(&self, range: Range<u64>) -> ByteStream {
-        let (service, blob) = (Arc::clone(&self.service), self.blob);
+        let service = Arc::clone(&self.service);
         Box::pin(self.inner.read(range).then(move |piece| {
             let service = Arc::clone(&service);
-            async move { service.watch_for_damage(blob, piece).await }
+            async move { service.watch_for_damage(piece).await }
         }))
     }
 }

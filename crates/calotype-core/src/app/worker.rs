@@ -26,7 +26,8 @@ use tokio::task::JoinSet;
 use crate::app::Service;
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Claim, JobFailure, JobType, ReplicaBytes};
+use crate::job::{Claim, JobFailure, JobType, Release, ReplicaBytes};
+use crate::ports::ResealProgress;
 
 /// How a worker works.
 #[derive(Debug, Clone)]
@@ -166,11 +167,17 @@ impl Worker {
     async fn hand_back(&self, claim: &Claim) -> Result<Outcome> {
         let (job, attempt) = (&claim.job.id, claim.attempt);
         let catalog = &self.service.catalog;
-        catalog.hand_back(job, attempt, Duration::ZERO).await?;
-        Ok(Outcome::HandedBack)
+        match catalog.hand_back(job, attempt, Duration::ZERO).await? {
+            Release::Done => Ok(Outcome::HandedBack),
+            Release::Lost => Ok(Outcome::Lost),
+            Release::Cancelled => Err(super::cancel::cancelled()),
+        }
     }
 
     async fn replicate(&self, claim: &Claim) -> Result<Outcome> {
+        if claim.cancelled {
+            return Err(super::cancel::cancelled());
+        }
         if claim.deaths >= self.options.give_up_after_deaths {
             return Err(Error::internal(format!(
                 "{} attempts died one after the other",
@@ -178,41 +185,52 @@ impl Worker {
             )));
         }
         let (job, attempt) = (&claim.job.id, claim.attempt);
-        let service = &self.service;
+        let (service, lease) = (&self.service, self.options.lease);
+        let progress = Arc::new(ResealProgress::of(claim.job.progress));
         let finished = match &claim.bytes {
             ReplicaBytes::Share { wrapped } => {
-                // So that damage is found now and not by the replica's first reader.
-                let opened = service.blobs.open(claim.blob, wrapped.as_ref()).await;
-                service.watch_for_damage(claim.blob, opened).await?;
-                service.catalog.finish_share(job, attempt).await?
+                let open = service.open_shared(claim.blob, wrapped.as_ref());
+                match service.alive(claim, lease, &progress, open).await? {
+                    Some(()) => service.catalog.finish_share(job, attempt).await?,
+                    None => Release::Lost,
+                }
             }
             ReplicaBytes::Reseal(plan) => {
-                match service.reseal(claim, plan, self.options.lease).await? {
+                let reseal = service.reseal(claim, plan, &progress);
+                match service.alive(claim, lease, &progress, reseal).await? {
                     Some(facts) => service.catalog.finish_reseal(job, attempt, &facts).await?,
-                    None => false,
+                    None => Release::Lost,
                 }
             }
         };
-        Ok(if finished {
-            Outcome::Done
-        } else {
-            Outcome::Lost
-        })
+        match finished {
+            Release::Done => Ok(Outcome::Done),
+            Release::Lost => Ok(Outcome::Lost),
+            Release::Cancelled => Err(super::cancel::cancelled()),
+        }
     }
 
-    /// Tries a job again later after a transient fault, and fails it after any other.
+    /// Tries a job again later after a transient fault, and fails it after any other, and where it was cancelled.
     async fn settle(&self, claim: &Claim, error: &Error) -> Result<Outcome> {
         let job = &claim.job;
         let age = self.service.clock.now().since(job.created_at);
-        if error.is_transient() && age < self.options.give_up_after {
-            let delay = backoff(claim.attempt);
-            tracing::warn!(job.id = %job.id, error.chain = %error.chain(), retry.after_s = delay.as_secs_f64(), "job put off");
-            self.service
-                .catalog
-                .hand_back(&job.id, claim.attempt, delay)
-                .await?;
-            return Ok(Outcome::PutOff);
+        if !error.is_transient() || age >= self.options.give_up_after {
+            return self.fail(claim, error).await;
         }
+        let delay = backoff(claim.attempt);
+        let catalog = &self.service.catalog;
+        match catalog.hand_back(&job.id, claim.attempt, delay).await? {
+            Release::Done => {
+                tracing::warn!(job.id = %job.id, error.chain = %error.chain(), retry.after_s = delay.as_secs_f64(), "job put off");
+                Ok(Outcome::PutOff)
+            }
+            Release::Lost => Ok(Outcome::Lost),
+            Release::Cancelled => self.fail(claim, &super::cancel::cancelled()).await,
+        }
+    }
+
+    async fn fail(&self, claim: &Claim, error: &Error) -> Result<Outcome> {
+        let job = &claim.job;
         tracing::error!(job.id = %job.id, error.chain = %error.chain(), "job failed");
         let failure = JobFailure {
             code: failure_code(error),

@@ -12,6 +12,7 @@ use super::WrappedKey;
 use crate::error::Result;
 use crate::id::{BlobId, ProjectId};
 use crate::image::Digests;
+use crate::job::Progress;
 use crate::keys::{KeyResult, MasterKey};
 use crate::size::ByteSize;
 use crate::time::Timestamp;
@@ -67,8 +68,30 @@ pub struct ResealOrder {
     pub target_key: WrappedKey,
     /// For which project: projects share the device evenly.
     pub project: ProjectId,
-    /// Counts the plaintext bytes that are done, those of earlier attempts included.
-    pub progress: Arc<AtomicU64>,
+    /// How far it is.
+    pub progress: Arc<ResealProgress>,
+}
+
+/// How far a reseal is, in bytes of plaintext. It is written by who reseals, and read by whoever looks.
+#[derive(Debug, Default)]
+pub struct ResealProgress {
+    /// Done, in earlier attempts too.
+    pub done: AtomicU64,
+    /// Of these, noted: the next attempt finds them done.
+    pub noted: AtomicU64,
+    /// Of these, found done by this attempt.
+    pub resumed: AtomicU64,
+}
+
+impl ResealProgress {
+    /// As far as an earlier attempt is known to have come; how much of it is found again is not known yet.
+    pub fn of(earlier: Progress) -> Self {
+        Self {
+            done: AtomicU64::new(earlier.done.bytes()),
+            noted: AtomicU64::new(earlier.noted.bytes()),
+            resumed: AtomicU64::new(earlier.done.bytes()),
+        }
+    }
 }
 
 /// What is known of a blob once it is written.
@@ -88,7 +111,7 @@ pub enum BlobCheck {
     /// Present and authentic.
     Whole(BlobFacts),
     /// Its customer's master key is gone, not enabled, or in a key service that does not answer: it can't be looked into
-    /// now.
+    /// by this wrap now.
     Closed,
     /// There is no committed blob of this id.
     Missing,
@@ -151,16 +174,18 @@ pub trait Blobs: Send + Sync {
     /// noted is not done again; a target that is there already is only looked at.
     ///
     /// # Errors
-    /// Damaged where a page of the source does not authenticate: nothing of it was written. What is wrong with
-    /// either master key, with the code of its role. StorageFull; Unavailable. After an error what was finished
+    /// Damaged where a page of the source does not authenticate: nothing of it was written. Its
+    /// [`Error::damaged_blob`](crate::Error::damaged_blob) is the source only where that is known to be the damaged
+    /// one. What is wrong with either master key, with the code of its role. StorageFull; Unavailable. After an error what was finished
     /// stays, for the next attempt or for [`Blobs::discard`].
     async fn reseal(&self, order: ResealOrder) -> Result<BlobFacts>;
 
     /// Opens a blob, by this wrap of its data key or by the one in its manifest.
     ///
     /// # Errors
-    /// Damaged where it is missing or its manifest does not authenticate; what is wrong with the master key.
-    async fn open(&self, blob: BlobId, key: Option<&WrappedKey>) -> Result<Arc<dyn BlobReader>>;
+    /// Damaged where it is missing or its manifest does not authenticate, or the wrap does not; what is wrong with the
+    /// master key.
+    async fn open(&self, blob: BlobId, key: Option<&WrappedKey>) -> KeyResult<Arc<dyn BlobReader>>;
 
     /// Removes a committed blob. Not an error where there is none.
     async fn delete(&self, blob: BlobId) -> Result<()>;
@@ -168,9 +193,9 @@ pub trait Blobs: Send + Sync {
     /// Removes what an unfinished write of `blob` left. Not an error where there is nothing.
     async fn discard(&self, blob: BlobId) -> Result<()>;
 
-    /// Checks a blob by the wrap in its manifest: its manifest and the presence of its segments, and every page too
-    /// if `deep`.
-    async fn check(&self, blob: BlobId, deep: bool) -> Result<BlobCheck>;
+    /// Checks a blob by this wrap of its data key or by the one in its manifest: its manifest and the presence of its
+    /// segments, and every page too if `deep`.
+    async fn check(&self, blob: BlobId, key: Option<&WrappedKey>, deep: bool) -> Result<BlobCheck>;
 
     /// The committed blobs, each with the time of its commit.
     async fn list(&self) -> Result<Vec<(BlobId, Timestamp)>>;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::WrappedKey;
 use super::blobs::BlobFacts;
 use super::directory::Directory;
 use crate::error::Result;
 use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, UserId};
 use crate::image::{Image, Member, MemberStatus};
-use crate::job::{Claim, Heartbeat, Job, JobFailure, JobStatus, Progress, ReplicaBytes};
+use crate::job::{Claim, Heartbeat, Job, JobFailure, JobStatus, Progress, Release, ReplicaBytes};
 use crate::query::ImageQuery;
 use crate::size::ByteSize;
 use crate::time::Timestamp;
@@ -201,6 +202,18 @@ pub trait Images: Send + Sync {
 /// Jobs. See the module [`crate::job`].
 #[async_trait::async_trait]
 pub trait Jobs: Send + Sync {
+    /// Whether the project has room for one more image and one more unfinished replication now. It changes nothing:
+    /// [`Jobs::submit_replica`] decides.
+    ///
+    /// # Errors
+    /// IMG.0015, IMG.0060.
+    async fn check_room(
+        &self,
+        project: &ProjectId,
+        image_limit: ImageLimit,
+        concurrency: u64,
+    ) -> Result<()>;
+
     /// Accepts a replication, and wakes a worker.
     ///
     /// # Errors
@@ -222,22 +235,23 @@ pub trait Jobs: Send + Sync {
     ) -> Result<Heartbeat>;
 
     /// Ends a replication by sharing well: the replica is `active` with the blob that the job holds, and carries the
-    /// source's size and digests. False where another attempt has the job: nothing was written.
-    async fn finish_share(&self, job: &JobId, attempt: i64) -> Result<bool>;
+    /// source's size and digests. A job that was cancelled does not end well, however little was missing.
+    async fn finish_share(&self, job: &JobId, attempt: i64) -> Result<Release>;
 
-    /// Ends a replication by resealing well: the replica is `active` with its own blob, which is stored now. False as
-    /// for [`Jobs::finish_share`].
-    async fn finish_reseal(&self, job: &JobId, attempt: i64, facts: &BlobFacts) -> Result<bool>;
+    /// Ends a replication by resealing well: the replica is `active` with its own blob, which is stored now. As
+    /// [`Jobs::finish_share`] otherwise.
+    async fn finish_reseal(&self, job: &JobId, attempt: i64, facts: &BlobFacts) -> Result<Release>;
 
     /// Ends a job badly: its image's row is removed and its id never used again. False where another
     /// attempt has the job: nothing was written.
     async fn fail_job(&self, job: &JobId, attempt: i64, failure: &JobFailure) -> Result<bool>;
 
-    /// Gives a job back, due after `delay`: at shutdown, or to be tried again.
-    async fn hand_back(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<()>;
+    /// Gives a job back, due after `delay`: at shutdown, or to be tried again. One that was cancelled is not given
+    /// back.
+    async fn hand_back(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<Release>;
 
     /// Asks for a job's end. One that no worker has ends at once, as [`Jobs::fail_job`] does it; another when its
-    /// worker hears of it. Nothing where there is no such job of the project, if one is given.
+    /// worker hears of it, which is before it lets go of the job. Nothing where there is no such job of the project, if one is given.
     ///
     /// # Errors
     /// Conflict where the job has ended.
@@ -385,6 +399,9 @@ pub trait Reconcile: Send + Sync {
 
     /// Takes the mark back: every byte was found whole again.
     async fn clear_damage(&self, blob: BlobId) -> Result<()>;
+
+    /// The wraps of a blob's data key that images have of their own, each once.
+    async fn wraps(&self, blob: BlobId) -> Result<Vec<WrappedKey>>;
 
     /// A blob's row.
     async fn blob(&self, id: BlobId) -> Result<Option<BlobRecord>>;

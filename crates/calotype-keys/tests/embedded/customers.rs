@@ -121,8 +121,10 @@ async fn a_key_is_missing_not_enabled_or_forbidden_in_this_order() {
         assert_eq!(checked(&keys, &owner, &id, purpose).await, "ok");
         assert_eq!(checked(&keys, &stranger, &id, purpose).await, "forbidden");
     }
-    assert!(keys.is_own(&user(&owner), &cmk(&key)).await.unwrap());
-    assert!(!keys.is_own(&user(&stranger), &cmk(&key)).await.unwrap());
+    let own = keys.is_own(&user(&owner), &cmk(&key)).await.unwrap();
+    assert_eq!(own, Some(true));
+    let own = keys.is_own(&user(&stranger), &cmk(&key)).await.unwrap();
+    assert_eq!(own, Some(false));
     for state in [KeyChange::Disable, KeyChange::ScheduleDeletion(7)] {
         change(&keys, &owner, &key, state).await.unwrap();
         for by in [&owner, &stranger] {

@@ -1,0 +1,168 @@
+//! The endings of jobs: what an attempt that still has its job writes with its last transaction.
+
+use calotype_core::id::{BlobId, ImageId, JobId};
+use calotype_core::job::{JobFailure, JobStatus, Release, ReplicaBytes};
+use calotype_core::ports::{BlobFacts, WrappedKey};
+use calotype_core::size::ByteSize;
+use calotype_core::time::Timestamp;
+use calotype_core::{Error, Result};
+
+use crate::db::{Arg, Row, Tx};
+use crate::rows::{
+    burn_image, lock_image, lock_usage_of_owner, mark_stored, one, recount, return_quota,
+};
+
+/// Why an attempt could not let go of its job: it was cancelled, or the attempt does not have it any more.
+pub(super) async fn why_not(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Release> {
+    let sql = "select id from jobs where id = $1 and attempt = $2 and ended_at is null \
+               and lease_owner is not null and cancelled";
+    let args = vec![Arg::text(job), attempt.into()];
+    Ok(match tx.fetch_optional(sql, args).await? {
+        Some(_) => Release::Cancelled,
+        None => Release::Lost,
+    })
+}
+
+/// What an unfinished job is about.
+pub(super) struct Held {
+    pub(super) image: Option<ImageId>,
+    /// The source's blob.
+    pub(super) blob: Option<BlobId>,
+    /// The blob that it makes.
+    pub(super) target: Option<BlobId>,
+    /// The wrap that the image's readers are to use.
+    wrapped: Option<WrappedKey>,
+}
+
+pub(super) fn held_of(row: &Row) -> Result<Held> {
+    let bytes: Option<ReplicaBytes> = row.json("replica_bytes")?;
+    Ok(Held {
+        image: row.opt_parsed("image_id")?,
+        blob: row.opt_parsed("blob")?,
+        target: row.opt_parsed("target_blob")?,
+        wrapped: match bytes {
+            Some(ReplicaBytes::Share { wrapped }) => wrapped,
+            _ => None,
+        },
+    })
+}
+
+/// What the job is about, if this attempt has it. Read before the locks that the ending takes: none of it
+/// changes while the job is unfinished, and [`end_job`] checks the attempt again.
+pub(super) async fn held_by(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Option<Held>> {
+    let sql = "select image_id, blob, target_blob, replica_bytes from jobs \
+               where id = $1 and attempt = $2 and ended_at is null and lease_owner is not null";
+    let row = tx
+        .fetch_optional(sql, vec![Arg::text(job), attempt.into()])
+        .await?;
+    row.as_ref().map(held_of).transpose()
+}
+
+/// Ends a replication well, if this attempt still has it and nobody cancelled it: its image is `active` with this blob, which these facts, where
+/// they are given, make a stored one.
+pub(super) async fn end_well(
+    tx: &mut Tx,
+    job: &JobId,
+    attempt: i64,
+    held: &Held,
+    blob: Option<BlobId>,
+    facts: Option<&BlobFacts>,
+) -> Result<bool> {
+    let now = tx.now().await?;
+    let (Some(image), Some(blob)) = (held.image, blob) else {
+        return Err(Error::internal(
+            "a replication job names no image or no blob",
+        ));
+    };
+    lock_usage_of_owner(tx, image).await?;
+    if !end_job(tx, job, attempt, JobStatus::Success, None, now).await? {
+        return Ok(false);
+    }
+    let Some(row) = lock_image(tx, image).await? else {
+        return Err(Error::internal("the image of an unfinished job is gone"));
+    };
+    if let Some(facts) = facts
+        && !mark_stored(tx, blob, facts).await?
+    {
+        return Err(Error::internal("a job's new blob is not being written"));
+    }
+    let sql = "update blobs set deletable_at = null where id = $1 and state = 'stored' \
+               returning size";
+    let Some(stored) = tx.fetch_optional(sql, vec![Arg::text(blob)]).await? else {
+        return Err(Error::internal("a job holds a blob that is not stored"));
+    };
+    let size = stored.opt_count("size")?.map(ByteSize::new);
+    recount(tx, &row.owner, row.size, size).await?;
+    let wrapped = held.wrapped.as_ref();
+    let wrapped = wrapped.map(serde_json::to_string).transpose();
+    let sql = "update images set status = 'active', blob = $2, active_at = $3, \
+               updated_at = $3, version = version + 1, wrapped_key = $4, \
+               size = (select b.size from blobs b where b.id = $2), \
+               damaged_at = (select b.damaged_at from blobs b where b.id = $2), \
+               md5 = coalesce((select b.md5 from blobs b where b.id = $2), md5), \
+               sha256 = coalesce((select b.sha256 from blobs b where b.id = $2), sha256), \
+               sha512 = coalesce((select b.sha512 from blobs b where b.id = $2), sha512) \
+               where id = $1 and status in ('queued', 'saving')";
+    let args = vec![
+        Arg::text(image),
+        Arg::text(blob),
+        Arg::time(now),
+        Arg::opt_text(wrapped.map_err(Error::internal)?),
+    ];
+    let changed = tx.execute(sql, args).await?;
+    one(changed, "the image of an unfinished job is not being made")?;
+    Ok(true)
+}
+
+/// Removes what a job that has ended badly was making.
+pub(super) async fn undo(tx: &mut Tx, held: &Held, now: Timestamp) -> Result<()> {
+    if let Some(image) = held.image
+        && let Some(row) = lock_image(tx, image).await?
+    {
+        return_quota(tx, &row.owner, row.size).await?;
+        burn_image(tx, image, now).await?;
+    }
+    if let Some(target) = held.target {
+        let sql = "update blobs set state = 'deleting' where id = $1 and state = 'writing'";
+        tx.execute(sql, vec![Arg::text(target)]).await?;
+    }
+    Ok(())
+}
+
+/// Ends the job `$1`: it lets go of its lease and of its blobs.
+pub(super) const END_JOB: &str = "update jobs set status = $2, error_code = $3, fail_reason = $4, ended_at = $5, \
+     done_bytes = case when $2 = 'SUCCESS' then total_bytes else done_bytes end, \
+     lease_owner = null, blob = null, target_blob = null, replica_bytes = null";
+
+pub(super) fn end_args(
+    job: &JobId,
+    status: JobStatus,
+    failure: Option<&JobFailure>,
+    now: Timestamp,
+) -> Vec<Arg> {
+    vec![
+        Arg::text(job),
+        Arg::text(status),
+        Arg::opt_text(failure.map(|failure| failure.code)),
+        Arg::opt_text(failure.map(|failure| &failure.reason)),
+        Arg::time(now),
+    ]
+}
+
+/// Ends the job, if this attempt still has it; well only where it was not cancelled.
+pub(super) async fn end_job(
+    tx: &mut Tx,
+    job: &JobId,
+    attempt: i64,
+    status: JobStatus,
+    failure: Option<&JobFailure>,
+    now: Timestamp,
+) -> Result<bool> {
+    let sql = format!(
+        "{END_JOB} where id = $1 and attempt = $6 and ended_at is null and lease_owner is not null \
+         and (not cancelled or $2 <> 'SUCCESS')"
+    );
+    let mut args = end_args(job, status, failure, now);
+    args.push(attempt.into());
+    Ok(tx.execute(sql, args).await? == 1)
+}
