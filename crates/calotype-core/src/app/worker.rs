@@ -259,10 +259,14 @@ fn failure_code(error: &Error) -> ImsCode {
     }
 }
 
-/// Half a second, doubled with each attempt, at most a minute.
+/// The longest that a job waits between two attempts. A key service that is back is asked again within twice this:
+/// where it was away, it may be left alone for as long again.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+
+/// Half a second, doubled with each attempt, up to [`LONGEST_BACKOFF`].
 fn backoff(attempt: i64) -> Duration {
     let doublings = u32::try_from(attempt.clamp(1, 8) - 1).unwrap_or(0);
-    Duration::from_millis(500 * (1 << doublings)).min(Duration::from_secs(60))
+    Duration::from_millis(500 * (1 << doublings)).min(LONGEST_BACKOFF)
 }
 
 #[cfg(test)]
@@ -273,7 +277,9 @@ mod tests {
     fn the_backoff_grows_and_is_bounded() {
         assert_eq!(backoff(1), Duration::from_millis(500));
         assert_eq!(backoff(2), Duration::from_secs(1));
-        assert_eq!(backoff(i64::MAX), Duration::from_secs(60));
+        assert_eq!(backoff(5), Duration::from_secs(8));
+        assert_eq!(backoff(6), LONGEST_BACKOFF);
+        assert_eq!(backoff(i64::MAX), LONGEST_BACKOFF);
         assert_eq!(backoff(0), Duration::from_millis(500));
     }
 }
