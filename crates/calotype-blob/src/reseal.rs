@@ -276,6 +276,8 @@ impl Work {
     /// Reseals a segment; returns its new header.
     async fn segment(self: &Arc<Self>, index: u32) -> Result<Header> {
         let source = &self.plan.source;
+        // Before there is a turn: a job that is to be slow keeps no other from working meanwhile.
+        self.pace.wait(source.manifest.segment_bytes(index)).await;
         let _turn = self.flow.turns.take(&self.plan.project).await;
         let renewed = source.lease.renew().await;
         renewed.map_err(|fault| fault.into_error(KeyRole::Source))?;
@@ -309,10 +311,9 @@ impl Work {
         Ok(header)
     }
 
-    /// Counts plaintext bytes that are done, and keeps to the pace.
+    /// Counts plaintext bytes that are done, and keeps to the node's pace.
     async fn count(&self, bytes: u64) {
         self.plan.progress.done.fetch_add(bytes, Ordering::Relaxed);
-        self.pace.wait(bytes).await;
         self.flow.pace.wait(bytes).await;
     }
 

@@ -290,6 +290,37 @@ async fn an_attempt_that_another_overtook_takes_what_that_one_committed() {
 }
 
 #[tokio::test]
+async fn a_job_that_waits_for_its_own_pace_keeps_no_other_from_working() {
+    let options = SealOptions {
+        reseal: ResealOptions {
+            segments: Some(1),
+            // Its second segment's time comes after days.
+            job_rate: Some(1),
+            ..ResealOptions::default()
+        },
+        ..segments_of(PAGES)
+    };
+    let blobs = Arc::new(sealed_by(keys(), Arc::new(memory()), options));
+    let (slow, quick) = (noise(3 * SEGMENT, 1), noise(SEGMENT, 2));
+    put(&blobs, id(10), &slow).await.expect("written");
+    put(&blobs, id(20), &quick).await.expect("written");
+    let order = order_of(&blobs, id(10), id(11)).await;
+    let progress = Arc::clone(&order.progress);
+    let waits = tokio::spawn({
+        let blobs = Arc::clone(&blobs);
+        async move { blobs.reseal(order).await }
+    });
+    while progress.done.load(Ordering::Relaxed) < SEGMENT as u64 {
+        tokio::task::yield_now().await;
+    }
+    let order = order_of(&blobs, id(20), id(21)).await;
+    blobs.reseal(order).await.expect("resealed");
+    assert!(get(&blobs, id(21)).await.expect("read") == quick);
+    assert_eq!(progress.done.load(Ordering::Relaxed), SEGMENT as u64);
+    waits.abort();
+}
+
+#[tokio::test]
 async fn damage_is_said_to_be_the_sources_only_where_it_is_known_to_be() {
     let broken = Broken::new().await;
     let blobs = || in_directory(broken.directory.path());
