@@ -199,3 +199,102 @@ fn two_servers_have_the_same_keys_at_every_instant() {
     let text = std::fs::read_to_string(&root_key).expect("the root keys");
     assert_eq!(text.lines().count(), 1);
 }
+
+#[test]
+fn an_image_is_rewrapped_where_that_is_allowed_and_the_answer_says_what_it_does_not_give() {
+    let rewrap = |key: &str| json!({"name": "again", "cmk_id": key, "encryption_mode": "rewrap"});
+    let strict = Server::with_defaults();
+    let client = strict.user();
+    let keys = ["first", "second"].map(|alias| client.create_key(alias));
+    let (_, image) = sealed(&client, &keys[0]);
+    let before = client.state();
+    client
+        .copy(&image, rewrap(&keys[1]))
+        .refused(400, "IMG.0001");
+    assert_eq!(client.state(), before);
+
+    let server = Server::start(Options::config(config::rewrap()));
+    let client = server.user();
+    let keys = ["first", "second"].map(|alias| client.create_key(alias));
+    let (source, image) = sealed(&client, &keys[0]);
+    client
+        .copy(&source, rewrap(&keys[1]))
+        .refused(400, "IMG.0001");
+    let stored = server.stored();
+    let accepted = client.copy(&image, rewrap(&keys[1])).expect(200).json();
+    let warning = client::text(&accepted["calotype"]["warning"]);
+    assert!(warning.contains("can still open"), "{accepted}");
+    let job = client.job(&client::text(&accepted["job_id"]));
+    assert_eq!(job.status(), "SUCCESS", "{}", job.document);
+    let again = job.image();
+    assert_eq!(client.show(&again)["__system__cmkid"], keys[1].as_str());
+    assert_eq!(client.download(&again), wanted());
+    assert_eq!(server.stored(), stored, "no byte was sealed again");
+    // Each opens by its own key and no other.
+    client.key_call("disable-key", &keys[0]);
+    assert_eq!(read(&client, &image), 403);
+    assert_eq!(client.download(&again), wanted());
+    client.key_call("enable-key", &keys[0]);
+    client.key_call("disable-key", &keys[1]);
+    assert_eq!(client.download(&image), wanted());
+    assert_eq!(read(&client, &again), 403);
+    // What is not rewrapped has nothing to be warned of.
+    let accepted = client.copy(&source, json!({"name": "plain"})).expect(200);
+    assert!(accepted.json().get("calotype").is_none(), "{accepted}");
+    server.verify();
+}
+
+#[test]
+fn the_strict_copy_takes_a_role_for_keys_where_the_other_asks_the_key_service_alone() {
+    let server = Server::with_defaults();
+    let admin = server.admin();
+    for name in ["IMS FullAccess", "KMS Administrator"] {
+        let made = admin.post("/identity/v3/roles", json!({"role": {"name": name}}));
+        made.expect(201);
+    }
+    let owner = admin.new_project("strict", "member");
+    let images = admin.new_user("images", owner.project(), "strict", "IMS FullAccess");
+    let both = admin.new_user("both", owner.project(), "strict", "IMS FullAccess");
+    let role = admin.get("/identity/v3/roles?name=KMS%20Administrator");
+    let role = client::text(&role.expect(200).json()["roles"][0]["id"]);
+    let path = format!(
+        "/identity/v3/projects/{}/users/{}/roles/{role}",
+        owner.project(),
+        both.user()
+    );
+    admin.put(&path, Value::Null).expect(204);
+    let both = Client::login(server.base(), "both", "pass-both-phrase", "strict");
+
+    let key = owner.create_key("key");
+    let (source, image) = sealed(&owner, &key);
+    let strict = |by: &Client, image: &str, key: Option<&str>| {
+        let body = json!({"name": "replica", "cmk_id": key});
+        by.post(&format!("/v2.1/cloudimages/{image}/copy"), body)
+    };
+    let before = owner.state();
+    strict(&images, &source, Some(&key)).refused(400, "IMG.0099");
+    strict(&images, &image, None).refused(400, "IMG.0103");
+    assert_eq!(owner.state(), before);
+    let done = |by: &Client, accepted: Value| {
+        let job = by.job(&client::text(&accepted["job_id"]));
+        assert_eq!(job.status(), "SUCCESS", "{}", job.document);
+        assert_eq!(by.download(&job.image()), wanted());
+    };
+    // Without a key there is nothing to be asked; with both roles, everything is answered.
+    for (by, image, key) in [
+        (&images, &source, None),
+        (&both, &source, Some(key.as_str())),
+        (&both, &image, None),
+    ] {
+        done(by, strict(by, image, key).expect(200).json());
+    }
+    // The other leaves it to the key service, which knows the project's key.
+    done(
+        &images,
+        images
+            .copy(&source, json!({"name": "r", "cmk_id": key}))
+            .expect(200)
+            .json(),
+    );
+    server.verify();
+}

@@ -119,6 +119,11 @@ pub fn reseal_pace(node_rate: u64, job_rate: u64, segments: u32) -> String {
     )
 }
 
+/// A deployment in which images may be rewrapped.
+pub fn rewrap() -> String {
+    "[replication]\nallow_rewrap = true\n".to_owned()
+}
+
 /// A deployment whose root keys are in a file, in the environment (`CALOTYPE_ROOT_KEY`), or in a credential.
 pub fn root_key_from(place: &str) -> String {
     format!("[keys]\nroot_key_from = \"{place}\"\n")

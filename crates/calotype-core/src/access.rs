@@ -267,7 +267,7 @@ impl Default for Access {
                 .collect(),
         };
         let administrator = policy(&[(Effect::Allow, &["*:*:*"])]);
-        let user = policy(&[(
+        let image_user = policy(&[(
             Effect::Allow,
             &[
                 "ims:*:list",
@@ -279,11 +279,12 @@ impl Default for Access {
                 "ims:*:copy",
                 "ims:*:share",
                 "ims:*:export",
-                "kms:*:*",
             ],
         )]);
         let image_reader = policy(&[(Effect::Allow, &["ims:*:list", "ims:*:get"])]);
         let key_user = policy(&[(Effect::Allow, &["kms:*:*"])]);
+        let mut user = image_user.clone();
+        user.statements.extend(key_user.statements.clone());
         let key_reader = policy(&[(Effect::Allow, &["kms:*:list*", "kms:*:get*"])]);
         let mut reader = image_reader.clone();
         reader.statements.extend(key_reader.statements.clone());
@@ -293,8 +294,9 @@ impl Default for Access {
             ("reader", reader.clone()),
             ("IMS Administrator", user.clone()),
             ("Server Administrator", user.clone()),
-            ("Tenant Administrator", user.clone()),
-            ("IMS FullAccess", user),
+            ("Tenant Administrator", user),
+            // As there: keys are another service's, with roles of its own.
+            ("IMS FullAccess", image_user),
             ("IMS ReadOnlyAccess", image_reader),
             ("Tenant Guest", reader),
             ("KMS Administrator", key_user.clone()),
@@ -453,6 +455,9 @@ mod tests {
         assert!(of_keys.contains(&"kms:cmk:create") && of_keys.contains(&"kms:dek:crypto"));
         assert_eq!(may(&["KMS CMKFullAccess"]), of_keys);
         assert_eq!(may(&["admin"]).len(), Action::ALL.len());
+        let of_images = may(&["IMS FullAccess"]);
+        assert!(of_images.contains(&"ims:images:copy"));
+        assert!(of_images.iter().all(|action| action.starts_with("ims:")));
         let member = may(&["member"]);
         assert!(member.contains(&"ims:images:copy"));
         for action in [

@@ -37,7 +37,7 @@ pub struct CopyImageRequest {
     /// The replica's enterprise project; absent, empty or `0`: the default one. It is not inherited.
     pub enterprise_project_id: Option<String>,
     /// An extension: `reseal` (the default), or `rewrap` where the operator allows it. A rewrapped replica shares its
-    /// source's bytes: whoever has the source's key and its former wrap can still open them.
+    /// source's bytes: whoever has the source's key and its former wrap can still open them. The answer says so.
     pub encryption_mode: Option<String>,
 }
 
@@ -46,7 +46,23 @@ pub struct CopyImageRequest {
 pub struct JobAccepted {
     /// The job's id: 32 lower-case hexadecimal digits.
     pub job_id: String,
+    /// An extension: what to know of what was accepted, where there is something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calotype: Option<AcceptedNotes>,
 }
+
+/// What to know of what was accepted.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct AcceptedNotes {
+    /// What was asked for does not give: of a rewrapped replica, that the source's key and its former wrap still open the
+    /// bytes.
+    pub warning: String,
+}
+
+/// What rewrapping does not give.
+const REWRAP_WARNING: &str = "The replica shares its source's bytes and data key, which was wrapped again: whoever may use \
+     the source's key and has its former wrap can still open them. Replicate without encryption_mode rewrap to seal the \
+     bytes under a key of their own.";
 
 /// Replicates an image within the region.
 #[utoipa::path(
@@ -131,7 +147,7 @@ async fn copy(
         let order = parse_order(path, &body, strictness)?;
         let keep = slot.as_ref().map(|slot| {
             |job: &JobId| -> StoredAnswer {
-                slot.answer(service, StatusCode::OK, accepted_text(job), None)
+                slot.answer(service, StatusCode::OK, accepted(job, order.mode), None)
             }
         });
         let keep = keep
@@ -139,7 +155,7 @@ async fn copy(
             .map(|keep| keep as &(dyn Fn(&JobId) -> StoredAnswer + Sync));
         let job = service.replicate(&call, &order, keep).await?;
         let content_type = [(http::header::CONTENT_TYPE, "application/json")];
-        Ok((content_type, accepted_text(&job)).into_response())
+        Ok((content_type, accepted(&job, order.mode)).into_response())
     })
     .await
 }
@@ -173,6 +189,10 @@ fn parse_order(
     })
 }
 
-fn accepted_text(job: &JobId) -> String {
-    serde_json::json!({ "job_id": job.as_str() }).to_string()
+fn accepted(job: &JobId, mode: EncryptionMode) -> String {
+    let mut body = serde_json::json!({ "job_id": job.as_str() });
+    if mode == EncryptionMode::Rewrap {
+        body["calotype"] = serde_json::json!({ "warning": REWRAP_WARNING });
+    }
+    body.to_string()
 }
