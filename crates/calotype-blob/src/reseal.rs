@@ -52,6 +52,10 @@ pub(crate) const SEGMENT_MEMORY: u64 = 6 << 20;
 /// How long after a checkpoint the next one begins: as much again is left for the device before a second is over.
 const NOTE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long after its beginning an attempt notes what is finished for the first time: one that dies young leaves something
+/// too. What is done sooner needs no note.
+const FIRST_NOTE: Duration = Duration::from_millis(100);
+
 /// What all resealing of this node shares.
 pub(crate) struct Flow {
     pub(crate) turns: Turns,
@@ -207,7 +211,7 @@ impl Noting {
             finished: Vec::new(),
             bytes: 0,
             on: None,
-            next: Instant::now() + NOTE_INTERVAL,
+            next: Instant::now() + FIRST_NOTE,
         }
     }
 
@@ -225,6 +229,10 @@ impl Noting {
             let noted = on.await;
             self.on = None;
             return noted.map_err(Error::internal)?;
+        }
+        if self.finished.is_empty() {
+            // Asked again when a segment is finished.
+            return std::future::pending().await;
         }
         tokio::time::sleep_until(self.next).await;
         self.next = Instant::now() + NOTE_INTERVAL;
