@@ -69,7 +69,7 @@ fn is_served(client: &Client, image: &str) -> bool {
 }
 
 /// The one body in the store.
-fn body(server: &Server) -> PathBuf {
+pub(crate) fn body(server: &Server) -> PathBuf {
     let list = |path: PathBuf| std::fs::read_dir(path).expect("the store").flatten();
     let prefixes = list(server.data().join("blobs").join("blobs"));
     let mut blobs = prefixes.flat_map(|prefix| list(prefix.path()));
@@ -78,7 +78,7 @@ fn body(server: &Server) -> PathBuf {
     blob.join("body")
 }
 
-fn flip(body: &PathBuf, offset: u64) {
+pub(crate) fn flip(body: &PathBuf, offset: u64) {
     let file = File::options().read(true).write(true).open(body);
     let file = file.expect("the body");
     let mut byte = [0];

@@ -24,6 +24,8 @@ mod kms_elsewhere;
 mod kms_grants;
 mod probe;
 mod reseal;
+mod reseal_faults;
+mod reseal_kills;
 mod root_keys;
 mod secrets;
 mod serve;

@@ -107,6 +107,7 @@ pub(crate) async fn reseal(
         blob.id = %plan.target, segments.noted = headers.len(), segments.total = manifest.segments.len(), "resealing"
     );
 
+    tracing::debug!(blob.id = %plan.target, segments.found = %listed(headers.keys()), "segments found noted");
     let todo: VecDeque<u32> = todo.map(|segment| segment.index).collect();
     let work = Arc::new(Work {
         pace: Pace::new(flow.rate),
@@ -114,7 +115,7 @@ pub(crate) async fn reseal(
         flow,
         staged: Arc::clone(&staged),
     });
-    let mut noting = Noting::new(Arc::clone(&staged), progress);
+    let mut noting = Noting::new(Arc::clone(&staged), work.plan.target, progress);
     let sealed = seal_all(&work, todo, &mut headers, &mut noting).await;
     // What is finished is worth keeping, whatever happened.
     let noted = noting.end(sealed.is_err()).await;
@@ -133,6 +134,12 @@ pub(crate) async fn reseal(
     let facts = target.facts(encoded.len());
     staged.commit(encoded).await?;
     Ok(facts)
+}
+
+/// Segments' indices, for the log.
+fn listed<'a>(indices: impl Iterator<Item = &'a u32>) -> String {
+    let texts: Vec<String> = indices.map(u32::to_string).collect();
+    texts.join(",")
 }
 
 /// The headers of the segments that an earlier attempt finished.
@@ -194,6 +201,7 @@ async fn seal_all(
 /// Notes finished segments from time to time, beside the work.
 struct Noting {
     staged: Arc<dyn Staged>,
+    target: BlobId,
     progress: Arc<ResealProgress>,
     finished: Vec<Note>,
     /// Bytes of plaintext in them.
@@ -204,9 +212,10 @@ struct Noting {
 }
 
 impl Noting {
-    fn new(staged: Arc<dyn Staged>, progress: Arc<ResealProgress>) -> Self {
+    fn new(staged: Arc<dyn Staged>, target: BlobId, progress: Arc<ResealProgress>) -> Self {
         Self {
             staged,
+            target,
             progress,
             finished: Vec::new(),
             bytes: 0,
@@ -249,9 +258,12 @@ impl Noting {
             std::mem::take(&mut self.finished),
             std::mem::take(&mut self.bytes),
         );
+        let target = self.target;
         self.on = Some(tokio::spawn(async move {
+            let indices = listed(notes.iter().map(|note| &note.index));
             staged.checkpoint(notes).await?;
             progress.noted.fetch_add(bytes, Ordering::Relaxed);
+            tracing::debug!(blob.id = %target, segments.noted = %indices, "segments noted");
             Ok(())
         }));
     }
