@@ -5,7 +5,7 @@ use std::path::Path;
 
 use calotype_tests::config::CUSTOMERS_AT_THE_KMS;
 use calotype_tests::{Client, Content, Digests, Front, Options, Server, client, config};
-use calotype_tests::{database, until};
+use calotype_tests::{database, memory, until};
 use serde_json::{Value, json};
 
 const LENGTH: u64 = 300_000;
@@ -149,6 +149,45 @@ fn images_are_sealed_and_opened_under_keys_of_another_server() {
     assert_eq!(world.front.asked("decrypt-datakey").len(), opened + 2);
     assert_eq!(world.front.asked("encrypt-datakey").len(), 2);
     world.server.verify();
+}
+
+#[test]
+fn data_keys_that_went_to_another_server_are_in_the_vaults_memory_alone() {
+    let mut world = World::new();
+    let key = world.key("key");
+    let (_, image) = world.sealed(&key);
+    // One process has wrapped the key, and another has unwrapped it.
+    let wrapped = data_keys(&world);
+    guarded(&world, &wrapped);
+    world.server.restart();
+    world.client = world.server.user();
+    assert_eq!(world.client.download(&image), wanted());
+    guarded(&world, &wrapped);
+}
+
+/// The data keys that came by: the first half of each block.
+fn data_keys(world: &World) -> Vec<String> {
+    let asked = world.front.asked("encrypt-datakey").into_iter();
+    let keys = asked.map(|asked| {
+        let body: Value = serde_json::from_slice(&asked.body).expect("a document");
+        client::text(&body["plain_text"])[..64].to_lowercase()
+    });
+    keys.collect()
+}
+
+fn guarded(world: &World, keys: &[String]) {
+    assert!(!keys.is_empty());
+    let at_hand = |found: &memory::Found| found.form == "bytes" && found.is_guarded();
+    // What the HTTP library had is erased a moment after its connection has ended.
+    until("the key to be in the vault alone", || {
+        let search = memory::search_for(world.server.pid(), keys);
+        if search.refused {
+            assert!(!rustix::process::geteuid().is_root());
+            return Some(());
+        }
+        assert!(search.found.iter().any(at_hand));
+        search.found.iter().all(at_hand).then_some(())
+    });
 }
 
 #[test]

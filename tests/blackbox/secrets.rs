@@ -40,7 +40,7 @@ fn keys_are_in_the_vaults_memory_alone_and_in_no_log_answer_metric_or_file() {
         idle(worker.log()).then_some(())
     });
     for (process, pid) in [("server", server.pid()), ("worker", worker.pid())] {
-        let search = memory::search(pid, &stored, &[]);
+        let search = memory::search(pid, &stored);
         // Root key, three versions of two customers' keys, the service's two, and four data keys with what comes of them.
         assert!(
             search.keys.len() >= 2 + 3 + 2 + 4 * 3,
@@ -50,7 +50,7 @@ fn keys_are_in_the_vaults_memory_alone_and_in_no_log_answer_metric_or_file() {
         in_the_vault_alone(process, &search);
     }
 
-    let search = memory::search(server.pid(), &stored, &[]);
+    let search = memory::search(server.pid(), &stored);
     let mut places: Vec<(String, Vec<u8>)> = vec![
         ("the server's log".to_owned(), server.log().into_bytes()),
         ("the worker's log".to_owned(), worker.log().into_bytes()),
@@ -99,10 +99,7 @@ fn in_the_vault_alone(process: &str, search: &Search) {
         assert!(!rustix::process::geteuid().is_root());
         return;
     }
-    let guarded = |found: &&memory::Found| {
-        let has = |flag: &str| found.flags.iter().any(|it| it == flag);
-        found.form == "bytes" && has("dd") && has("lo")
-    };
+    let guarded = |found: &&memory::Found| found.form == "bytes" && found.is_guarded();
     let elsewhere: Vec<_> = search
         .found
         .iter()

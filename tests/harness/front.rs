@@ -31,6 +31,8 @@ pub struct Asked {
     pub path: String,
     /// The token that it showed; empty where it showed none.
     pub token: String,
+    /// Its body.
+    pub body: Vec<u8>,
 }
 
 impl Front {
@@ -110,6 +112,7 @@ fn serve(mut client: TcpStream, state: &Mutex<State>) -> io::Result<()> {
         state.asked.push(Asked {
             path,
             token: token.unwrap_or_default(),
+            body: body.clone(),
         });
         (state.to.clone(), answer)
     };

@@ -15,7 +15,7 @@ use crate::{database, program};
 pub struct Search {
     /// The digits of every key, by its name.
     pub keys: BTreeMap<String, String>,
-    /// Each place where a key was found, or a canary.
+    /// Each place where a key was found.
     pub found: Vec<Found>,
     /// Whether this process may not read that one's memory.
     pub refused: bool,
@@ -26,12 +26,21 @@ pub struct Search {
 pub struct Found {
     /// The key's name.
     pub name: String,
-    /// `bytes`, `digits`, or `text` for a canary.
+    /// `bytes` or `digits`.
     pub form: String,
     /// The mapped region.
     pub region: String,
     /// The region's flags, as `/proc/PID/smaps` has them.
     pub flags: Vec<String>,
+}
+
+impl Found {
+    /// Whether the memory is locked, and left out of dumps.
+    pub fn is_guarded(&self) -> bool {
+        ["dd", "lo"]
+            .iter()
+            .all(|wanted| self.flags.iter().any(|flag| flag == wanted))
+    }
 }
 
 /// Where the keys are stored.
@@ -44,8 +53,13 @@ pub struct Stored<'a> {
     pub blobs: &'a Path,
 }
 
-/// Searches a process's memory for every key that is stored, and for these canaries, each with its name.
-pub fn search(pid: u32, stored: &Stored<'_>, canaries: &[(&str, &str)]) -> Search {
+/// Searches a process's memory for keys of these digits, and for what is derived from them as from root keys.
+pub fn search_for(pid: u32, keys: &[String]) -> Search {
+    searched(&json!({"pid": pid, "root_keys": keys, "versions": [], "blobs": "/nowhere"}))
+}
+
+/// Searches a process's memory for every key that is stored.
+pub fn search(pid: u32, stored: &Stored<'_>) -> Search {
     let root_keys = std::fs::read_to_string(stored.root_key).expect("the root keys");
     let digits = |line: &str| line.rsplit(':').next().unwrap_or_default().to_owned();
     let root_keys: Vec<String> = root_keys.lines().map(digits).collect();
@@ -60,10 +74,14 @@ pub fn search(pid: u32, stored: &Stored<'_>, canaries: &[(&str, &str)]) -> Searc
         json!([key, version.parse::<u32>().expect("a number"), wrapped])
     };
     let versions: Vec<Value> = versions.lines().map(version).collect();
-    let canaries: BTreeMap<&str, &str> = canaries.iter().copied().collect();
-    let given = json!({"pid": pid, "root_keys": root_keys, "versions": versions,
-        "blobs": stored.blobs, "canaries": canaries});
-    let answer = ask(&given);
+    searched(
+        &json!({"pid": pid, "root_keys": root_keys, "versions": versions,
+        "blobs": stored.blobs}),
+    )
+}
+
+fn searched(given: &Value) -> Search {
+    let answer = ask(given);
     let found = answer["found"].as_array().expect("what was found").iter();
     let keys = answer["keys"].as_object().expect("the keys").iter();
     Search {

@@ -5,7 +5,6 @@ The standard input is a document:
   root_keys  the digits of each root key
   versions   [key, version, wrapped in hexadecimal] of each master key's versions, as the catalog has them
   blobs      the directory of the blobs
-  canaries   other texts, by their names
 
 What is printed is a document:
   keys       the digits of every key, by its name
@@ -136,8 +135,9 @@ def main():
     keys = all_keys(given)
     needles = []
     for name, key in keys.items():
-        needles += [(name, "bytes", key), (name, "digits", key.hex().encode())]
-    needles += [(name, "text", text.encode()) for name, text in given["canaries"].items()]
+        digits = key.hex()
+        needles.append((name, "bytes", key))
+        needles += [(name, "digits", text.encode()) for text in (digits, digits.upper())]
     answer = {"keys": {name: key.hex() for name, key in keys.items()}, "found": [], "refused": False}
     try:
         answer["found"] = search(given["pid"], needles)

@@ -3,7 +3,9 @@
 //! # Guarantees
 //! No redirect is followed: it would take credentials elsewhere. No proxy is taken from the environment. Certificates
 //! are verified, against the system's authorities and those of the configured file. An answer is cut off at the
-//! request's limit. The buffers of bodies are erased when dropped; those of the HTTP and TLS libraries are out of reach.
+//! request's limit. The buffers of bodies are erased when dropped. What the HTTP library has of an answer's body is erased
+//! once the library has given it up, which is when its connection reads on or ends: after [`IDLE`] at the latest. What the
+//! TLS library copies is out of reach.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,10 +14,20 @@ use bytes::Bytes;
 use calotype_core::{Error, Result};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, Url};
+use tokio::runtime::Handle;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// The largest answer that is read, in bytes.
 pub(crate) const BODY_LIMIT: usize = 64 * 1024;
+
+/// How long a connection is kept that nobody uses.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How often it is tried to erase what the HTTP library still has.
+const ERASE: Duration = Duration::from_millis(500);
+
+/// After how many attempts that is given up: a connection that is used without end reads on long before.
+const ATTEMPTS: u32 = 600;
 
 /// How a key service elsewhere is reached.
 #[derive(Debug, Clone)]
@@ -162,6 +174,7 @@ impl Http {
             .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .pool_idle_timeout(IDLE)
             .connect_timeout(connection.connect_timeout);
         if let Some(path) = &connection.ca_file {
             let wrong = |error: String| Error::invalid(format!("{}: {error}", path.display()));
@@ -206,20 +219,59 @@ impl Transport for Http {
             return Err(Trouble::TooLarge(request.limit));
         };
         let mut body = Zeroizing::new(Vec::with_capacity(room));
+        let mut shared = Shared::default();
         while let Some(chunk) = response.chunk().await.map_err(broken)? {
             if chunk.len() > room - body.len() {
                 return Err(Trouble::TooLarge(request.limit));
             }
             body.extend_from_slice(&chunk);
-            if let Ok(mut chunk) = chunk.try_into_mut() {
-                chunk.zeroize();
-            }
+            shared.0.push(chunk);
         }
         Ok(Answer {
             status: response.status().as_u16(),
             headers: std::mem::take(response.headers_mut()),
             body,
         })
+    }
+}
+
+/// Pieces of an answer whose memory the HTTP library has too. They are erased once it has given them up, also where the
+/// answer is not read to its end.
+#[derive(Default)]
+struct Shared(Vec<Bytes>);
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let pieces = std::mem::take(&mut self.0);
+        let left = erase(pieces);
+        // Where the runtime is ending, so is the process.
+        if !left.is_empty()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(erase_in_time(left));
+        }
+    }
+}
+
+/// Erases the pieces that nobody else has; returns the others.
+fn erase(pieces: Vec<Bytes>) -> Vec<Bytes> {
+    let erased = |piece: Bytes| match piece.try_into_mut() {
+        Ok(mut piece) => {
+            piece.zeroize();
+            None
+        }
+        Err(piece) => Some(piece),
+    };
+    pieces.into_iter().filter_map(erased).collect()
+}
+
+async fn erase_in_time(mut pieces: Vec<Bytes>) {
+    for _ in 0..ATTEMPTS {
+        tokio::time::sleep(ERASE).await;
+        pieces = erase(pieces);
+        if pieces.is_empty() {
+            return;
+        }
     }
 }
 
@@ -236,5 +288,25 @@ fn causes(error: &reqwest::Error) -> String {
         "it ended early".to_owned()
     } else {
         texts.join(": ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_has_too_is_erased_when_that_one_is_done() {
+        let mut whole = BytesMut::from(&b"secret, and more"[..]);
+        let piece = whole.split_to(6).freeze();
+        let left = erase(vec![piece]);
+        assert_eq!(left, [Bytes::from_static(b"secret")]);
+        let erasing = tokio::spawn(erase_in_time(left));
+        tokio::time::sleep(2 * ERASE).await;
+        assert!(!erasing.is_finished(), "the other still has it");
+        drop(whole);
+        tokio::time::sleep(2 * ERASE).await;
+        assert!(erasing.is_finished());
     }
 }
