@@ -51,6 +51,65 @@ fn a_replica_is_updated_as_terraform_does_it_right_after_its_job() {
 }
 
 #[test]
+fn tags_are_changed_as_terraform_does_it_and_survive_a_restart() {
+    let mut server = Server::with_defaults();
+    let client = server.user();
+    // Terraform tags an image whose bytes are still to come.
+    let image = client.create("image");
+    let tags = format!("/v2/{}/images/{image}/tags", client.project());
+    let action = format!("{tags}/action");
+    let tag = |key: &str, value: &str| json!({"key": key, "value": value});
+    let batch = |action: &str, tags: Value| json!({"action": action, "tags": tags});
+    let first = batch("create", json!([tag("env", "dev"), tag("owner", "")]));
+    client.post(&action, first).expect(204);
+    // Its update takes away all that was there, and then adds.
+    let shown = client.get(&tags).expect(200).json()["tags"].clone();
+    assert_eq!(shown, json!([tag("env", "dev"), tag("owner", "")]));
+    client.post(&action, batch("delete", shown)).expect(204);
+    assert_eq!(client.get(&tags).expect(200).json(), json!({"tags": []}));
+    let second = batch("create", json!([tag("env", "prod"), tag("web", "")]));
+    client.post(&action, second).expect(204);
+    let before = client.state();
+    let many: Vec<Value> = (0..9).map(|n| tag(&format!("k{n}"), "")).collect();
+    client
+        .post(&action, batch("create", json!(many)))
+        .refused(400, "IMG.0116");
+    client
+        .delete(&format!("{tags}/owner"))
+        .refused(404, "IMG.0121");
+    assert_eq!(client.state(), before);
+
+    server.restart();
+    let client = client.at(server.base());
+    assert_eq!(listed(&client, &image)["tags"], json!(["env=prod", "web"]));
+    let query = json!({"action": "filter", "tags": [{"key": "env", "values": ["prod"]}]});
+    let path = format!("/v2/{}/images/resource_instances/action", client.project());
+    let found = client.post(&path, query).expect(200).json();
+    assert_eq!(found["total_count"], 1, "{found}");
+    assert_eq!(found["resources"][0]["resource_id"], image, "{found}");
+    let all = client.get("/v1/cloudimages/tags").expect(200).json();
+    assert_eq!(all, json!({"tags": ["env=prod", "web"]}));
+}
+
+#[test]
+fn tags_that_many_clients_set_at_once_are_all_there() {
+    let server = Server::with_defaults();
+    let client = server.user();
+    let image = client.create("image");
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let (client, image) = (&client, &image);
+            scope.spawn(move || {
+                let body = json!({"image_id": image, "tag": format!("k{n}=v")});
+                client.put("/v1/cloudimages/tags", body).expect(204);
+            });
+        }
+    });
+    let expected: Vec<String> = (0..8).map(|n| format!("k{n}=v")).collect();
+    assert_eq!(listed(&client, &image)["tags"], json!(expected));
+}
+
+#[test]
 fn an_update_is_in_the_audit_trail_with_the_attributes_that_it_named() {
     let server = Server::with_defaults();
     let client = server.user();

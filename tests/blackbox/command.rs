@@ -243,6 +243,45 @@ fn images_are_made_listed_shown_changed_and_fetched_by_command() {
 }
 
 #[test]
+fn images_are_tagged_by_command() {
+    let server = Server::with_defaults();
+    let user = server.user();
+    for format in FORMATS {
+        let terminal = Terminal::new(&server, "calotype", format);
+        let name = format!("{format}-tagged");
+        let id = user.create(&name);
+        let team = format!("team={format}");
+        terminal
+            .ok(&["image", "tag", "add", &name, "env=dev", &team, "web"])
+            .nothing();
+        terminal
+            .ok(&["image", "tag", "add", &id, "env=a=b"])
+            .nothing();
+        let listed = terminal.ok(&["image", "tag", "list", &name]);
+        assert_eq!(listed.list("key", "env"), (3, true));
+        assert_eq!(listed.list("value", "a=b"), (3, true));
+        let listed = terminal.ok(&["image", "tag", "list"]);
+        assert_eq!(listed.list("key", "team"), (3, true));
+        let found = terminal.ok(&["image", "list", "--tag", &team]);
+        assert_eq!(found.list("id", &id), (1, true));
+        terminal
+            .ok(&["image", "tag", "remove", &name, "env", "team"])
+            .nothing();
+        terminal.fails(&["image", "tag", "remove", &name, "env"], exit::NOT_FOUND);
+        assert_eq!(
+            terminal
+                .ok(&["image", "tag", "list", &id])
+                .list("key", "web"),
+            (1, true)
+        );
+        terminal.fails(&["image", "tag", "list", UNKNOWN], exit::NOT_FOUND);
+        let said = terminal.fails(&["image", "tag", "add", &id, "=x"], exit::REFUSED);
+        assert!(said.contains("IMG.0115"), "{said}");
+        user.delete(&format!("/v2/images/{id}")).expect(204);
+    }
+}
+
+#[test]
 fn an_image_comes_from_standard_input() {
     let server = Server::with_defaults();
     let terminal = Terminal::new(&server, "calotype", "json");

@@ -40,6 +40,7 @@ impl Row {
             .replace("{role_id}", &"0".repeat(32))
             .replace("{key_id}", &ids.key)
             .replace("{tag}", "probe")
+            .replace("{key}", "probe")
             .replace("{domain_id}", "default")
             .replace("{access}", "PROBE")
             .replace("{version}", "v2.9")
@@ -61,6 +62,22 @@ impl Row {
                 "application/json",
                 json!([{"op": "replace", "path": "/name", "value": "p"}]),
             ),
+            (_, "/v1/cloudimages/tags") => (
+                "application/json",
+                json!({"image_id": ids.image, "tag": "probe"}),
+            ),
+            (_, path) if path.starts_with("/v") && path.contains("/tags") => {
+                let tag = json!({"key": "probe", "value": ""});
+                (
+                    "application/json",
+                    json!({"action": "create", "tag": tag, "tags": [tag]}),
+                )
+            }
+            (_, path)
+                if path.ends_with("/resource_instances/action") && path.starts_with("/v2") =>
+            {
+                ("application/json", json!({"action": "count"}))
+            }
             (_, path) if path.ends_with("/file") => ("application/octet-stream", json!({})),
             (_, path) if path.ends_with("/copy") => ("application/json", json!({"name": "probe"})),
             (_, path) if path.ends_with("/members") => {
@@ -74,7 +91,8 @@ impl Row {
             }
             _ => ("application/json", json!({})),
         };
-        let bodyless = matches!(self.method, Method::GET | Method::HEAD | Method::DELETE);
+        let bodyless = matches!(self.method, Method::GET | Method::HEAD | Method::DELETE)
+            && !self.path.ends_with("/tags/delete");
         let request = if bodyless {
             request.header("X-Subject-Token", client.token())
         } else {

@@ -7,8 +7,17 @@ import time
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdkims.v2 import (
+    AddImageTagRequest,
+    AddImageTagRequestBody,
+    AddOrUpdateTagsRequestBody,
+    BatchAddOrDeleteTagsRequest,
+    BatchAddOrDeleteTagsRequestBody,
+    BatchDeleteTagsRequest,
+    BatchDeleteTagsRequestBody,
     CopyImageInRegionRequest,
     CopyImageInRegionRequestBody,
+    CreateOrUpdateTagsRequest,
+    DeleteImageTagRequest,
     GlanceAddImageMemberRequest,
     GlanceAddImageMemberRequestBody,
     GlanceCreateImageMetadataRequest,
@@ -24,10 +33,18 @@ from huaweicloudsdkims.v2 import (
     GlanceUpdateImageRequest,
     GlanceUpdateImageRequestBody,
     ImsClient,
+    ListImageByTagsRequest,
+    ListImageByTagsRequestBody,
     ListImagesRequest,
+    ListImagesTagsRequest,
+    ListImageTagsRequest,
+    ListTagsRequest,
     ListVersionsRequest,
+    ResourceTag,
     ShowJobProgressRequest,
     ShowJobRequest,
+    TagKeyValue,
+    Tags,
     UpdateImageRequest,
     UpdateImageRequestBody,
 )
@@ -88,6 +105,49 @@ assert (changed.min_ram, changed.max_ram, changed.name) == (1024, "4096", "repli
 changed = update(replica, ("remove", "/hw_firmware_type", None))
 assert changed.hw_firmware_type is None, changed
 
+
+
+def tags_of(image):
+    return {t.key: t.value for t in signed.list_image_tags(ListImageTagsRequest(image_id=image)).tags}
+
+
+def find(**wanted):
+    body = ListImageByTagsRequestBody(action="filter", limit="10", offset="0", **wanted)
+    answer = signed.list_image_by_tags(ListImageByTagsRequest(body=body))
+    assert answer.total_count == len(answer.resources), answer
+    return sorted(r.resource_name for r in answer.resources)
+
+
+body = AddOrUpdateTagsRequestBody(image_id=replica, tag="env.dev")
+signed.create_or_update_tags(CreateOrUpdateTagsRequest(body=body))
+body = AddOrUpdateTagsRequestBody(image_id=replica, image_tag=ResourceTag(key="team", value="blue"))
+signed.create_or_update_tags(CreateOrUpdateTagsRequest(body=body))
+body = AddImageTagRequestBody(tag=ResourceTag(key="env", value="prod"))
+signed.add_image_tag(AddImageTagRequest(image_id=replica, body=body))
+assert tags_of(replica) == {"env": "prod", "team": "blue"}, tags_of(replica)
+several = [ResourceTag(key="web", value=""), ResourceTag(key="env", value="test")]
+body = BatchAddOrDeleteTagsRequestBody(action="create", tags=several)
+signed.batch_add_or_delete_tags(BatchAddOrDeleteTagsRequest(image_id=source.id, body=body))
+assert tags_of(source.id) == {"env": "test", "web": ""}
+assert signed.list_tags(ListTagsRequest()).tags == ["env=prod", "env=test", "team=blue", "web"]
+assert signed.list_tags(ListTagsRequest(id=replica, limit=1, page=1)).tags == ["env=prod"]
+project_tags = {t.key: t.values for t in signed.list_images_tags(ListImagesTagsRequest()).tags}
+assert project_tags == {"env": ["prod", "test"], "team": ["blue"], "web": [""]}, project_tags
+listed = signed.list_images(ListImagesRequest(tag="env=prod")).images
+assert [(i.id, i.tags) for i in listed] == [(replica, ["env=prod", "team=blue"])], listed
+assert find(tags=[Tags(key="env", values=[])]) == ["replica", "source"]
+assert find(tags=[Tags(key="env", values=["prod"])], not_tags_any=[Tags(key="web", values=[])]) == ["replica"]
+assert find(without_any_tag=True) == []
+assert find(matches=[TagKeyValue(key="resource_id", value=source.id)]) == ["source"]
+body = ListImageByTagsRequestBody(action="count", tags_any=[Tags(key="web", values=[""]), Tags(key="team", values=[])])
+assert signed.list_image_by_tags(ListImageByTagsRequest(body=body)).total_count == 2
+signed.delete_image_tag(DeleteImageTagRequest(image_id=replica, key="team"))
+body = BatchDeleteTagsRequestBody(tags=[ResourceTag(key="env", value="prod")])
+signed.batch_delete_tags(BatchDeleteTagsRequest(image_id=replica, body=body))
+body = BatchAddOrDeleteTagsRequestBody(action="delete", tags=several)
+signed.batch_add_or_delete_tags(BatchAddOrDeleteTagsRequest(image_id=source.id, body=body))
+assert tags_of(replica) == tags_of(source.id) == {}
+
 made = signed.glance_create_image_metadata(
     GlanceCreateImageMetadataRequest(body=GlanceCreateImageMetadataRequestBody(name="metadata", disk_format="raw"))
 )
@@ -141,6 +201,7 @@ wrong = client(os.environ["CALOTYPE_ACCESS_KEY"], "0" * 40)
 refused(lambda: wrong.list_images(ListImagesRequest()), 401)
 unknown = client("UNKNOWNACCESSKEY0000", "0" * 40)
 refused(lambda: unknown.list_images(ListImagesRequest()), 401)
+body = CopyImageInRegionRequestBody(name="replica")
 missing = CopyImageInRegionRequest(image_id="11111111-2222-4333-8444-555555555555", body=body)
 error = refused(lambda: signed.copy_image_in_region(missing), 404)
 assert error.error_code == "IMG.0027", error

@@ -69,7 +69,7 @@ impl Family {
             (Some("v1" | "v2" | "v2.1"), Some("cloudimages"), _) | (Some("admin" | "v2.1"), ..) => {
                 Self::Ims
             }
-            (Some("v1"), Some(_), Some("jobs")) => Self::Ims,
+            (Some("v1"), Some(_), Some("jobs" | "cloudimages")) => Self::Ims,
             (Some("v2"), Some(project), Some("images"))
                 if project != "images" && project != "schemas" =>
             {
@@ -350,6 +350,7 @@ mod tests {
             "/v2/cloudimages",
             "/v2.1/cloudimages/x/copy",
             "/v1/0123456789abcdef0123456789abcdef/jobs/x",
+            "/v1/0123456789abcdef0123456789abcdef/cloudimages/x/tags/delete",
             "/v1/cloudimages/job/x",
             "/v2/0123456789abcdef0123456789abcdef/images/tags",
             "/admin/v1/jobs",

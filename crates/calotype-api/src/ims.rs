@@ -1,10 +1,13 @@
-//! The IMS API: replicating an image, following its job, and listing and changing images as OTC's clients do.
+//! The IMS API: replicating an image, following its job, and listing, changing and tagging images as OTC's
+//! clients do.
 
 pub mod copy;
 pub mod job_document;
 pub mod jobs;
 pub mod list;
 mod path;
+pub mod resource_tags;
+pub mod tags;
 pub mod update;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -21,4 +24,6 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(jobs::show_job_progress))
         .routes(routes!(list::list_cloud_images))
         .routes(routes!(update::update_cloud_image))
+        .routes(routes!(resource_tags::find_images_by_tags))
+        .merge(tags::router())
 }

@@ -102,6 +102,30 @@ pub fn optional_text(object: &mut Map<String, Value>, name: &str) -> Result<Opti
     }
 }
 
+/// A field that is a boolean, absent, or null, which means absent.
+///
+/// # Errors
+/// IMG.0001 where it is anything else.
+pub fn optional_bool(object: &mut Map<String, Value>, name: &str) -> Result<Option<bool>> {
+    match object.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(yes)) => Ok(Some(yes)),
+        Some(_) => Err(invalid(&format!("The field '{name}' must be a boolean."))),
+    }
+}
+
+/// A field that is a list, absent, or null, which means absent.
+///
+/// # Errors
+/// IMG.0001 where it is anything else.
+pub fn optional_list(object: &mut Map<String, Value>, name: &str) -> Result<Option<Vec<Value>>> {
+    match object.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(list)) => Ok(Some(list)),
+        Some(_) => Err(invalid(&format!("The field '{name}' must be a list."))),
+    }
+}
+
 fn invalid(message: &str) -> Error {
     Error::invalid(message).with_code(ImsCode::IMG_0001)
 }
@@ -150,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_field_is_a_string_or_absent() {
+    fn a_field_has_its_type_or_is_absent() {
         let mut object = json_object(br#"{"a":"x","b":null,"c":1,"d":["x"],"e":true}"#).unwrap();
         assert_eq!(
             optional_text(&mut object, "a").unwrap().as_deref(),
@@ -162,5 +186,12 @@ mod tests {
             let refused = optional_text(&mut object, name).unwrap_err();
             assert_eq!(refused.code(), Some(ImsCode::IMG_0001), "{name}");
         }
+        let text = br#"{"a":true,"b":[1],"c":null,"d":"true","e":{}}"#;
+        let mut object = json_object(text).unwrap();
+        assert_eq!(optional_bool(&mut object, "a").unwrap(), Some(true));
+        assert_eq!(optional_list(&mut object, "b").unwrap().unwrap().len(), 1);
+        assert_eq!(optional_bool(&mut object, "c").unwrap(), None);
+        assert!(optional_bool(&mut object, "d").is_err());
+        assert!(optional_list(&mut object, "e").is_err());
     }
 }

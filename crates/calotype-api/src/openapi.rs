@@ -1,5 +1,6 @@
 //! The API's description in OpenAPI 3.1, made from the handlers themselves: what is not described is not routed, but for
-//! the calls of the KMS API at the root, which are described under `/kms`.
+//! the calls of the KMS API at the root, which are described under `/kms`, and the removal of the tag `action`, which
+//! is described as that of any tag.
 
 use std::sync::OnceLock;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use calotype_core::id::{BlobId, ImageId, ProjectId};
 use calotype_core::image::{Image, Member, MemberStatus};
-use calotype_core::ports::{BlobFacts, ImageLimit, Images, SeenImage, Trail, Usage};
-use calotype_core::query::ImageQuery;
+use calotype_core::ports::{BlobFacts, ImageLimit, Images, Page, SeenImage, Trail, Usage, Window};
+use calotype_core::query::{ImageQuery, TagQuery};
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
 
@@ -49,6 +49,18 @@ impl Images for SqlCatalog {
 
     async fn list_images(&self, query: &ImageQuery) -> Result<Vec<Image>> {
         crate::list::list_images(&self.db, query).await
+    }
+
+    async fn tags_of_images(&self, query: &ImageQuery) -> Result<Vec<String>> {
+        crate::image_tags::tags_of_images(&self.db, query).await
+    }
+
+    async fn project_tags(&self, project: &ProjectId) -> Result<Vec<String>> {
+        crate::image_tags::project_tags(&self.db, project).await
+    }
+
+    async fn find_by_tags(&self, query: &TagQuery, window: Window) -> Result<Page<Image>> {
+        crate::image_tags::find_by_tags(&self.db, query, window).await
     }
 
     async fn update_image(&self, image: &Image, trail: Trail) -> Result<Image> {

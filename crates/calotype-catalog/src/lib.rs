@@ -20,6 +20,7 @@ mod blobs;
 mod db;
 mod directory;
 mod grants;
+mod image_tags;
 mod images;
 mod jobs;
 mod ledger;

@@ -23,10 +23,7 @@ use crate::rows::{image_columns, image_of};
 
 /// A page of images, with their properties and tags.
 pub(crate) async fn list_images(db: &Db, query: &ImageQuery) -> Result<Vec<Image>> {
-    let marker = match query.marker {
-        None => None,
-        Some(marker) => Some(marker_values(db, marker, &total_order(query)).await?),
-    };
+    let marker = page_marker(db, query).await?;
     let Some((sql, args)) = statement(query, marker, db.engine()) else {
         return Ok(Vec::new());
     };
@@ -35,6 +32,16 @@ pub(crate) async fn list_images(db: &Db, query: &ImageQuery) -> Result<Vec<Image
         .iter()
         .map(image_of)
         .collect()
+}
+
+/// The values of a query's marker, where it has one.
+pub(crate) async fn page_marker(db: &Db, query: &ImageQuery) -> Result<Option<Vec<Arg>>> {
+    match query.marker {
+        None => Ok(None),
+        Some(marker) => marker_values(db, marker, &total_order(query))
+            .await
+            .map(Some),
+    }
 }
 
 /// The order with what makes it total: time of creation and id, in the direction of the last key.
@@ -207,17 +214,17 @@ fn driver_of(query: &ImageQuery) -> Driver {
 
 /// The text of a statement and its arguments, as they grow together.
 #[derive(Default)]
-struct Text {
-    args: Vec<Arg>,
+pub(crate) struct Text {
+    pub(crate) args: Vec<Arg>,
 }
 
 impl Text {
-    fn bind(&mut self, arg: Arg) -> String {
+    pub(crate) fn bind(&mut self, arg: Arg) -> String {
         self.args.push(arg);
         format!("${}", self.args.len())
     }
 
-    fn bind_all<T: std::fmt::Display>(&mut self, values: &[T]) -> String {
+    pub(crate) fn bind_all<T: std::fmt::Display>(&mut self, values: &[T]) -> String {
         let names: Vec<String> = values
             .iter()
             .map(|value| self.bind(Arg::text(value)))
@@ -232,6 +239,29 @@ pub(crate) fn statement(
     marker: Option<Vec<Arg>>,
     engine: Engine,
 ) -> Option<(String, Vec<Arg>)> {
+    let page = page_of(query, marker)?;
+    let columns = image_columns(engine);
+    let again = order_by(&total_order(query), |n, _| format!("page.k{n}"));
+    let sql = format!(
+        "select {columns} from ({}) as page cross join images i \
+         where i.id = page.k{} order by {again}",
+        page.sql, page.id
+    );
+    Some((sql, page.text.args))
+}
+
+/// What selects the images of a page.
+pub(crate) struct PageKeys {
+    /// The statement that gives their keys of order: `k0`, `k1`, ...
+    pub(crate) sql: String,
+    /// Which of the keys is the id.
+    pub(crate) id: usize,
+    /// The statement's arguments.
+    pub(crate) text: Text,
+}
+
+/// The keys of a page's images; none where no image can be on it.
+pub(crate) fn page_of(query: &ImageQuery, marker: Option<Vec<Arg>>) -> Option<PageKeys> {
     let order = total_order(query);
     let driver = driver_of(query);
     let sets = wanted_sets(query);
@@ -266,7 +296,7 @@ pub(crate) fn statement(
         .collect();
     let outer = order_by(&order, |n, _| format!("k{n}"));
     let id = order.len() - 1;
-    let page = match branches.as_slice() {
+    let sql = match branches.as_slice() {
         [one] => one.clone(),
         many => {
             let parts: Vec<String> = (0..)
@@ -276,13 +306,7 @@ pub(crate) fn statement(
             format!("{} order by {outer} limit {limit}", parts.join(" union "))
         }
     };
-    let columns = image_columns(engine);
-    let again = order_by(&order, |n, _| format!("page.k{n}"));
-    let sql = format!(
-        "select {columns} from ({page}) as page cross join images i \
-         where i.id = page.k{id} order by {again}"
-    );
-    Some((sql, text.args))
+    Some(PageKeys { sql, id, text })
 }
 
 fn order_by(order: &[(SortKey, Direction)], name: impl Fn(usize, SortKey) -> String) -> String {

@@ -6,6 +6,7 @@
 mod cancel;
 mod images;
 mod ims_patch;
+mod ims_tags;
 mod members;
 mod os_version;
 mod patch;

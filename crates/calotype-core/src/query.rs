@@ -158,3 +158,42 @@ pub struct ImageQuery {
     /// How many at most.
     pub limit: u32,
 }
+
+/// A key of tags, with the values of which one is wanted; without any, each will do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedTag {
+    /// The key.
+    pub key: String,
+    /// The values; an empty one is that of a key alone.
+    pub values: Vec<String>,
+}
+
+/// What is asked of an image's tags, or beside them. All conditions of a query hold at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TagCondition {
+    /// It has each of these.
+    All(Vec<WantedTag>),
+    /// It has one of these.
+    Any(Vec<WantedTag>),
+    /// It lacks one of these.
+    NotAll(Vec<WantedTag>),
+    /// It lacks each of these.
+    NotAny(Vec<WantedTag>),
+    /// It has no tag.
+    Untagged,
+    /// Its name holds this text; the empty text stands for the empty name, or none.
+    Name(String),
+    /// Its id is this.
+    Id(ImageId),
+    /// No image meets this.
+    Nothing,
+}
+
+/// Which images of a project are wanted, by their tags (spec 2.11).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagQuery {
+    /// Whose.
+    pub owner: ProjectId,
+    /// What they must meet.
+    pub conditions: Vec<TagCondition>,
+}

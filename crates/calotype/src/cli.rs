@@ -17,7 +17,9 @@ pub(crate) use admin::{
     AccessKeyCommand, AdminCommand, AdoptStoreArgs, EnterpriseProjectCommand, ProjectCommand,
     RoleCommand, RoleTarget, RootKeyCommand, UserCommand, VerifyArgs,
 };
-pub(crate) use image::{CreateArgs, DownloadArgs, ImageCommand, ListArgs, ReplicateArgs, SetArgs};
+pub(crate) use image::{
+    CreateArgs, DownloadArgs, ImageCommand, ImageTagCommand, ListArgs, ReplicateArgs, SetArgs,
+};
 pub(crate) use keys::{CreateKeyArgs, GrantArgs, KeyState, KeysCommand};
 
 const EXIT_CODES: &str = "\
@@ -72,7 +74,7 @@ pub(crate) enum Command {
     /// Look at the service's configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Make, find, change, fetch, delete and replicate images.
+    /// Make, find, change, tag, fetch, delete and replicate images.
     #[command(subcommand)]
     Image(ImageCommand),
     /// Follow jobs, and cancel them.

@@ -10,6 +10,7 @@ mod calls;
 mod download;
 mod keys;
 mod login;
+mod tags;
 mod transport;
 
 pub(crate) use calls::{JobWait, Upload, encode};

@@ -82,12 +82,12 @@ pub async fn list_cloud_images(
     Ok(Json(json!({ "images": page.documents })).into_response())
 }
 
-fn refusal(bad: BadParameter) -> Error {
+pub(super) fn refusal(bad: BadParameter) -> Error {
     Error::invalid(bad.0).with_code(ImsCode::IMG_0001)
 }
 
 /// A list that can't begin after its marker is a bad request and not a missing thing: status 400 (spec 8.4).
-fn unknown_marker(error: Error) -> Error {
+pub(super) fn unknown_marker(error: Error) -> Error {
     match error.kind() {
         ErrorKind::NotFound => {
             Error::invalid(ImsCode::IMG_0027.message()).with_code(ImsCode::IMG_0027)

@@ -12,5 +12,7 @@ mod harness;
 mod jobs;
 mod keys;
 mod lists;
+mod resource_tags;
 mod surroundings;
+mod tags;
 mod update;

@@ -12,6 +12,8 @@ mod faults;
 #[cfg(test)]
 mod grants;
 #[cfg(test)]
+mod image_tags;
+#[cfg(test)]
 mod images;
 #[cfg(test)]
 mod jobs;
@@ -92,6 +94,8 @@ promises! {
     directory::a_change_whose_line_can_not_be_written_is_not_made,
     listing::each_view_shows_what_it_promises,
     listing::every_list_is_what_the_model_says,
+    image_tags::images_are_found_by_the_keys_and_values_of_their_tags,
+    image_tags::tags_come_sorted_byte_by_byte_and_each_once,
     master_keys::a_catalog_has_one_id,
     master_keys::one_root_key_wraps_and_what_it_does_not_wrap_any_more_is_found,
     master_keys::a_root_key_is_retired_when_nothing_is_left_under_it,

@@ -8,11 +8,12 @@ use tokio::sync::Notify;
 use super::WrappedKey;
 use super::blobs::BlobFacts;
 use super::directory::Directory;
+use super::master_keys::{Page, Window};
 use crate::error::Result;
 use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, UserId};
 use crate::image::{Image, Member, MemberStatus};
 use crate::job::{Claim, Heartbeat, Job, JobFailure, JobStatus, Progress, Release, ReplicaBytes};
-use crate::query::ImageQuery;
+use crate::query::{ImageQuery, TagQuery};
 use crate::size::ByteSize;
 use crate::time::Timestamp;
 
@@ -123,6 +124,19 @@ pub trait Images: Send + Sync {
     /// # Errors
     /// NotFound where the marker is no image.
     async fn list_images(&self, query: &ImageQuery) -> Result<Vec<Image>>;
+
+    /// The texts of the tags of the images that a query finds, sorted byte by byte, each once. The query's limit counts
+    /// them.
+    ///
+    /// # Errors
+    /// NotFound where the marker is no image.
+    async fn tags_of_images(&self, query: &ImageQuery) -> Result<Vec<String>>;
+
+    /// The texts of the tags of a project's images, sorted byte by byte, each once.
+    async fn project_tags(&self, project: &ProjectId) -> Result<Vec<String>>;
+
+    /// A part of the images that a query finds, newest first, and how many there are.
+    async fn find_by_tags(&self, query: &TagQuery, window: Window) -> Result<Page<Image>>;
 
     /// Writes name, visibility, formats, `min_*`, protection, hiding, enterprise project, properties, tags
     /// and, between `active` and `deactivated`, the status of an image that was read before, and raises its

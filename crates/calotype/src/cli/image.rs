@@ -31,6 +31,35 @@ pub(crate) enum ImageCommand {
     },
     /// Replicate an image within the region.
     Replicate(ReplicateArgs),
+    /// Tag images, and see their tags.
+    #[command(subcommand)]
+    Tag(ImageTagCommand),
+}
+
+/// `image tag`. A tag is a key with a value, which may be empty.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageTagCommand {
+    /// Tag an image. A tag takes the place of the one with the same key.
+    Add {
+        /// Id, or unique name.
+        image: String,
+        /// Tags.
+        #[arg(required = true, value_name = "KEY[=VALUE]")]
+        tags: Vec<String>,
+    },
+    /// Take tags from an image.
+    Remove {
+        /// Id, or unique name.
+        image: String,
+        /// Their keys.
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+    /// List an image's tags, or those of all images of the project.
+    List {
+        /// Id, or unique name.
+        image: Option<String>,
+    },
 }
 
 /// Who sees an image.

@@ -37,6 +37,7 @@ pub(crate) async fn run(
         ImageCommand::Download(args) => download(&session, &args, output).await,
         ImageCommand::Delete { images } => delete(&session, &images).await,
         ImageCommand::Replicate(args) => replicate(&session, &args, output).await,
+        ImageCommand::Tag(command) => super::image_tags::run(command, &session, output).await,
     }
 }
 

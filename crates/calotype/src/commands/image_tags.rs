@@ -1,0 +1,81 @@
+//! `image tag`: the tags of images, by their keys.
+
+use serde_json::{Value, json};
+
+use crate::cli::ImageTagCommand;
+use crate::client::Session;
+use crate::exit::Failure;
+use crate::output::{Output, Rows, cell};
+
+/// Runs an `image tag` command.
+pub(super) async fn run(
+    command: ImageTagCommand,
+    session: &Session,
+    output: &Output,
+) -> Result<(), Failure> {
+    match command {
+        ImageTagCommand::Add { image, tags } => {
+            let id = session.find_image(&image).await?;
+            let tags: Vec<Value> = tags.iter().map(|tag| tag_of(tag)).collect();
+            session.add_image_tags(&id, &Value::Array(tags)).await
+        }
+        ImageTagCommand::Remove { image, keys } => {
+            let id = session.find_image(&image).await?;
+            for key in keys {
+                session.remove_image_tag(&id, &key).await?;
+            }
+            Ok(())
+        }
+        ImageTagCommand::List { image: Some(image) } => {
+            let id = session.find_image(&image).await?;
+            output.result(&session.image_tags(&id).await?, table)
+        }
+        ImageTagCommand::List { image: None } => {
+            output.result(&session.project_tags().await?, table_of_values)
+        }
+    }
+}
+
+fn tag_of(text: &str) -> Value {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    json!({"key": key, "value": value})
+}
+
+fn table(tags: &Value) -> Rows {
+    let mut rows = Rows::new(&["KEY", "VALUE"]);
+    for tag in tags.as_array().into_iter().flatten() {
+        rows.push(["key", "value"].map(|name| cell(tag, name)));
+    }
+    rows
+}
+
+fn table_of_values(tags: &Value) -> Rows {
+    let mut rows = Rows::new(&["KEY", "VALUES"]);
+    for tag in tags.as_array().into_iter().flatten() {
+        rows.push(["key", "values"].map(|name| cell(tag, name)));
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_ends_its_key_at_the_first_equals_sign() {
+        for (text, key, value) in [("a", "a", ""), ("a=", "a", ""), ("a=b=c", "a", "b=c")] {
+            assert_eq!(tag_of(text), json!({"key": key, "value": value}));
+        }
+    }
+
+    #[test]
+    fn a_projects_tags_are_listed_with_their_values() {
+        let tags =
+            json!([{"key": "env", "values": ["dev", "prod"]}, {"key": "web", "values": [""]}]);
+        insta::assert_snapshot!(table_of_values(&tags).render(), @r"
+        KEY  VALUES
+        env  dev, prod
+        web
+        ");
+    }
+}
