@@ -110,6 +110,25 @@ fn tags_that_many_clients_set_at_once_are_all_there() {
 }
 
 #[test]
+fn an_image_is_listed_shown_and_deleted_by_the_calls_of_the_first_version() {
+    let server = Server::with_defaults();
+    let client = server.user();
+    let image = client.image("image", 1, 1000);
+    let images = client
+        .get("/v1.1/images/detail?name=image")
+        .expect(200)
+        .json();
+    assert_eq!(images["images"][0]["id"], image, "{images}");
+    assert_eq!(images["images"][0]["size"], 1000, "{images}");
+    let shown = client.head(&format!("/v1/images/{image}")).expect(200);
+    assert_eq!(shown.header("x-image-meta-size"), "1000");
+    assert_eq!(shown.header("etag"), images["images"][0]["checksum"]);
+    client.delete(&format!("/v1.1/images/{image}")).expect(204);
+    client.get(&format!("/v2/images/{image}")).expect(404);
+    client.head(&format!("/v1/images/{image}")).expect(404);
+}
+
+#[test]
 fn an_update_is_in_the_audit_trail_with_the_attributes_that_it_named() {
     let server = Server::with_defaults();
     let client = server.user();

@@ -282,6 +282,24 @@ fn images_are_tagged_by_command() {
 }
 
 #[test]
+fn operating_systems_are_listed_by_command() {
+    let server = Server::with_defaults();
+    for format in FORMATS {
+        let terminal = Terminal::new(&server, "calotype", format);
+        let (all, narrow) = terminal
+            .ok(&["image", "os-versions"])
+            .list("os_version", "Other(32 bit)");
+        assert!(narrow);
+        let (wide, narrow) = terminal
+            .ok(&["image", "os-versions", "--tag", "uefi"])
+            .list("os_version", "Other(32 bit)");
+        assert!(!narrow && wide < all);
+        let output = terminal.run(&["image", "os-versions", "--tag", "x"]);
+        assert_eq!(output.status.code(), Some(exit::USAGE));
+    }
+}
+
+#[test]
 fn an_image_comes_from_standard_input() {
     let server = Server::with_defaults();
     let terminal = Terminal::new(&server, "calotype", "json");

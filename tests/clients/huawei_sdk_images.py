@@ -38,6 +38,7 @@ from huaweicloudsdkims.v2 import (
     ListImagesRequest,
     ListImagesTagsRequest,
     ListImageTagsRequest,
+    ListOsVersionsRequest,
     ListTagsRequest,
     ListVersionsRequest,
     ResourceTag,
@@ -147,6 +148,12 @@ signed.batch_delete_tags(BatchDeleteTagsRequest(image_id=replica, body=body))
 body = BatchAddOrDeleteTagsRequestBody(action="delete", tags=several)
 signed.batch_add_or_delete_tags(BatchAddOrDeleteTagsRequest(image_id=source.id, body=body))
 assert tags_of(replica) == tags_of(source.id) == {}
+
+platforms = {p.platform: p.version_list for p in signed.list_os_versions(ListOsVersionsRequest()).body}
+narrow = [v for versions in platforms.values() for v in versions if v.os_bit == 32]
+assert "SUSE" in platforms and narrow, platforms
+platforms = {p.platform: p.version_list for p in signed.list_os_versions(ListOsVersionsRequest(tag="uefi")).body}
+assert all(v.os_bit == 64 and v.os_version_key == v.os_version for versions in platforms.values() for v in versions)
 
 made = signed.glance_create_image_metadata(
     GlanceCreateImageMetadataRequest(body=GlanceCreateImageMetadataRequestBody(name="metadata", disk_format="raw"))

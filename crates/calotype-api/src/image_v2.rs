@@ -26,6 +26,7 @@ use utoipa_axum::routes;
 use crate::state::ApiState;
 
 pub(crate) use bodies::media_type;
+pub(crate) use path::ImagePath;
 
 /// The paths of this module.
 pub fn router() -> OpenApiRouter<ApiState> {

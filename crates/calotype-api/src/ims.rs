@@ -5,6 +5,7 @@ pub mod copy;
 pub mod job_document;
 pub mod jobs;
 pub mod list;
+pub mod os_versions;
 mod path;
 pub mod resource_tags;
 pub mod tags;
@@ -24,6 +25,7 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(jobs::show_job_progress))
         .routes(routes!(list::list_cloud_images))
         .routes(routes!(update::update_cloud_image))
+        .routes(routes!(os_versions::list_os_versions))
         .routes(routes!(resource_tags::find_images_by_tags))
         .merge(tags::router())
 }

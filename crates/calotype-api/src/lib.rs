@@ -12,6 +12,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod image_document;
 mod image_page;
+pub mod image_v1;
 pub mod image_v2;
 pub mod ims;
 pub mod json_body;

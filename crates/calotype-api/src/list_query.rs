@@ -42,6 +42,12 @@ impl BadParameter {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Params(Vec<(String, String)>);
 
+impl FromIterator<(String, String)> for Params {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+}
+
 impl Params {
     /// Decodes a query string: `+` and `%20` are spaces, other percent-escapes are UTF-8 (the URL standard's
     /// `application/x-www-form-urlencoded`).

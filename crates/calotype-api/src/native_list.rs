@@ -79,9 +79,15 @@ pub async fn list_images(
 ) -> Reply {
     let params = Params::parse(query.as_deref()).map_err(|bad| Error::invalid(bad.0))?;
     let listing = native::listing(&params).map_err(|bad| Error::invalid(bad.0))?;
-    let page = Page::read(&state, &call, listing)
+    let mut page = Page::read(&state, &call, listing)
         .await
         .map_err(unknown_marker)?;
+    for document in &mut page.documents {
+        // The same by the name that this list alone has for it (spec 4.1).
+        if let Some(id) = document.get("enterprise_project_id").cloned() {
+            document.insert("_sys_enterprise_project_id".to_owned(), id);
+        }
+    }
     let mut body = json!({
         "images": page.documents,
         "first": link(&params, None),

@@ -73,6 +73,7 @@ pub(crate) fn described() -> OpenApi {
 fn image_routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .merge(crate::image_v2::router())
+        .merge(crate::image_v1::router())
         .merge(crate::ims::router())
         .merge(crate::native_list::router())
         .merge(crate::admin::router())

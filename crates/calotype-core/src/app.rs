@@ -38,6 +38,7 @@ use crate::time::Timestamp;
 
 pub use images::NewImage;
 pub use ims_patch::check_patchable;
+pub use os_version::{OsVersion, catalogue as os_versions};
 pub use patch::{Change, Setting, check_settable};
 pub use reconcile::{Reconciled, Reconciler};
 pub use replicate::{EncryptionMode, ReplicaOrder, Strictness};

@@ -50,6 +50,11 @@ impl Timestamp {
         self.format("%Y-%m-%dT%H:%M:%S.%6fZ")
     }
 
+    /// Microseconds without a zone: `2024-01-02T03:04:05.678901`, the form of the Image API's first version.
+    pub fn to_micros_without_zone(self) -> String {
+        self.format("%Y-%m-%dT%H:%M:%S.%6f")
+    }
+
     /// Reads the forms that the list filters admit (spec 8.2 and Glance's): `2024-01-02T03:04:05Z`,
     /// with a fraction or an offset, or `2024-01-02 03:04:05` (UTC); also a bare date.
     pub fn parse(text: &str) -> Option<Self> {
@@ -88,6 +93,10 @@ mod tests {
         assert_eq!(instant.to_seconds(), "2024-01-02T03:04:05Z");
         assert_eq!(instant.to_millis(), "2024-01-02T03:04:05.678Z");
         assert_eq!(instant.to_micros_text(), "2024-01-02T03:04:05.678901Z");
+        assert_eq!(
+            instant.to_micros_without_zone(),
+            "2024-01-02T03:04:05.678901"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use http::request::Parts;
 use crate::errors::Failure;
 
 /// The image that a path names.
-pub(super) struct ImagePath(pub(super) ImageId);
+pub(crate) struct ImagePath(pub(crate) ImageId);
 
 /// The image and the member that a path names.
 pub(super) struct MemberPath(pub(super) ImageId, pub(super) ProjectId);

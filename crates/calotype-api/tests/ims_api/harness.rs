@@ -171,6 +171,10 @@ impl World {
         self.send(request("POST", token, path, body)).await
     }
 
+    pub(crate) async fn head(&self, token: &str, path: &str) -> Answer {
+        self.send(request("HEAD", token, path, Body::empty())).await
+    }
+
     /// Sends a JSON body by any method.
     pub(crate) async fn call(&self, method: &str, token: &str, path: &str, body: &str) -> Answer {
         let body = Body::from(body.to_owned());

@@ -12,6 +12,7 @@ mod harness;
 mod jobs;
 mod keys;
 mod lists;
+mod older;
 mod resource_tags;
 mod surroundings;
 mod tags;

@@ -31,6 +31,12 @@ pub(crate) enum ImageCommand {
     },
     /// Replicate an image within the region.
     Replicate(ReplicateArgs),
+    /// List the operating systems that the service knows, as `__os_version` names them.
+    OsVersions {
+        /// Only those for this use.
+        #[arg(long, value_parser = ["bms_otc", "uefi"])]
+        tag: Option<String>,
+    },
     /// Tag images, and see their tags.
     #[command(subcommand)]
     Tag(ImageTagCommand),

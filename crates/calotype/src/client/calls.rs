@@ -212,6 +212,16 @@ impl Session {
         }
     }
 
+    /// The versions of operating systems that the service knows, for one use if one is given.
+    pub(crate) async fn os_versions(&self, tag: Option<&str>) -> Result<Vec<Value>, Failure> {
+        let query = tag.map(|tag| format!("?tag={}", encode(tag)));
+        let path = format!("/v1/cloudimages/os_version{}", query.unwrap_or_default());
+        let platforms = document(self.image(Call::get(path)).await?).await?;
+        let lists = platforms.as_array().into_iter().flatten();
+        let versions = lists.filter_map(|platform| platform["version_list"].as_array());
+        Ok(versions.flatten().cloned().collect())
+    }
+
     /// Starts a replication; the job's id comes back.
     pub(crate) async fn replicate(&self, id: &str, request: &Value) -> Result<String, Failure> {
         let path = format!("/v1/cloudimages/{}/copy", encode(id));

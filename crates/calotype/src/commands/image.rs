@@ -37,6 +37,10 @@ pub(crate) async fn run(
         ImageCommand::Download(args) => download(&session, &args, output).await,
         ImageCommand::Delete { images } => delete(&session, &images).await,
         ImageCommand::Replicate(args) => replicate(&session, &args, output).await,
+        ImageCommand::OsVersions { tag } => {
+            let versions = session.os_versions(tag.as_deref()).await?;
+            output.result(&Value::Array(versions), table_of_versions)
+        }
         ImageCommand::Tag(command) => super::image_tags::run(command, &session, output).await,
     }
 }
@@ -158,6 +162,15 @@ fn table(document: &Value) -> Rows {
         Rows::new(&["ID", "NAME", "STATUS", "VISIBILITY", "FORMAT", "SIZE"]).numeric(&[5]);
     for image in document.as_array().into_iter().flatten() {
         rows.push(columns.map(|name| cell(image, name)));
+    }
+    rows
+}
+
+fn table_of_versions(versions: &Value) -> Rows {
+    let mut rows = Rows::new(&["PLATFORM", "VERSION", "TYPE", "BITS"]).numeric(&[3]);
+    for version in versions.as_array().into_iter().flatten() {
+        let columns = ["platform", "os_version", "os_type", "os_bit"];
+        rows.push(columns.map(|name| cell(version, name)));
     }
     rows
 }
