@@ -243,9 +243,7 @@ pub async fn add_image_tag(
     path: ImagePath,
     body: Body,
 ) -> Reply {
-    state.service.admit(&call, Action::ImagesUpdate)?;
-    let body = json_object(&read_body(&state, body).await?)?;
-    let image = image(&state, &call, path)?;
+    let (image, body) = change(&state, &call, path, body).await?;
     let tag = tag_of(body.get("tag").unwrap_or(&Value::Null))?;
     state.service.set_image_tags(&call, image, &[tag]).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -326,9 +324,7 @@ pub async fn delete_image_tags(
     path: ImagePath,
     body: Body,
 ) -> Reply {
-    state.service.admit(&call, Action::ImagesUpdate)?;
-    let body = json_object(&read_body(&state, body).await?)?;
-    let image = image(&state, &call, path)?;
+    let (image, body) = change(&state, &call, path, body).await?;
     let keys = removed_keys(&body)?;
     state.service.remove_image_tags(&call, image, &keys).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -415,6 +411,18 @@ pub async fn list_project_tags(
 
 /// The project and the image of a path.
 pub type ImagePath = Result<Path<(String, String)>, PathRejection>;
+
+/// The image that a change is about, and the change's body, of who may change images at all.
+async fn change(
+    state: &ApiState,
+    call: &Call,
+    path: ImagePath,
+    body: Body,
+) -> Result<(ImageId, Map<String, Value>)> {
+    state.service.admit(call, Action::ImagesUpdate)?;
+    let body = json_object(&read_body(state, body).await?)?;
+    Ok((image(state, call, path)?, body))
+}
 
 /// The image of a path, whose project is the caller's.
 fn image(state: &ApiState, call: &Call, path: ImagePath) -> Result<ImageId> {

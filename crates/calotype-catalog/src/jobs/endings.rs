@@ -58,8 +58,8 @@ pub(super) async fn held_by(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Op
     row.as_ref().map(held_of).transpose()
 }
 
-/// Ends a replication well, if this attempt still has it and nobody cancelled it: its image is `active` with this blob, which these facts, where
-/// they are given, make a stored one.
+/// Ends a replication well, if this attempt still has it and nobody cancelled it: its image is `active` with this blob,
+/// which these facts, where they are given, make a stored one.
 pub(super) async fn end_well(
     tx: &mut Tx,
     job: &JobId,

@@ -82,15 +82,28 @@ impl Service {
         call: &Call,
         query: impl FnOnce(Viewer) -> ImageQuery,
     ) -> Result<Vec<Image>> {
+        let query = self.seen_query(call, query).await?;
+        if query.limit == 0 {
+            return Ok(Vec::new());
+        }
+        self.catalog.list_images(&query).await
+    }
+
+    /// A list's query with the eyes that `call` permits.
+    ///
+    /// # Errors
+    /// NotFound where the marker is no image that the caller may see.
+    pub(super) async fn seen_query(
+        &self,
+        call: &Call,
+        query: impl FnOnce(Viewer) -> ImageQuery,
+    ) -> Result<ImageQuery> {
         let allowed = self.authorize(call, Action::ImagesList)?;
         let query = query(self.viewer(&allowed));
         if let Some(marker) = query.marker {
             self.seen_image(&allowed, marker).await?;
         }
-        if query.limit == 0 {
-            return Ok(Vec::new());
-        }
-        self.catalog.list_images(&query).await
+        Ok(query)
     }
 
     /// Makes the changes, all or none, in order. Returns the image as it then is.

@@ -121,11 +121,7 @@ impl Service {
         call: &Call,
         query: impl FnOnce(Viewer) -> ImageQuery,
     ) -> Result<Vec<String>> {
-        let allowed = self.authorize(call, Action::ImagesList)?;
-        let query = query(self.viewer(&allowed));
-        if let Some(marker) = query.marker {
-            self.seen_image(&allowed, marker).await?;
-        }
+        let query = self.seen_query(call, query).await?;
         if query.limit == 0 {
             return Ok(Vec::new());
         }
