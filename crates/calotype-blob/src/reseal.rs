@@ -65,7 +65,7 @@ pub(crate) struct Flow {
     pub(crate) pace: Pace,
     /// Bytes a second of one reseal.
     pub(crate) rate: Option<u64>,
-    /// Where the ciphers work.
+    /// Where the bytes are moved.
     pub(crate) background: Background,
 }
 
@@ -293,17 +293,27 @@ struct Work {
 }
 
 impl Work {
-    /// Reseals a segment; returns its new header.
-    async fn segment(self: &Arc<Self>, index: u32) -> Result<Header> {
+    /// Reseals a segment when it has a turn; returns its new header.
+    async fn segment(self: Arc<Self>, index: u32) -> Result<Header> {
         let source = &self.plan.source;
         // Before there is a turn: a job that is to be slow keeps no other from working meanwhile.
         self.pace.wait(source.manifest.segment_bytes(index)).await;
-        let _turn = self.flow.turns.take(&self.plan.project).await;
+        let turn = self.flow.turns.take(&self.plan.project).await;
         let renewed = source.lease.renew().await;
         renewed.map_err(|fault| fault.into_error(KeyRole::Source))?;
         let renewed = self.plan.lease.renew().await;
         renewed.map_err(|fault| fault.into_error(KeyRole::Target))?;
+        let work = Arc::clone(&self);
+        let resealed = self.flow.background.run(async move {
+            let _turn = turn;
+            work.pieces(index).await
+        });
+        resealed.await
+    }
 
+    /// Reseals a segment piece by piece, each while the next is read.
+    async fn pieces(&self, index: u32) -> Result<Header> {
+        let source = &self.plan.source;
         let segment = source
             .manifest
             .segment(index)
@@ -318,10 +328,11 @@ impl Work {
         let mut next = self.fetch(index, pieces.next(), Buffer::default()).await?;
         while let Some(fetched) = next.take() {
             let until = fetched.piece.until;
-            let process = self.process(crypt, fetched, writer.as_mut());
+            let process = self.process(&mut crypt, fetched, writer.as_mut());
             let fetch = self.fetch(index, pieces.next(), spare);
-            let ((back, used), ahead) = tokio::try_join!(process, fetch)?;
-            (crypt, spare, next) = (back, used, ahead);
+            // The fetch first: it is on while the piece is sealed on this thread.
+            let (ahead, used) = tokio::try_join!(biased; fetch, process)?;
+            (spare, next) = (used, ahead);
             self.count(until - counted).await;
             counted = until;
         }
@@ -361,26 +372,21 @@ impl Work {
         Ok(Some(Fetched { piece, stored }))
     }
 
-    /// Opens and seals a piece and writes it. Gives back the cipher's state and the buffer.
+    /// Opens and seals a piece and writes it. Gives back the buffer.
     async fn process(
-        self: &Arc<Self>,
-        mut crypt: Crypt,
+        &self,
+        crypt: &mut Crypt,
         fetched: Fetched,
         writer: &mut dyn SegmentWriter,
-    ) -> Result<(Crypt, Buffer)> {
-        let work = Arc::clone(self);
-        let resealed = self.flow.background.run(move || {
-            let source = &work.plan.source;
-            let sealed = crypt
-                .reseal(source, &fetched)
-                .map_err(|error| error.of_blob(source.manifest.blob))?;
-            Ok((crypt, sealed, fetched.stored))
-        });
-        let (mut crypt, sealed, stored) = resealed.await?;
+    ) -> Result<Buffer> {
+        let source = &self.plan.source;
+        let sealed = crypt
+            .reseal(source, &fetched)
+            .map_err(|error| error.of_blob(source.manifest.blob))?;
         writer.append(sealed.clone()).await?;
         // Sealed into again, where the store has let go of it.
         crypt.out = sealed.try_into_mut().unwrap_or_default();
-        Ok((crypt, stored))
+        Ok(fetched.stored)
     }
 }
 

@@ -1,16 +1,17 @@
 //! The one place where this crate starts threads.
 //!
-//! A thread here computes; it never does I/O. Those of an upload ([`spawn`]) talk through channels, and end when these
-//! are closed. They are threads of their own and not tokio's blocking ones, because each lives as long as an
-//! upload does: as blocking tasks, enough slow uploads would leave no room for the store's own calls,
-//! for which the uploads wait. Those of the [`Background`] are as many as there are processors.
+//! Those of an upload ([`spawn`]) compute, and never do I/O. They talk through channels, and end when these are closed.
+//! They are threads of their own and not tokio's blocking ones, because each lives as long as an upload does: as blocking
+//! tasks, enough slow uploads would leave no room for the store's own calls, for which the uploads wait. The
+//! [`Background`] has threads for whole tasks, their I/O included.
 
 use std::thread;
 
 use calotype_core::{Error, Result};
 use rustix::process::setpriority_process;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 /// How far the background gives way (`nice(2)`): to a processor that it shares it is worth a tenth of what answers
 /// requests is, and has all of one that nobody else wants.
@@ -32,15 +33,17 @@ pub(crate) fn spawn<T: Send + 'static>(
     Ok(receiver)
 }
 
-/// A thread for each processor, for what takes long and must not be felt by others.
+/// Threads for what takes long and must not be felt by others: one that computes for each processor, and beside them
+/// those that wait for the store. What answers requests shares no thread and no queue with them.
 pub(crate) struct Background(Option<Runtime>);
 
 impl Background {
-    /// The threads; they start when there is work.
+    /// The threads; those for the store start when there is work.
     pub(crate) fn new(threads: usize) -> Self {
-        let runtime = Builder::new_current_thread()
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
             .thread_name("blob-reseal")
-            .max_blocking_threads(threads.max(1))
+            .enable_time()
             .on_thread_start(|| {
                 // Where it is refused, the background is as important as everything else.
                 let _ = setpriority_process(None, GIVES_WAY);
@@ -50,16 +53,25 @@ impl Background {
         Self(runtime.ok())
     }
 
-    /// Computes something. An error where it panicked.
+    /// Runs a task to its end, or until the future is dropped: then the task stops where it next waits.
+    ///
+    /// # Errors
+    /// The task's, and one where it panicked.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
+        task: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let running = match &self.0 {
-            Some(runtime) => runtime.spawn_blocking(work),
-            None => tokio::task::spawn_blocking(work),
+        let handle = match &self.0 {
+            Some(runtime) => runtime.handle().clone(),
+            None => Handle::current(),
         };
-        running.await.map_err(Error::internal)?
+        // A set that is dropped aborts what is in it.
+        let mut running = JoinSet::new();
+        running.spawn_on(task, &handle);
+        match running.join_next().await {
+            Some(ended) => ended.map_err(Error::internal)?,
+            None => Err(Error::internal("a task of the background is gone")),
+        }
     }
 }
 
