@@ -4,7 +4,7 @@
 //! segment i    read ahead ─> open and seal, page by page ─> write
 //! segment i+1  read ahead ─> open and seal, page by page ─> write
 //! ```
-//! Several segments are on at once, as many as have a turn ([`crate::share`]). Each holds a few pieces of 1 MiB, so
+//! Several segments are on at once, as many as have a turn ([`crate::share`]). Each holds a few pieces of about 1 MiB, so
 //! memory is bounded by the turns, not by sizes. Pages of zeros are not stored and not touched; the digests of the
 //! plaintext are the source's.
 //!
@@ -42,8 +42,8 @@ use crate::share::{Pace, Turns};
 use crate::store::{Buffer, Note, SegmentWriter, Slot, Staged};
 use crate::threads::Background;
 
-/// Pages in a piece.
-const PIECE_PAGES: usize = 16;
+/// Pages in a piece: as stored they are a little less than 1 MiB, which virtual disks read in one request.
+const PIECE_PAGES: usize = 15;
 
 /// The most memory that a segment takes while it is on: two pieces that are read, one that is sealed, one that is
 /// gathered for the device, and what they are rounded up to.

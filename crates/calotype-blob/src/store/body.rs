@@ -25,8 +25,10 @@ use rustix::fs::{FlockOperation, flock};
 use super::Disk;
 use super::buffer::{BLOCK, Buffer};
 
-/// Bytes that are gathered for one write.
-const RUN: usize = 1 << 20;
+/// Bytes that are gathered for one write: as many blocks as a virtual disk takes in one request, or in two full ones.
+/// Wherever in memory they lie, a request has an entry for each, and 254 or 126 at most (virtio's `seg_max` for rings
+/// of 256 and 128); one of 1 MiB is two, and the second of them is small.
+const RUN: usize = 248 * BLOCK;
 
 /// A body file.
 pub(super) struct Body {
