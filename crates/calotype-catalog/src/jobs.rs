@@ -9,23 +9,27 @@ use std::time::Duration;
 use calotype_core::codes::ImsCode;
 use calotype_core::id::{JobId, ProjectId};
 use calotype_core::job::{
-    Claim, Heartbeat, Job, JobFailure, JobStatus, Progress, Release, ReplicaBytes,
+    Claim, Heartbeat, Job, JobFailure, JobFamily, JobStatus, Progress, Release,
 };
 use calotype_core::ports::{BlobFacts, ImageLimit, Jobs, NewReplica, Trail};
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
 use tokio::sync::Notify;
 
-use self::endings::{END_JOB, end_args, end_job, end_well, held_by, held_of, undo, why_not};
+use self::endings::{
+    END_JOB, end_args, end_job, end_well, held_by, held_of, undo, why_not, work_of,
+};
+use self::submit::check_concurrency;
 use crate::SqlCatalog;
-use crate::db::{Arg, Row, Tx, again_on_contention};
-use crate::rows::{insert_image_row, lock_usage_of_owner, one, size_arg, take_quota, write_trail};
+use crate::db::{Arg, Row, again_on_contention};
+use crate::rows::{lock_usage_of_owner, one, size_arg, write_trail};
 
 mod endings;
+mod submit;
 
 const COLUMNS: &str = "id, project, user_id, job_type, status, source_image, image_id, \
     image_name, done_bytes, total_bytes, noted_bytes, resumed_bytes, attempt, error_code, \
-    fail_reason, created_at, started_at, attempt_at, ended_at";
+    fail_reason, created_at, started_at, attempt_at, ended_at, results, parent";
 
 fn job_of(row: &Row) -> Result<Job> {
     let failure = match row.opt_text("error_code")? {
@@ -54,6 +58,8 @@ fn job_of(row: &Row) -> Result<Job> {
         },
         attempt: row.int("attempt")?,
         failure,
+        results: row.json("results")?,
+        parent: row.opt_parsed("parent")?,
         created_at: row.time("created_at")?,
         started_at: row.opt_time("started_at")?,
         attempt_at: row.opt_time("attempt_at")?,
@@ -67,6 +73,7 @@ impl Jobs for SqlCatalog {
         &self,
         project: &ProjectId,
         image_limit: ImageLimit,
+        family: JobFamily,
         concurrency: u64,
     ) -> Result<()> {
         let mut tx = self.db.read().await?;
@@ -75,7 +82,7 @@ impl Jobs for SqlCatalog {
         if row.map_or(Ok(0), |row| row.count("images"))? >= image_limit.0 {
             return Err(Error::ims(ImsCode::IMG_0015));
         }
-        check_concurrency(&mut tx, project, concurrency).await
+        check_concurrency(&mut tx, project, family, concurrency).await
     }
 
     async fn submit_replica(&self, replica: &NewReplica, trail: Trail) -> Result<()> {
@@ -129,6 +136,12 @@ impl Jobs for SqlCatalog {
         row.as_ref().map(job_of).transpose()
     }
 
+    async fn sub_jobs(&self, parent: &JobId) -> Result<Vec<Job>> {
+        let sql = format!("select {COLUMNS} from jobs where parent = $1 order by created_at, id");
+        let rows = self.db.fetch_all(sql, vec![Arg::text(parent)]).await?;
+        rows.iter().map(job_of).collect()
+    }
+
     async fn list_jobs(
         &self,
         project: &ProjectId,
@@ -138,7 +151,7 @@ impl Jobs for SqlCatalog {
     ) -> Result<Vec<Job>> {
         let mut tx = self.db.read().await?;
         let mut args = vec![Arg::text(project)];
-        let mut sql = format!("select {COLUMNS} from jobs where project = $1");
+        let mut sql = format!("select {COLUMNS} from jobs where project = $1 and parent is null");
         if let Some(status) = status {
             args.push(Arg::text(status));
             sql.push_str(&format!(" and status = ${}", args.len()));
@@ -164,7 +177,7 @@ impl Jobs for SqlCatalog {
         let mut tx = self.db.read().await?;
         let sql = "select coalesce(sum(case when status = 'INIT' then 1 else 0 end), 0) as waiting, \
                    coalesce(sum(case when status = 'RUNNING' then 1 else 0 end), 0) as running \
-                   from jobs where ended_at is null";
+                   from jobs where ended_at is null and parent is null";
         let row = tx.fetch_optional(sql, Vec::new()).await?;
         row.map_or(Ok((0, 0)), |row| {
             Ok((row.count("waiting")?, row.count("running")?))
@@ -177,60 +190,6 @@ impl Jobs for SqlCatalog {
 }
 
 impl SqlCatalog {
-    async fn submit_replica_once(&self, replica: &NewReplica, trail: &Trail) -> Result<()> {
-        let NewReplica { job, image, .. } = replica;
-        let mut tx = self.db.write().await?;
-        take_quota(&mut tx, &image.owner, image.size, replica.image_limit).await?;
-        check_concurrency(&mut tx, &job.project, replica.concurrency).await?;
-        // The lock keeps the source until the job holds its blob: a deletion waits and then sees the job.
-        let sql = "select id from images where id = $1 and status = 'active' and blob = $2";
-        let args = vec![Arg::opt_text(job.source), Arg::text(replica.blob)];
-        if tx.fetch_locked(sql, "for share", args).await?.is_none() {
-            return Err(Error::ims(ImsCode::IMG_0144));
-        }
-        let sql = "select enabled from enterprise_projects where id = $1";
-        let args = vec![Arg::text(image.enterprise_project)];
-        let row = tx.fetch_locked(sql, "for share", args).await?;
-        if !row.map_or(Ok(false), |row| row.bool("enabled"))? {
-            return Err(Error::ims(ImsCode::IMG_0155));
-        }
-        insert_image_row(&mut tx, image).await?;
-        let target = match &replica.bytes {
-            ReplicaBytes::Share { .. } => None,
-            ReplicaBytes::Reseal(plan) => Some(plan.target),
-        };
-        if let Some(target) = target {
-            let sql = "insert into blobs (id, state) values ($1, 'writing')";
-            tx.execute(sql, vec![Arg::text(target)]).await?;
-        }
-        let bytes = serde_json::to_string(&replica.bytes).map_err(Error::internal)?;
-        let due = tx.now().await?;
-        let sql = "insert into jobs (id, project, user_id, job_type, status, source_image, \
-                   image_id, image_name, blob, done_bytes, total_bytes, attempt, due_at, \
-                   cancelled, created_at, replica_bytes, target_blob) \
-                   values ($1, $2, $3, $4, 'INIT', $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, $14, $15)";
-        let args = vec![
-            Arg::text(&job.id),
-            Arg::text(&job.project),
-            Arg::text(&job.user),
-            Arg::text(job.job_type),
-            Arg::opt_text(job.source),
-            Arg::text(image.id),
-            Arg::opt_text(job.image_name.as_ref()),
-            Arg::text(replica.blob),
-            size_arg(Some(job.progress.done))?,
-            size_arg(Some(job.progress.total))?,
-            Arg::time(due),
-            false.into(),
-            Arg::time(job.created_at),
-            Arg::text(bytes),
-            Arg::opt_text(target),
-        ];
-        tx.execute(sql, args).await?;
-        write_trail(&mut tx, trail, self.options.answers_kept).await?;
-        self.commit_and_ring(tx).await
-    }
-
     async fn pick_job_once(&self, worker: &str, lease: Duration) -> Result<Option<Claim>> {
         // Mostly there is nothing to do: a poll must not take the writer.
         let mut tx = self.db.read().await?;
@@ -261,7 +220,7 @@ impl SqlCatalog {
              deaths = case when lease_owner is null then deaths else deaths + 1 end, \
              lease_owner = $2, due_at = $3, started_at = coalesce(started_at, $4), \
              attempt_at = $4, resumed_bytes = done_bytes where id = $1 \
-             returning {COLUMNS}, blob, replica_bytes, deaths, cancelled"
+             returning {COLUMNS}, work, deaths, cancelled"
         );
         let args = vec![
             Arg::text(&id),
@@ -279,11 +238,7 @@ impl SqlCatalog {
             tx.execute(sql, vec![Arg::text(image), Arg::time(now)])
                 .await?;
         }
-        let blob = row.parsed("blob")?;
-        let bytes = match row.opt_text("replica_bytes")? {
-            Some(text) => serde_json::from_str(&text).map_err(Error::internal)?,
-            None => ReplicaBytes::Share { wrapped: None },
-        };
+        let work = work_of(&row)?;
         let deaths = u32::try_from(row.int("deaths")?).unwrap_or(u32::MAX);
         let cancelled = row.bool("cancelled")?;
         tx.commit().await?;
@@ -291,8 +246,7 @@ impl SqlCatalog {
         Ok(Some(Claim {
             job,
             attempt,
-            blob,
-            bytes,
+            work,
             deaths,
             cancelled,
         }))
@@ -336,7 +290,7 @@ impl SqlCatalog {
         let Some(held) = held_by(&mut tx, job, attempt).await? else {
             return Ok(Release::Lost);
         };
-        if !end_well(&mut tx, job, attempt, &held, held.blob, None).await? {
+        if !end_well(&mut tx, job, attempt, &held, held.work.source_blob(), None).await? {
             return why_not(&mut tx, job, attempt).await;
         }
         tx.commit().await?;
@@ -353,10 +307,8 @@ impl SqlCatalog {
         let Some(held) = held_by(&mut tx, job, attempt).await? else {
             return Ok(Release::Lost);
         };
-        let target = held
-            .target
-            .ok_or_else(|| Error::internal("a job that reseals names no blob to make"))?;
-        if !end_well(&mut tx, job, attempt, &held, Some(target), Some(facts)).await? {
+        let target = held.work.target_blob();
+        if !end_well(&mut tx, job, attempt, &held, target, Some(facts)).await? {
             return why_not(&mut tx, job, attempt).await;
         }
         tx.commit().await?;
@@ -383,8 +335,7 @@ impl SqlCatalog {
         if let Some(image) = job.image {
             lock_usage_of_owner(&mut tx, image).await?;
         }
-        let sql = "select lease_owner, ended_at, image_id, blob, target_blob, replica_bytes \
-                   from jobs where id = $1";
+        let sql = "select lease_owner, ended_at, job_type, image_id, work from jobs where id = $1";
         let row = tx
             .fetch_locked(sql, "for update", vec![Arg::text(id)])
             .await?;
@@ -443,13 +394,4 @@ impl SqlCatalog {
         self.commit_and_ring(tx).await?;
         Ok(Release::Done)
     }
-}
-
-async fn check_concurrency(tx: &mut Tx, project: &ProjectId, concurrency: u64) -> Result<()> {
-    let sql = "select count(*) as unfinished from jobs where project = $1 and ended_at is null";
-    let row = tx.fetch_optional(sql, vec![Arg::text(project)]).await?;
-    if row.map_or(Ok(0), |row| row.count("unfinished"))? >= concurrency {
-        return Err(Error::ims(ImsCode::IMG_0060));
-    }
-    Ok(())
 }

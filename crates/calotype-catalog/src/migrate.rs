@@ -41,6 +41,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "progress",
         sql: include_str!("../migrations/0005_progress.sql"),
     },
+    Migration {
+        version: 6,
+        name: "work",
+        sql: include_str!("../migrations/0006_work.sql"),
+    },
 ];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.

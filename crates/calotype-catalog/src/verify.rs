@@ -1,11 +1,13 @@
 //! The invariants that SQL can see. Each question finds what breaks one; a sound catalog answers none.
 
 use calotype_core::Result;
+use calotype_core::job::JobType;
 use calotype_core::ports::Violation;
 
 use crate::db::Tx;
 
-/// Invariant, what is wrong, and the question, whose column `id` names the culprit.
+/// Invariant, what is wrong, and the question, whose column `id` names the culprit. `{makers}` stands for the types of
+/// jobs that make their image.
 const CHECKS: &[(u8, &str, &str)] = &[
     (
         1,
@@ -61,9 +63,9 @@ const CHECKS: &[(u8, &str, &str)] = &[
     ),
     (
         5,
-        "a finished job holds a lease or a blob, or has not ended",
+        "a finished job holds a lease, a blob or work, or has not ended",
         "select id from jobs where status in ('SUCCESS', 'FAIL') and (lease_owner is not null \
-         or blob is not null or target_blob is not null or ended_at is null)",
+         or blob is not null or target_blob is not null or work is not null or ended_at is null)",
     ),
     (
         5,
@@ -73,9 +75,15 @@ const CHECKS: &[(u8, &str, &str)] = &[
     ),
     (
         5,
-        "an unfinished job has ended, or holds no blob",
+        "an unfinished job has ended, or has nothing to do",
         "select id from jobs where status in ('INIT', 'RUNNING') \
-         and (ended_at is not null or blob is null)",
+         and (ended_at is not null or work is null)",
+    ),
+    (
+        5,
+        "an unfinished replication holds no blob",
+        "select id from jobs where ended_at is null and blob is null \
+         and job_type = 'imsCopyImageInRegionJob'",
     ),
     (
         5,
@@ -92,7 +100,7 @@ const CHECKS: &[(u8, &str, &str)] = &[
     (
         5,
         "an unfinished job's image is gone",
-        "select j.id from jobs j where j.ended_at is null \
+        "select j.id from jobs j where j.ended_at is null and j.image_id is not null \
          and not exists (select 1 from images i where i.id = j.image_id)",
     ),
     (
@@ -107,7 +115,8 @@ const CHECKS: &[(u8, &str, &str)] = &[
     (
         10,
         "a failed job left its image",
-        "select j.id from jobs j join images i on i.id = j.image_id where j.status = 'FAIL'",
+        "select j.id from jobs j join images i on i.id = j.image_id where j.status = 'FAIL' \
+         and j.job_type in ({makers})",
     ),
 ];
 
@@ -115,10 +124,16 @@ const CHECKS: &[(u8, &str, &str)] = &[
 const NAMED: usize = 100;
 
 pub(crate) async fn violations(tx: &mut Tx) -> Result<Vec<Violation>> {
+    let makers = JobType::ALL.iter().filter(|kind| kind.makes_its_image());
+    let makers: Vec<String> = makers.map(|kind| format!("'{kind}'")).collect();
+    let makers = makers.join(", ");
     let mut found = Vec::new();
     for (invariant, what, question) in CHECKS {
         let rows = tx
-            .fetch_all(format!("{question} limit {NAMED}"), Vec::new())
+            .fetch_all(
+                format!("{} limit {NAMED}", question.replace("{makers}", &makers)),
+                Vec::new(),
+            )
             .await?;
         for row in rows {
             found.push(Violation {

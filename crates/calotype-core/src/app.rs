@@ -368,6 +368,15 @@ impl Service {
             .ok_or_else(|| Error::ims(ImsCode::IMG_0023))
     }
 
+    /// The parts of a job that the caller was shown, oldest first.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026).
+    pub async fn sub_jobs(&self, call: &Call, job: &Job) -> Result<Vec<Job>> {
+        self.authorize(call, Action::ImagesGet)?;
+        self.catalog.sub_jobs(&job.id).await
+    }
+
     /// The jobs of the caller's project, newest first.
     pub async fn jobs(
         &self,

@@ -75,6 +75,20 @@ impl std::str::FromStr for ImsCode {
     }
 }
 
+impl serde::Serialize for ImsCode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ImsCode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let unknown = |()| serde::de::Error::custom("not a code of the table");
+        text.parse().map_err(unknown)
+    }
+}
+
 macro_rules! codes {
     ($($name:ident = $number:literal, $status:literal, $message:literal;)*) => {
         impl ImsCode {

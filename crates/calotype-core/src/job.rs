@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Action;
 use crate::codes::ImsCode;
 use crate::id::{BlobId, ImageId, JobId, KeyId, ProjectId, UserId};
 use crate::image::UnknownWord;
@@ -31,6 +32,51 @@ word_enum! {
     JobType {
         /// Replicates an image within the region.
         CopyImageInRegion = "imsCopyImageInRegionJob",
+        /// Shares images with projects.
+        AddImageMembers = "imsAddImageMembersJob",
+        /// Ends the sharing of images with projects.
+        DeleteImageMembers = "imsDelImageMembersJob",
+        /// Answers to images being shared with a project.
+        UpdateImageMembers = "imsUpdateImageMembersJob",
+    }
+}
+
+/// Jobs that are limited together: of a family, a project has only so many unfinished ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobFamily {
+    /// Replications.
+    Replication,
+    /// Changes of members.
+    Membership,
+}
+
+impl JobType {
+    /// The family that it belongs to.
+    pub const fn family(self) -> JobFamily {
+        match self {
+            Self::CopyImageInRegion => JobFamily::Replication,
+            Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => {
+                JobFamily::Membership
+            }
+        }
+    }
+
+    /// Whether the job's image exists only for the job: where the job fails, the image's row goes with it.
+    pub const fn makes_its_image(self) -> bool {
+        match self {
+            Self::CopyImageInRegion => true,
+            Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => false,
+        }
+    }
+
+    /// What the caller had to be permitted to ask for such a job, and so who may cancel it.
+    pub const fn action(self) -> Action {
+        match self {
+            Self::CopyImageInRegion => Action::ImagesCopy,
+            Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => {
+                Action::ImagesShare
+            }
+        }
     }
 }
 
@@ -81,9 +127,9 @@ pub struct Job {
     pub status: JobStatus,
     /// The image that it reads, if any.
     pub source: Option<ImageId>,
-    /// The image that it makes, if any.
+    /// The image that it makes or fills, if any.
     pub image: Option<ImageId>,
-    /// The name of the image that it makes, if any.
+    /// The name of that image, if it has one.
     pub image_name: Option<String>,
     /// How far it is.
     pub progress: Progress,
@@ -91,6 +137,10 @@ pub struct Job {
     pub attempt: i64,
     /// Why it failed, if it did.
     pub failure: Option<JobFailure>,
+    /// What became of each of its pairs of image and project so far, where it is about members.
+    pub results: Vec<MemberResult>,
+    /// The job that it is a part of, if it is one: it is shown with that, and counts with it.
+    pub parent: Option<JobId>,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// When the first attempt began.
@@ -99,6 +149,87 @@ pub struct Job {
     pub attempt_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+}
+
+impl Job {
+    /// A job that was accepted at this time, about nothing yet.
+    pub fn accepted(
+        id: JobId,
+        project: ProjectId,
+        user: UserId,
+        job_type: JobType,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            project,
+            user,
+            job_type,
+            status: JobStatus::Init,
+            source: None,
+            image: None,
+            image_name: None,
+            progress: Progress::default(),
+            attempt: 0,
+            failure: None,
+            results: Vec::new(),
+            parent: None,
+            created_at: at,
+            started_at: None,
+            attempt_at: None,
+            ended_at: None,
+        }
+    }
+}
+
+/// What became of an image and a project in a job about members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberResult {
+    /// The image.
+    pub image: ImageId,
+    /// The project.
+    pub project: ProjectId,
+    /// Why it was refused; none: it was done.
+    pub refused: Option<ImsCode>,
+}
+
+/// What a job has to do. The catalog keeps it as JSON until the job ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Work {
+    /// Makes a replica of an image.
+    Replicate(Replication),
+}
+
+impl Work {
+    /// The blob that the work reads: the job holds it until it ends.
+    pub const fn source_blob(&self) -> Option<BlobId> {
+        match self {
+            Self::Replicate(replication) => Some(replication.source),
+        }
+    }
+
+    /// The blob that the work makes, which is being written until the job ends.
+    pub const fn target_blob(&self) -> Option<BlobId> {
+        match self {
+            Self::Replicate(Replication {
+                bytes: ReplicaBytes::Reseal(plan),
+                ..
+            }) => Some(plan.target),
+            Self::Replicate(_) => None,
+        }
+    }
+}
+
+/// What a replication is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replication {
+    /// The source's blob.
+    pub source: BlobId,
+    /// How the replica gets its bytes.
+    pub bytes: ReplicaBytes,
 }
 
 /// How a replica gets its bytes.
@@ -137,10 +268,8 @@ pub struct Claim {
     pub job: Job,
     /// The fencing token: every later write of this worker names it.
     pub attempt: i64,
-    /// The source's blob, which the job holds until it ends.
-    pub blob: BlobId,
-    /// How the replica gets its bytes.
-    pub bytes: ReplicaBytes,
+    /// What there is to do.
+    pub work: Work,
     /// How many attempts died, one after the other, without any progress between.
     pub deaths: u32,
     /// Whether it was cancelled while an earlier attempt had it: undo, and end it.
@@ -167,4 +296,28 @@ pub enum Heartbeat {
     Cancelled,
     /// Another attempt has the job: stop at once and write nothing.
     Lost,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_read_again_as_it_was_written_and_nothing_else_is_taken_for_it() {
+        let blob = "11111111-2222-3333-4444-555555555555";
+        let text = format!(
+            r#"{{"do":"replicate","source":"{blob}","bytes":{{"mode":"share","wrapped":null}}}}"#
+        );
+        let work: Work = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&work).unwrap(), text);
+        assert_eq!(work.source_blob(), Some(blob.parse().unwrap()));
+        assert_eq!(work.target_blob(), None);
+        for bad in [
+            text.replace("replicate", "dance"),
+            text.replace("\"bytes\"", "\"then\":1,\"bytes\""),
+            text.replace("null", "null,\"then\":1"),
+        ] {
+            assert!(serde_json::from_str::<Work>(&bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -48,7 +48,7 @@ pub async fn list_jobs(
         .jobs(&call, status, after.as_ref(), limit)
         .await?;
     let now = state.service.clock().now();
-    let documents: Vec<_> = jobs.iter().map(|job| job_document(job, now)).collect();
+    let documents: Vec<_> = jobs.iter().map(|job| job_document(job, &[], now)).collect();
     let mut body = json!({ "jobs": documents });
     if let (Some(last), true) = (jobs.last(), jobs.len() == limit as usize) {
         body["next_marker"] = last.id.as_str().into();
@@ -82,6 +82,6 @@ pub async fn cancel_job(
     let id: Option<JobId> = id.ok().and_then(|Path(id)| id.parse().ok());
     let id = id.ok_or_else(|| Error::ims(ImsCode::IMG_0023))?;
     let job = state.service.cancel_job(&call, &id).await?;
-    let document = job_document(&job, state.service.clock().now());
+    let document = job_document(&job, &[], state.service.clock().now());
     Ok((StatusCode::ACCEPTED, Json(document)).into_response())
 }

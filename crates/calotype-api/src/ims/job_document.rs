@@ -4,7 +4,7 @@
 //! words. A progress bar needs nothing but `process_percent`: it is right also for work that moves no bytes (a share),
 //! whose `bytes_total` is 0, and it is 1 exactly when the job has succeeded.
 
-use calotype_core::job::{Job, JobStatus};
+use calotype_core::job::{Job, JobFamily, JobStatus, MemberResult};
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use serde_json::{Map, Value, json};
@@ -13,16 +13,18 @@ use std::time::Duration;
 /// The most that an unfinished job shows of itself as done: committing is part of the work.
 const ALMOST: f64 = 0.99;
 
-/// A job's document. `now` is the time of asking.
-pub fn job_document(job: &Job, now: Timestamp) -> Map<String, Value> {
-    document(job, now, entities(job))
+/// A job's document, with those of its parts. `now` is the time of asking.
+pub fn job_document(job: &Job, parts: &[Job], now: Timestamp) -> Map<String, Value> {
+    document(job, now, entities(job, parts, now))
 }
 
 /// As [`job_document`], with what the progress API adds.
-pub fn progress_document(job: &Job, now: Timestamp) -> Map<String, Value> {
-    let mut entities = entities(job);
+pub fn progress_document(job: &Job, parts: &[Job], now: Timestamp) -> Map<String, Value> {
+    let mut entities = entities(job, parts, now);
     entities.insert("current_task".to_owned(), current_task(job).into());
-    entities.insert("subJobId".to_owned(), "".into());
+    let running = parts.iter().find(|part| part.status == JobStatus::Running);
+    let running = running.map(|part| part.id.as_str()).unwrap_or_default();
+    entities.insert("subJobId".to_owned(), running.into());
     document(job, now, entities)
 }
 
@@ -48,8 +50,8 @@ fn document(job: &Job, now: Timestamp, entities: Map<String, Value>) -> Map<Stri
     document
 }
 
-/// A failed job names its error in place of the image, which is gone (spec 3.7).
-fn entities(job: &Job) -> Map<String, Value> {
+/// What a job is about (spec 5.5). A failed job names its error in place of the image (spec 3.7).
+fn entities(job: &Job, parts: &[Job], now: Timestamp) -> Map<String, Value> {
     let mut entities = Map::new();
     let mut put = |name: &str, value: Value| entities.insert(name.to_owned(), value);
     if let Some(name) = &job.image_name {
@@ -65,8 +67,32 @@ fn entities(job: &Job) -> Map<String, Value> {
         }
         _ => {}
     }
+    if job.job_type.family() == JobFamily::Membership {
+        let results = job.results.iter().map(result);
+        put("results", results.collect());
+    }
+    if !parts.is_empty() {
+        let ids = parts.iter().map(|part| Value::from(part.id.as_str()));
+        put("sub_jobs_list", ids.collect());
+        let documents = parts.iter().map(|part| job_document(part, &[], now));
+        put("sub_jobs_result", documents.map(Value::from).collect());
+    }
     put("process_percent", json!(fraction(job)));
     entities
+}
+
+/// A row of a job about members. Its words are in lower case (spec 12, fact 1).
+fn result(result: &MemberResult) -> Value {
+    let mut row = json!({
+        "image_id": result.image.to_string(),
+        "project_id": result.project.as_str(),
+        "status": if result.refused.is_none() { "success" } else { "fail" },
+    });
+    if let Some(code) = result.refused {
+        row["error_code"] = code.to_string().into();
+        row["fail_reason"] = code.message().into();
+    }
+    row
 }
 
 /// Between 0 and 1, in steps of a hundredth of a percent.
@@ -82,6 +108,7 @@ fn fraction(job: &Job) -> f64 {
 fn current_task(job: &Job) -> &'static str {
     match job.status {
         JobStatus::Init => "waiting",
+        JobStatus::Running if job.job_type.family() == JobFamily::Membership => "changing members",
         JobStatus::Running if job.progress.total == ByteSize::ZERO => "sharing",
         JobStatus::Running => "sealing",
         JobStatus::Success | JobStatus::Fail => "",
@@ -139,25 +166,30 @@ mod tests {
         let started = status != JobStatus::Init;
         let ended = matches!(status, JobStatus::Success | JobStatus::Fail);
         Job {
-            id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
-            project: "p1".parse().unwrap(),
-            user: "u1".parse().unwrap(),
-            job_type: JobType::CopyImageInRegion,
             status,
             source: Some("11111111-2222-3333-4444-555555555555".parse().unwrap()),
             image: Some("66666666-7777-8888-9999-000000000000".parse().unwrap()),
             image_name: Some("img-copy-1".to_owned()),
-            progress: Progress::default(),
             attempt: i64::from(started),
             failure: (status == JobStatus::Fail).then(|| JobFailure {
                 code: ImsCode::IMG_0144,
                 reason: "The image does not exist.".to_owned(),
             }),
-            created_at: at(0),
             started_at: started.then(|| at(1)),
             attempt_at: started.then(|| at(1)),
             ended_at: ended.then(|| at(121)),
+            ..accepted(JobType::CopyImageInRegion)
         }
+    }
+
+    fn accepted(job_type: JobType) -> Job {
+        Job::accepted(
+            "0123456789abcdef0123456789abcdef".parse().unwrap(),
+            "p1".parse().unwrap(),
+            "u1".parse().unwrap(),
+            job_type,
+            at(0),
+        )
     }
 
     fn moving(status: JobStatus, done: u64, total: u64) -> Job {
@@ -173,13 +205,13 @@ mod tests {
 
     #[test]
     fn a_job_that_waits_has_no_end_no_error_and_no_image_yet() {
-        insta::assert_json_snapshot!(job_document(&job(JobStatus::Init), at(5)));
+        insta::assert_json_snapshot!(job_document(&job(JobStatus::Init), &[], at(5)));
     }
 
     #[test]
     fn a_running_job_shows_its_bytes_its_rate_and_its_expected_end() {
         let job = moving(JobStatus::Running, 1 << 30, 4 << 30);
-        insta::assert_json_snapshot!(progress_document(&job, at(11)));
+        insta::assert_json_snapshot!(progress_document(&job, &[], at(11)));
     }
 
     #[test]
@@ -187,24 +219,24 @@ mod tests {
         let mut job = moving(JobStatus::Running, 900, 1000);
         job.progress.resumed = ByteSize::new(800);
         job.attempt_at = Some(at(1000));
-        let document = job_document(&job, at(1010));
+        let document = job_document(&job, &[], at(1010));
         assert_eq!(document["calotype"]["bytes_per_second"], 10);
         let end = at(1020).to_millis();
         assert_eq!(document["calotype"]["estimated_end"], json!(end));
         job.attempt_at = None;
-        let document = job_document(&job, at(1010));
+        let document = job_document(&job, &[], at(1010));
         assert_eq!(document["calotype"]["bytes_per_second"], Value::Null);
         assert_eq!(document["calotype"]["estimated_end"], Value::Null);
     }
 
     #[test]
     fn a_share_that_succeeded_is_wholly_done_though_no_bytes_moved() {
-        insta::assert_json_snapshot!(job_document(&job(JobStatus::Success), at(500)));
+        insta::assert_json_snapshot!(job_document(&job(JobStatus::Success), &[], at(500)));
     }
 
     #[test]
     fn a_failed_job_shows_its_error_in_place_of_the_image() {
-        insta::assert_json_snapshot!(job_document(&job(JobStatus::Fail), at(500)));
+        insta::assert_json_snapshot!(job_document(&job(JobStatus::Fail), &[], at(500)));
     }
 
     #[test]
@@ -220,8 +252,61 @@ mod tests {
     fn extreme_numbers_neither_overflow_nor_divide_by_zero() {
         let job = moving(JobStatus::Running, u64::MAX, u64::MAX);
         for now in [at(0), at(1), at(2), Timestamp::from_micros(i64::MAX)] {
-            let document = progress_document(&job, now);
+            let document = progress_document(&job, &[], now);
             assert!(document["entities"]["process_percent"].is_number());
         }
+    }
+
+    #[test]
+    fn a_job_about_members_shows_what_became_of_each_pair() {
+        let image = "11111111-2222-3333-4444-555555555555";
+        let pair = |project: &str, refused| MemberResult {
+            image: image.parse().unwrap(),
+            project: project.parse().unwrap(),
+            refused,
+        };
+        let mut shared = accepted(JobType::AddImageMembers);
+        assert_eq!(
+            job_document(&shared, &[], at(1))["entities"]["results"],
+            json!([])
+        );
+        shared.results = vec![pair("p2", None), pair("p3", Some(ImsCode::IMG_0108))];
+        let document = job_document(&shared, &[], at(1));
+        let results = json!([
+            {"image_id": image, "project_id": "p2", "status": "success"},
+            {
+                "image_id": image, "project_id": "p3", "status": "fail",
+                "error_code": "IMG.0108", "fail_reason": ImsCode::IMG_0108.message(),
+            },
+        ]);
+        assert_eq!(document["entities"]["results"], results);
+        assert!(
+            !document["entities"]
+                .as_object()
+                .unwrap()
+                .contains_key("image_id")
+        );
+    }
+
+    #[test]
+    fn a_job_is_shown_with_its_parts() {
+        let whole = accepted(JobType::CopyImageInRegion);
+        let part = Job {
+            id: "f".repeat(32).parse().unwrap(),
+            parent: Some(whole.id.clone()),
+            ..job(JobStatus::Running)
+        };
+        let document = progress_document(&whole, std::slice::from_ref(&part), at(9));
+        let entities = &document["entities"];
+        assert_eq!(entities["sub_jobs_list"], json!([part.id.as_str()]));
+        assert_eq!(entities["subJobId"], part.id.as_str());
+        let shown = json!([job_document(&part, &[], at(9))]);
+        assert_eq!(entities["sub_jobs_result"], shown);
+        assert!(
+            !job_document(&part, &[], at(9))["entities"]
+                .as_object()
+                .unwrap()
+                .contains_key("sub_jobs_list")
+        );
     }
 }

@@ -46,7 +46,11 @@ pub async fn show_job(
     if job.project.as_str() != project {
         return Err(Error::ims(ImsCode::IMG_0023).into());
     }
-    Ok(Json(job_document(&job, state.service.clock().now())).into_response())
+    let (parts, now) = (
+        state.service.sub_jobs(&call, &job).await?,
+        state.service.clock().now(),
+    );
+    Ok(Json(job_document(&job, &parts, now)).into_response())
 }
 
 /// Shows how far a job of the caller's project is.
@@ -71,7 +75,11 @@ pub async fn show_job_progress(
 ) -> Reply {
     let Path(job) = path.map_err(|_| Error::ims(ImsCode::IMG_0023))?;
     let job = find(&state, &call, &job).await?;
-    Ok(Json(progress_document(&job, state.service.clock().now())).into_response())
+    let (parts, now) = (
+        state.service.sub_jobs(&call, &job).await?,
+        state.service.clock().now(),
+    );
+    Ok(Json(progress_document(&job, &parts, now)).into_response())
 }
 
 /// A malformed id names no job (decision D2).

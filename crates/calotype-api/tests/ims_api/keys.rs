@@ -5,7 +5,7 @@ use std::time::Duration;
 use calotype_core::app::Settings;
 use calotype_core::id::KeyId;
 use calotype_core::image::{Image, MemberStatus, Visibility};
-use calotype_core::job::{JobStatus, ReplicaBytes};
+use calotype_core::job::{JobStatus, ReplicaBytes, Work};
 use calotype_core::ports::{Images as _, Jobs as _, Ledger as _, Reconcile as _};
 use calotype_keys::{SERVICE, Wrong};
 use serde_json::{Value, json};
@@ -504,7 +504,8 @@ async fn a_resealed_job_tells_its_bytes_and_keeps_its_plan_to_itself() {
     let shown = world.get(MEMBER, &format!("/v1/{OWN}/jobs/{job}")).await;
     assert_eq!(shown.json()["calotype"]["bytes_total"], BYTES.len());
     let claim = world.catalog.pick_job("w", Duration::from_secs(9)).await;
-    let ReplicaBytes::Reseal(plan) = claim.unwrap().unwrap().bytes else {
+    let Work::Replicate(replication) = claim.unwrap().unwrap().work;
+    let ReplicaBytes::Reseal(plan) = replication.bytes else {
         panic!("it is resealed");
     };
     let secret = hex::encode(&plan.target_key.sealed);

@@ -1,8 +1,10 @@
 //! The endings of jobs: what an attempt that still has its job writes with its last transaction.
 
 use calotype_core::id::{BlobId, ImageId, JobId};
-use calotype_core::job::{JobFailure, JobStatus, Release, ReplicaBytes};
-use calotype_core::ports::{BlobFacts, WrappedKey};
+use calotype_core::job::{
+    JobFailure, JobStatus, JobType, Release, ReplicaBytes, Replication, Work,
+};
+use calotype_core::ports::BlobFacts;
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
@@ -25,32 +27,29 @@ pub(super) async fn why_not(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Re
 
 /// What an unfinished job is about.
 pub(super) struct Held {
+    job_type: JobType,
     pub(super) image: Option<ImageId>,
-    /// The source's blob.
-    pub(super) blob: Option<BlobId>,
-    /// The blob that it makes.
-    pub(super) target: Option<BlobId>,
-    /// The wrap that the image's readers are to use.
-    wrapped: Option<WrappedKey>,
+    pub(super) work: Work,
+}
+
+/// What an unfinished job has to do.
+pub(super) fn work_of(row: &Row) -> Result<Work> {
+    let work: Option<Work> = row.json("work")?;
+    work.ok_or_else(|| Error::internal("an unfinished job has nothing to do"))
 }
 
 pub(super) fn held_of(row: &Row) -> Result<Held> {
-    let bytes: Option<ReplicaBytes> = row.json("replica_bytes")?;
     Ok(Held {
+        job_type: row.parsed("job_type")?,
         image: row.opt_parsed("image_id")?,
-        blob: row.opt_parsed("blob")?,
-        target: row.opt_parsed("target_blob")?,
-        wrapped: match bytes {
-            Some(ReplicaBytes::Share { wrapped }) => wrapped,
-            _ => None,
-        },
+        work: work_of(row)?,
     })
 }
 
 /// What the job is about, if this attempt has it. Read before the locks that the ending takes: none of it
 /// changes while the job is unfinished, and [`end_job`] checks the attempt again.
 pub(super) async fn held_by(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Option<Held>> {
-    let sql = "select image_id, blob, target_blob, replica_bytes from jobs \
+    let sql = "select job_type, image_id, work from jobs \
                where id = $1 and attempt = $2 and ended_at is null and lease_owner is not null";
     let row = tx
         .fetch_optional(sql, vec![Arg::text(job), attempt.into()])
@@ -93,7 +92,14 @@ pub(super) async fn end_well(
     };
     let size = stored.opt_count("size")?.map(ByteSize::new);
     recount(tx, &row.owner, row.size, size).await?;
-    let wrapped = held.wrapped.as_ref();
+    // The wrap that the image's readers are to use; none: the one in the blob's manifest.
+    let wrapped = match &held.work {
+        Work::Replicate(Replication {
+            bytes: ReplicaBytes::Share { wrapped },
+            ..
+        }) => wrapped.as_ref(),
+        Work::Replicate(_) => None,
+    };
     let wrapped = wrapped.map(serde_json::to_string).transpose();
     let sql = "update images set status = 'active', blob = $2, active_at = $3, \
                updated_at = $3, version = version + 1, wrapped_key = $4, \
@@ -116,13 +122,14 @@ pub(super) async fn end_well(
 
 /// Removes what a job that has ended badly was making.
 pub(super) async fn undo(tx: &mut Tx, held: &Held, now: Timestamp) -> Result<()> {
-    if let Some(image) = held.image
+    if held.job_type.makes_its_image()
+        && let Some(image) = held.image
         && let Some(row) = lock_image(tx, image).await?
     {
         return_quota(tx, &row.owner, row.size).await?;
         burn_image(tx, image, now).await?;
     }
-    if let Some(target) = held.target {
+    if let Some(target) = held.work.target_blob() {
         let sql = "update blobs set state = 'deleting' where id = $1 and state = 'writing'";
         tx.execute(sql, vec![Arg::text(target)]).await?;
     }
@@ -132,7 +139,7 @@ pub(super) async fn undo(tx: &mut Tx, held: &Held, now: Timestamp) -> Result<()>
 /// Ends the job `$1`: it lets go of its lease and of its blobs.
 pub(super) const END_JOB: &str = "update jobs set status = $2, error_code = $3, fail_reason = $4, ended_at = $5, \
      done_bytes = case when $2 = 'SUCCESS' then total_bytes else done_bytes end, \
-     lease_owner = null, blob = null, target_blob = null, replica_bytes = null";
+     lease_owner = null, blob = null, target_blob = null, work = null";
 
 pub(super) fn end_args(
     job: &JobId,

@@ -123,6 +123,11 @@ pub(crate) async fn a_broken_catalog_is_told_from_a_sound_one(world: World) {
             2,
         ),
         (
+            "update jobs set blob = null",
+            "update jobs set blob = (select id from blobs)",
+            5,
+        ),
+        (
             "update jobs set status = 'SUCCESS', lease_owner = 'w1'",
             "update jobs set status = 'INIT', lease_owner = null",
             5,

@@ -7,14 +7,14 @@ use calotype_core::codes::ImsCode;
 use calotype_core::id::BlobId;
 use calotype_core::image::ImageStatus;
 use calotype_core::job::{
-    Heartbeat, JobFailure, JobStatus, Progress, Release, ReplicaBytes, ResealPlan,
+    Heartbeat, JobFailure, JobFamily, JobStatus, Progress, Release, ReplicaBytes, ResealPlan, Work,
 };
 use calotype_core::ports::{
     BlobState, ImageLimit, Images as _, Jobs as _, Ledger as _, NewReplica, Reconcile as _, Usage,
 };
 use calotype_core::size::ByteSize;
 
-use crate::world::{LEASE, World, assert_kind, facts, project, trail, wrapped};
+use crate::world::{LEASE, World, assert_kind, facts, project, trail, with_bytes, wrapped};
 
 fn failure() -> JobFailure {
     JobFailure {
@@ -88,9 +88,10 @@ pub(crate) async fn a_replication_that_breaks_a_rule_writes_nothing(world: World
             ImsCode::IMG_0060,
         ),
         (
-            NewReplica {
-                blob: other.blob.unwrap(),
-                ..good.clone()
+            {
+                let mut stale = good.clone();
+                stale.replication.source = other.blob.unwrap();
+                stale
             },
             ImsCode::IMG_0144,
         ),
@@ -197,7 +198,7 @@ pub(crate) async fn a_worker_that_lost_its_job_writes_nothing(world: World) {
 }
 
 fn plan(replica: &NewReplica) -> &ResealPlan {
-    match &replica.bytes {
+    match &replica.replication.bytes {
         ReplicaBytes::Reseal(plan) => plan,
         ReplicaBytes::Share { .. } => panic!("it is resealed"),
     }
@@ -222,8 +223,9 @@ pub(crate) async fn a_resealed_replica_gets_a_blob_of_its_own(world: World) {
     assert_eq!(catalog.deletable_blobs(9).await.unwrap(), []);
 
     let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
-    assert_eq!(claim.bytes, replica.bytes);
-    assert_eq!(claim.blob, source.blob.unwrap());
+    assert_eq!(claim.work, Work::Replicate(replica.replication.clone()));
+    assert_eq!(claim.work.source_blob(), source.blob);
+    assert_eq!(claim.work.target_blob(), Some(target));
     let id = &claim.job.id;
     assert_eq!(
         catalog.finish_reseal(id, 7, &facts(100)).await.unwrap(),
@@ -257,12 +259,10 @@ pub(crate) async fn a_resealed_replica_gets_a_blob_of_its_own(world: World) {
 pub(crate) async fn a_rewrapped_replica_shares_the_blob_under_a_wrap_of_its_own(world: World) {
     let catalog = &world.catalog;
     let source = world.active("p1", 100).await;
-    let replica = NewReplica {
-        bytes: ReplicaBytes::Share {
-            wrapped: Some(wrapped("k2")),
-        },
-        ..world.replica(&source, "p1")
+    let bytes = ReplicaBytes::Share {
+        wrapped: Some(wrapped("k2")),
     };
+    let replica = with_bytes(world.replica(&source, "p1"), bytes);
     catalog.submit_replica(&replica, trail()).await.unwrap();
     assert_eq!(world.get(replica.image.id).await.wrapped_key, None);
     let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
@@ -301,13 +301,81 @@ pub(crate) async fn whether_there_is_room_is_told_as_the_submission_decides_it(w
         (2, 2, None),
     ] {
         let told = catalog
-            .check_room(&project("p2"), ImageLimit(limit), concurrency)
+            .check_room(
+                &project("p2"),
+                ImageLimit(limit),
+                JobFamily::Replication,
+                concurrency,
+            )
             .await;
         let code_of = |outcome: calotype_core::Result<()>| outcome.err().and_then(|e| e.code());
         assert_eq!(code_of(told), code, "{limit} {concurrency}");
         assert_eq!(code_of(submitted(limit, concurrency).await), code);
     }
     assert_eq!(catalog.unfinished_jobs().await.unwrap(), (2, 0));
+}
+
+pub(crate) async fn a_part_of_a_job_is_found_by_it_and_counts_with_it(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let whole = world.replica(&source, "p2");
+    catalog.submit_replica(&whole, trail()).await.unwrap();
+    let mut parts = Vec::new();
+    for _ in 0..2 {
+        let mut part = world.replica(&source, "p2");
+        part.job.parent = Some(whole.job.id.clone());
+        part.concurrency = 2;
+        catalog.submit_replica(&part, trail()).await.unwrap();
+        parts.push(part.job);
+    }
+    assert_eq!(catalog.sub_jobs(&whole.job.id).await.unwrap(), parts);
+    assert_eq!(catalog.sub_jobs(&parts[0].id).await.unwrap(), []);
+    let listed = catalog.list_jobs(&project("p2"), None, None, 9).await;
+    assert_eq!(listed.unwrap(), [whole.job]);
+    assert_eq!(catalog.unfinished_jobs().await.unwrap(), (1, 0));
+    let second = NewReplica {
+        concurrency: 2,
+        ..world.replica(&source, "p2")
+    };
+    catalog.submit_replica(&second, trail()).await.unwrap();
+    world.assert_sound().await;
+}
+
+pub(crate) async fn jobs_are_limited_with_those_of_their_family(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let replica = NewReplica {
+        concurrency: 1,
+        ..world.replica(&source, "p2")
+    };
+    catalog.submit_replica(&replica, trail()).await.unwrap();
+    let room = async |family| {
+        let owner = project("p2");
+        let told = catalog.check_room(&owner, ImageLimit(9), family, 1).await;
+        told.err().and_then(|error| error.code())
+    };
+    assert_eq!(room(JobFamily::Replication).await, Some(ImsCode::IMG_0060));
+    assert_eq!(room(JobFamily::Membership).await, None);
+    world
+        .tamper("update jobs set job_type = 'imsAddImageMembersJob'")
+        .await;
+    assert_eq!(room(JobFamily::Replication).await, None);
+    assert_eq!(room(JobFamily::Membership).await, Some(ImsCode::IMG_0060));
+}
+
+pub(crate) async fn only_an_image_that_was_made_for_the_job_goes_with_its_failure(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let replica = world.replica(&source, "p2");
+    catalog.submit_replica(&replica, trail()).await.unwrap();
+    // A job that fills an image that was there before it.
+    world
+        .tamper("update jobs set job_type = 'imsUpdateImageMembersJob'")
+        .await;
+    let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
+    let failed = catalog.fail_job(&claim.job.id, 1, &failure()).await;
+    assert!(failed.unwrap());
+    assert!(world.find(replica.image.id).await.is_some());
 }
 
 pub(crate) async fn a_reseal_that_failed_leaves_a_blob_to_be_collected(world: World) {

@@ -1,10 +1,11 @@
 //! The schema.
 
 use calotype_core::ErrorKind;
-use calotype_core::ports::{Directory as _, Jobs as _};
+use calotype_core::job::Work;
+use calotype_core::ports::{Directory as _, Jobs as _, Reconcile as _};
 use sqlx::{Connection as _, Row as _};
 
-use crate::world::{World, assert_kind, open};
+use crate::world::{LEASE, World, assert_kind, open, trail};
 
 pub(crate) async fn a_newer_schema_is_refused(world: World) {
     world
@@ -49,6 +50,42 @@ async fn a_catalog_of_the_first_version_is_brought_up_to_date_with_what_is_in_it
     let sql = "select deaths from jobs";
     let row = sqlx::query(sql).fetch_one(&mut c).await.unwrap();
     assert_eq!(row.get::<i64, _>(0), 0);
+}
+
+#[tokio::test]
+async fn a_replication_that_an_earlier_version_accepted_is_gone_on_with() {
+    let place = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", place.path().join("catalog.db").display());
+    let world = World::open(&url).await;
+    let source = world.active("p1", 100).await;
+    let (shared, resealed) = (
+        world.replica(&source, "p1"),
+        world.resealed_replica(&source, "p1"),
+    );
+    for replica in [&shared, &resealed] {
+        world
+            .catalog
+            .submit_replica(replica, trail())
+            .await
+            .unwrap();
+    }
+    // As the version before left them: how the replica gets its bytes alone, and not even that where it shares them.
+    let bytes = serde_json::to_string(&resealed.replication.bytes).unwrap();
+    let back = format!(
+        "drop index jobs_by_parent; alter table jobs drop column parent; \
+         alter table jobs drop column results; alter table jobs rename column work to replica_bytes; \
+         update jobs set replica_bytes = null; \
+         update jobs set replica_bytes = '{bytes}' where target_blob is not null; \
+         delete from schema_migrations where version >= 6"
+    );
+    world.tamper(back).await;
+    let catalog = open(&url).await.unwrap();
+    for replica in [shared, resealed] {
+        let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
+        assert_eq!(claim.job.id, replica.job.id);
+        assert_eq!(claim.work, Work::Replicate(replica.replication));
+    }
+    assert_eq!(catalog.violations().await.unwrap(), []);
 }
 
 #[tokio::test]

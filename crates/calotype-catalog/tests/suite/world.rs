@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use calotype_catalog::{Options, SqlCatalog};
 use calotype_core::ErrorKind;
-use calotype_core::id::{BlobId, ImageId, JobId, ProjectId};
+use calotype_core::id::{BlobId, ImageId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
-use calotype_core::job::{Job, JobStatus, JobType, Progress, ReplicaBytes, ResealPlan};
+use calotype_core::job::{Job, JobType, ReplicaBytes, Replication, ResealPlan};
 use calotype_core::ports::{
     AuditEvent, BlobFacts, Clock, ImageLimit, Images as _, NewReplica, Reconcile as _, Trail,
     WrappedKey,
@@ -134,29 +134,18 @@ impl World {
             ..self.image(owner)
         };
         let job = Job {
-            id: format!("{:032x}", image.id.as_uuid().as_u128())
-                .parse::<JobId>()
-                .unwrap(),
-            project: project(owner),
-            user: "u1".parse().unwrap(),
-            job_type: JobType::CopyImageInRegion,
-            status: JobStatus::Init,
             source: Some(source.id),
             image: Some(image.id),
             image_name: image.name.clone(),
-            progress: Progress::default(),
-            attempt: 0,
-            failure: None,
-            created_at: image.created_at,
-            started_at: None,
-            attempt_at: None,
-            ended_at: None,
+            ..self.job(image.id, JobType::CopyImageInRegion, owner)
         };
         NewReplica {
             job,
             image,
-            blob: source.blob.unwrap(),
-            bytes: ReplicaBytes::Share { wrapped: None },
+            replication: Replication {
+                source: source.blob.unwrap(),
+                bytes: ReplicaBytes::Share { wrapped: None },
+            },
             image_limit: NO_LIMIT,
             concurrency: u64::MAX,
         }
@@ -171,10 +160,19 @@ impl World {
             target_key: wrapped("k1"),
             target_cmk: Some("k1".parse().unwrap()),
         };
-        NewReplica {
-            bytes: ReplicaBytes::Reseal(plan),
-            ..self.replica(source, owner)
-        }
+        with_bytes(self.replica(source, owner), ReplicaBytes::Reseal(plan))
+    }
+
+    /// A job of a project, accepted when the image was made whose number it has too.
+    pub(crate) fn job(&self, number: ImageId, job_type: JobType, owner: &str) -> Job {
+        let number = number.as_uuid().as_u128();
+        Job::accepted(
+            format!("{number:032x}").parse().unwrap(),
+            project(owner),
+            "u1".parse().unwrap(),
+            job_type,
+            Timestamp::from_micros(DAY + i64::try_from(number).unwrap()),
+        )
     }
 
     pub(crate) async fn assert_sound(&self) {
@@ -220,6 +218,12 @@ async fn open_with(url: &str, options: Options) -> calotype_core::Result<SqlCata
     let clock = StoppedClock::default();
     clock.0.store(DAY, Ordering::SeqCst);
     SqlCatalog::open(url, options, Arc::new(clock)).await
+}
+
+/// A replication whose replica gets its bytes so.
+pub(crate) fn with_bytes(mut replica: NewReplica, bytes: ReplicaBytes) -> NewReplica {
+    replica.replication.bytes = bytes;
+    replica
 }
 
 pub(crate) fn project(name: &str) -> ProjectId {

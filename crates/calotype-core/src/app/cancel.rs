@@ -16,17 +16,21 @@ pub(super) fn cancelled() -> Error {
 }
 
 impl Service {
-    /// Cancels a job of the caller's project, or any for an administrator. One that runs ends within seconds, as FAIL;
+    /// Cancels a job of the caller's project, or any for an administrator: who may ask for such a job may cancel it. One that runs ends within seconds, as FAIL;
     /// nothing is left of what it was making.
     ///
     /// # Errors
     /// Forbidden (IMG.0026); IMG.0023 where there is none that the caller may see; Conflict where the job has ended.
     pub async fn cancel_job(&self, call: &Call, id: &JobId) -> Result<Job> {
-        let allowed = self.authorize(call, Action::ImagesCopy)?;
+        let allowed = self.authorize(call, Action::ImagesGet)?;
         let project = match allowed.in_all_projects() {
             true => None,
             false => Some(call.principal.require_project()?),
         };
+        let job = self.catalog.job(id).await?;
+        let job = job.filter(|job| project.is_none_or(|project| *project == job.project));
+        let job = job.ok_or_else(|| Error::ims(ImsCode::IMG_0023))?;
+        self.authorize(call, job.job_type.action())?;
         let failure = JobFailure {
             code: CANCELLED,
             reason: cancelled().message().to_owned(),

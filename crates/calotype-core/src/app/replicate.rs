@@ -10,7 +10,7 @@ use crate::codes::ImsCode;
 use crate::error::{Error, Result};
 use crate::id::{EnterpriseProjectId, ImageId, JobId, KeyId, ProjectId};
 use crate::image::{Digests, Image, ImageStatus, MemberStatus, UnknownWord, Visibility, word_enum};
-use crate::job::{Job, JobStatus, JobType, Progress, ReplicaBytes};
+use crate::job::{Job, JobFamily, JobType, Progress, ReplicaBytes, Replication};
 use crate::name::{Description, ImageName};
 use crate::ports::{ImageLimit, NewReplica, SeenImage, Trail};
 use crate::size::ByteSize;
@@ -114,7 +114,7 @@ impl Service {
         let concurrency = limits.concurrent_replicas;
         // So that who is over a limit gives the key services nothing to do.
         self.catalog
-            .check_room(project, image_limit, concurrency)
+            .check_room(project, image_limit, JobFamily::Replication, concurrency)
             .await?;
         let bytes = self.plan_bytes(call, source, blob, order, &keys).await?;
 
@@ -122,11 +122,6 @@ impl Service {
         let mut replica = self.replica_of(source, order, project, enterprise_project, now);
         replica.cmk_id = keys.target.clone();
         let job = Job {
-            id: JobId::random(self.entropy.as_ref()),
-            project: project.clone(),
-            user: call.principal.user.id.clone(),
-            job_type: JobType::CopyImageInRegion,
-            status: JobStatus::Init,
             source: Some(source.id),
             image: Some(replica.id),
             image_name: replica.name.clone(),
@@ -137,12 +132,13 @@ impl Service {
                 },
                 ..Progress::default()
             },
-            attempt: 0,
-            failure: None,
-            created_at: now,
-            started_at: None,
-            attempt_at: None,
-            ended_at: None,
+            ..Job::accepted(
+                JobId::random(self.entropy.as_ref()),
+                project.clone(),
+                call.principal.user.id.clone(),
+                JobType::CopyImageInRegion,
+                now,
+            )
         };
         let id = job.id.clone();
         let detail = detail_of(&job, &keys, order.mode);
@@ -153,8 +149,10 @@ impl Service {
         let accepted = NewReplica {
             job,
             image: replica,
-            blob,
-            bytes,
+            replication: Replication {
+                source: blob,
+                bytes,
+            },
             image_limit,
             concurrency,
         };

@@ -198,6 +198,7 @@ impl Service {
     pub(super) async fn reseal(
         &self,
         claim: &Claim,
+        source: BlobId,
         plan: &ResealPlan,
         progress: &Arc<ResealProgress>,
     ) -> Result<BlobFacts> {
@@ -208,7 +209,7 @@ impl Service {
         };
         self.check_keys_of(&user, plan).await?;
         let order = ResealOrder {
-            source: claim.blob,
+            source,
             source_key: plan.source_key.clone(),
             target: plan.target,
             target_key: plan.target_key.clone(),

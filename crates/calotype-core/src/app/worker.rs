@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use crate::app::Service;
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Claim, JobFailure, JobType, Release, ReplicaBytes};
+use crate::job::{Claim, JobFailure, Release, ReplicaBytes, Replication, Work};
 use crate::ports::ResealProgress;
 
 /// How a worker works.
@@ -128,8 +128,14 @@ impl Worker {
 
     async fn execute(&self, claim: Claim, mut halted: watch::Receiver<bool>) {
         let work = async {
-            match claim.job.job_type {
-                JobType::CopyImageInRegion => self.replicate(&claim).await,
+            self.check_worth(&claim)?;
+            let finished = match &claim.work {
+                Work::Replicate(replication) => self.replicate(&claim, replication).await?,
+            };
+            match finished {
+                Release::Done => Ok(Outcome::Done),
+                Release::Lost => Ok(Outcome::Lost),
+                Release::Cancelled => Err(super::cancel::cancelled()),
             }
         };
         let outcome = tokio::select! {
@@ -174,7 +180,11 @@ impl Worker {
         }
     }
 
-    async fn replicate(&self, claim: &Claim) -> Result<Outcome> {
+    /// Whether an attempt is to do anything but end the job.
+    ///
+    /// # Errors
+    /// What the job ends with.
+    fn check_worth(&self, claim: &Claim) -> Result<()> {
         if claim.cancelled {
             return Err(super::cancel::cancelled());
         }
@@ -184,29 +194,29 @@ impl Worker {
                 claim.deaths
             )));
         }
+        Ok(())
+    }
+
+    async fn replicate(&self, claim: &Claim, replication: &Replication) -> Result<Release> {
         let (job, attempt) = (&claim.job.id, claim.attempt);
         let (service, lease) = (&self.service, self.options.lease);
         let progress = Arc::new(ResealProgress::of(claim.job.progress));
-        let finished = match &claim.bytes {
+        let source = replication.source;
+        match &replication.bytes {
             ReplicaBytes::Share { wrapped } => {
-                let open = service.open_shared(claim.blob, wrapped.as_ref());
+                let open = service.open_shared(source, wrapped.as_ref());
                 match service.alive(claim, lease, &progress, open).await? {
-                    Some(()) => service.catalog.finish_share(job, attempt).await?,
-                    None => Release::Lost,
+                    Some(()) => service.catalog.finish_share(job, attempt).await,
+                    None => Ok(Release::Lost),
                 }
             }
             ReplicaBytes::Reseal(plan) => {
-                let reseal = service.reseal(claim, plan, &progress);
+                let reseal = service.reseal(claim, source, plan, &progress);
                 match service.alive(claim, lease, &progress, reseal).await? {
-                    Some(facts) => service.catalog.finish_reseal(job, attempt, &facts).await?,
-                    None => Release::Lost,
+                    Some(facts) => service.catalog.finish_reseal(job, attempt, &facts).await,
+                    None => Ok(Release::Lost),
                 }
             }
-        };
-        match finished {
-            Release::Done => Ok(Outcome::Done),
-            Release::Lost => Ok(Outcome::Lost),
-            Release::Cancelled => Err(super::cancel::cancelled()),
         }
     }
 

@@ -12,7 +12,9 @@ use super::master_keys::{Page, Window};
 use crate::error::Result;
 use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, UserId};
 use crate::image::{Image, Member, MemberStatus};
-use crate::job::{Claim, Heartbeat, Job, JobFailure, JobStatus, Progress, Release, ReplicaBytes};
+use crate::job::{
+    Claim, Heartbeat, Job, JobFailure, JobFamily, JobStatus, Progress, Release, Replication,
+};
 use crate::query::{ImageQuery, TagQuery};
 use crate::size::ByteSize;
 use crate::time::Timestamp;
@@ -97,10 +99,8 @@ pub struct NewReplica {
     pub job: Job,
     /// The replica's row, in status `queued`, without a blob.
     pub image: Image,
-    /// The source's blob. The job holds it until it ends.
-    pub blob: BlobId,
-    /// How the replica gets its bytes.
-    pub bytes: ReplicaBytes,
+    /// What it is made from. The job holds the source's blob until it ends.
+    pub replication: Replication,
     /// The most images that the project may have: over it, IMG.0015.
     pub image_limit: ImageLimit,
     /// The most unfinished replications that the project may have: over it, IMG.0060.
@@ -216,8 +216,8 @@ pub trait Images: Send + Sync {
 /// Jobs. See the module [`crate::job`].
 #[async_trait::async_trait]
 pub trait Jobs: Send + Sync {
-    /// Whether the project has room for one more image and one more unfinished replication now. It changes nothing:
-    /// [`Jobs::submit_replica`] decides.
+    /// Whether the project has room for one more image and, among `concurrency` unfinished ones of the family, for one
+    /// more job now. It changes nothing: the submission decides.
     ///
     /// # Errors
     /// IMG.0015, IMG.0060.
@@ -225,6 +225,7 @@ pub trait Jobs: Send + Sync {
         &self,
         project: &ProjectId,
         image_limit: ImageLimit,
+        family: JobFamily,
         concurrency: u64,
     ) -> Result<()>;
 
@@ -256,7 +257,7 @@ pub trait Jobs: Send + Sync {
     /// [`Jobs::finish_share`] otherwise.
     async fn finish_reseal(&self, job: &JobId, attempt: i64, facts: &BlobFacts) -> Result<Release>;
 
-    /// Ends a job badly: its image's row is removed and its id never used again. False where another
+    /// Ends a job badly: the row of an image that it was making is removed and its id never used again. False where another
     /// attempt has the job: nothing was written.
     async fn fail_job(&self, job: &JobId, attempt: i64, failure: &JobFailure) -> Result<bool>;
 
@@ -280,7 +281,11 @@ pub trait Jobs: Send + Sync {
     /// A job.
     async fn job(&self, id: &JobId) -> Result<Option<Job>>;
 
-    /// A project's jobs, newest first, those after `after`, with this status where one is given.
+    /// The jobs that are parts of this one, oldest first.
+    async fn sub_jobs(&self, parent: &JobId) -> Result<Vec<Job>>;
+
+    /// A project's jobs, newest first, those after `after`, with this status where one is given. Parts of others are
+    /// not among them.
     async fn list_jobs(
         &self,
         project: &ProjectId,
@@ -289,7 +294,7 @@ pub trait Jobs: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Job>>;
 
-    /// How many jobs are in each unfinished state: `INIT`, `RUNNING`.
+    /// How many jobs are in each unfinished state: `INIT`, `RUNNING`. Parts of others are not counted.
     async fn unfinished_jobs(&self) -> Result<(u64, u64)>;
 
     /// Rung when a job may have become due, here or (on PostgreSQL) on another node. A hint: the truth is a

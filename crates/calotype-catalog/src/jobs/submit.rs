@@ -1,0 +1,105 @@
+//! Accepting jobs: each in one transaction with what it is about.
+
+use calotype_core::codes::ImsCode;
+use calotype_core::id::ProjectId;
+use calotype_core::job::{Job, JobFamily, JobType, Work};
+use calotype_core::ports::{NewReplica, Trail};
+use calotype_core::{Error, Result};
+
+use crate::SqlCatalog;
+use crate::db::{Arg, Tx};
+use crate::rows::{insert_image_row, placeholders, size_arg, take_quota, write_trail};
+
+impl SqlCatalog {
+    pub(super) async fn submit_replica_once(
+        &self,
+        replica: &NewReplica,
+        trail: &Trail,
+    ) -> Result<()> {
+        let NewReplica { job, image, .. } = replica;
+        let mut tx = self.db.write().await?;
+        take_quota(&mut tx, &image.owner, image.size, replica.image_limit).await?;
+        let family = job.job_type.family();
+        check_concurrency(&mut tx, &job.project, family, replica.concurrency).await?;
+        // The lock keeps the source until the job holds its blob: a deletion waits and then sees the job.
+        let sql = "select id from images where id = $1 and status = 'active' and blob = $2";
+        let source = replica.replication.source;
+        let args = vec![Arg::opt_text(job.source), Arg::text(source)];
+        if tx.fetch_locked(sql, "for share", args).await?.is_none() {
+            return Err(Error::ims(ImsCode::IMG_0144));
+        }
+        let sql = "select enabled from enterprise_projects where id = $1";
+        let args = vec![Arg::text(image.enterprise_project)];
+        let row = tx.fetch_locked(sql, "for share", args).await?;
+        if !row.map_or(Ok(false), |row| row.bool("enabled"))? {
+            return Err(Error::ims(ImsCode::IMG_0155));
+        }
+        insert_image_row(&mut tx, image).await?;
+        let work = Work::Replicate(replica.replication.clone());
+        insert_job(&mut tx, job, &work).await?;
+        write_trail(&mut tx, trail, self.options.answers_kept).await?;
+        self.commit_and_ring(tx).await
+    }
+}
+
+/// Writes a job that is due at once, and the row of the blob that it is to make.
+async fn insert_job(tx: &mut Tx, job: &Job, work: &Work) -> Result<()> {
+    let target = work.target_blob();
+    if let Some(target) = target {
+        let sql = "insert into blobs (id, state) values ($1, 'writing')";
+        tx.execute(sql, vec![Arg::text(target)]).await?;
+    }
+    let due = tx.now().await?;
+    let sql = "insert into jobs (id, project, user_id, job_type, status, source_image, image_id, \
+               image_name, blob, done_bytes, total_bytes, attempt, due_at, cancelled, created_at, \
+               work, target_blob, parent) \
+               values ($1, $2, $3, $4, 'INIT', $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, $14, $15, $16)";
+    let args = vec![
+        Arg::text(&job.id),
+        Arg::text(&job.project),
+        Arg::text(&job.user),
+        Arg::text(job.job_type),
+        Arg::opt_text(job.source),
+        Arg::opt_text(job.image),
+        Arg::opt_text(job.image_name.as_ref()),
+        Arg::opt_text(work.source_blob()),
+        size_arg(Some(job.progress.done))?,
+        size_arg(Some(job.progress.total))?,
+        Arg::time(due),
+        false.into(),
+        Arg::time(job.created_at),
+        Arg::text(serde_json::to_string(work).map_err(Error::internal)?),
+        Arg::opt_text(target),
+        Arg::opt_text(job.parent.as_ref()),
+    ];
+    tx.execute(sql, args).await.map(drop)
+}
+
+/// Whether the project has room for one more unfinished job of the family. Parts count with what they are parts of.
+///
+/// # Errors
+/// IMG.0060.
+pub(super) async fn check_concurrency(
+    tx: &mut Tx,
+    project: &ProjectId,
+    family: JobFamily,
+    concurrency: u64,
+) -> Result<()> {
+    let mut args = vec![Arg::text(project)];
+    let types = JobType::ALL.iter();
+    args.extend(
+        types
+            .filter(|job_type| job_type.family() == family)
+            .map(Arg::text),
+    );
+    let sql = format!(
+        "select count(*) as unfinished from jobs where project = $1 and ended_at is null \
+         and parent is null and job_type in ({})",
+        placeholders(2, args.len() - 1)
+    );
+    let row = tx.fetch_optional(sql, args).await?;
+    if row.map_or(Ok(0), |row| row.count("unfinished"))? >= concurrency {
+        return Err(Error::ims(ImsCode::IMG_0060));
+    }
+    Ok(())
+}
