@@ -80,6 +80,13 @@ impl Row {
             }
             (_, path) if path.ends_with("/file") => ("application/octet-stream", json!({})),
             (_, path) if path.ends_with("/copy") => ("application/json", json!({"name": "probe"})),
+            (_, "/v1/cloudimages/members") => (
+                "application/json",
+                json!({
+                    "images": [ids.image], "projects": [ids.project],
+                    "project_id": ids.project, "status": "rejected",
+                }),
+            ),
             (_, path) if path.ends_with("/members") => {
                 ("application/json", json!({"member": ids.project}))
             }
@@ -92,7 +99,8 @@ impl Row {
             _ => ("application/json", json!({})),
         };
         let bodyless = matches!(self.method, Method::GET | Method::HEAD | Method::DELETE)
-            && !self.path.ends_with("/tags/delete");
+            && !self.path.ends_with("/tags/delete")
+            && self.path != "/v1/cloudimages/members";
         let request = if bodyless {
             request.header("X-Subject-Token", client.token())
         } else {

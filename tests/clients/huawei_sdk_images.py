@@ -10,10 +10,15 @@ from huaweicloudsdkims.v2 import (
     AddImageTagRequest,
     AddImageTagRequestBody,
     AddOrUpdateTagsRequestBody,
+    BatchAddMembersRequest,
+    BatchAddMembersRequestBody,
     BatchAddOrDeleteTagsRequest,
     BatchAddOrDeleteTagsRequestBody,
+    BatchDeleteMembersRequest,
     BatchDeleteTagsRequest,
     BatchDeleteTagsRequestBody,
+    BatchUpdateMembersRequest,
+    BatchUpdateMembersRequestBody,
     CopyImageInRegionRequest,
     CopyImageInRegionRequestBody,
     CreateOrUpdateTagsRequest,
@@ -75,11 +80,18 @@ assert listed[0].min_disk == 0 or listed[0].min_disk is not None
 
 body = CopyImageInRegionRequestBody(name="replica", description="by the SDK")
 job = signed.copy_image_in_region(CopyImageInRegionRequest(image_id=source.id, body=body)).job_id
-for _ in range(600):
-    document = signed.show_job(ShowJobRequest(job_id=job))
-    if document.status in ("SUCCESS", "FAIL"):
-        break
-    time.sleep(0.02)
+
+
+def ended(job):
+    for _ in range(600):
+        document = signed.show_job(ShowJobRequest(job_id=job))
+        if document.status in ("SUCCESS", "FAIL"):
+            return document
+        time.sleep(0.02)
+    raise AssertionError(f"the job {job} goes on")
+
+
+document = ended(job)
 assert document.status == "SUCCESS", document
 assert document.job_type == "imsCopyImageInRegionJob"
 replica = document.entities.image_id
@@ -186,6 +198,25 @@ assert (added.member_id, added.status) == (member, "pending"), added
 found = signed.glance_list_image_members(GlanceListImageMembersRequest(image_id=source.id)).members
 assert [m.member_id for m in found] == [member], found
 signed.glance_delete_image_member(GlanceDeleteImageMemberRequest(image_id=source.id, member_id=member))
+
+admin = openstack.connect(cloud="calotype-admin")
+other = admin.identity.create_project(name="recipient", domain_id="default").id
+body = BatchAddMembersRequestBody(images=[source.id, replica], projects=[other])
+document = ended(signed.batch_add_members(BatchAddMembersRequest(body=body)).job_id)
+assert (document.status, document.job_type) == ("SUCCESS", "imsAddImageMembersJob"), document
+rows = [(r.image_id, r.project_id, r.status) for r in document.entities.results]
+assert rows == [(source.id, other, "success"), (replica, other, "success")], rows
+shared = signed.list_images(ListImagesRequest(imagetype="shared")).images
+assert {source.id, replica} <= {i.id for i in shared}, shared
+body = BatchUpdateMembersRequestBody(images=[source.id], project_id=PROJECT, status="accepted")
+document = ended(signed.batch_update_members(BatchUpdateMembersRequest(body=body)).job_id)
+assert (document.status, document.error_code) == ("FAIL", "IMG.0114"), document
+assert [r.status for r in document.entities.results] == ["fail"], document
+body = BatchAddMembersRequestBody(images=[source.id, replica], projects=[other])
+document = ended(signed.batch_delete_members(BatchDeleteMembersRequest(body=body)).job_id)
+assert (document.status, document.job_type) == ("SUCCESS", "imsDelImageMembersJob"), document
+private = signed.list_images(ListImagesRequest(imagetype="private")).images
+assert {source.id, replica} <= {i.id for i in private}, private
 signed.glance_create_tag(GlanceCreateTagRequest(image_id=source.id, tag="web"))
 assert signed.glance_show_image(GlanceShowImageRequest(image_id=source.id)).tags == ["web"]
 signed.glance_delete_tag(GlanceDeleteTagRequest(image_id=source.id, tag="web"))

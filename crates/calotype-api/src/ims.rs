@@ -1,10 +1,11 @@
-//! The IMS API: replicating an image, following its job, and listing, changing and tagging images as OTC's
-//! clients do.
+//! The IMS API: replicating an image, sharing images, following the jobs, and listing, changing and tagging images as
+//! OTC's clients do.
 
 pub mod copy;
 pub mod job_document;
 pub mod jobs;
 pub mod list;
+pub mod members;
 pub mod os_versions;
 mod path;
 pub mod resource_tags;
@@ -21,6 +22,11 @@ pub fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .routes(routes!(copy::copy_image))
         .routes(routes!(copy::copy_image_in_safe_mode))
+        .routes(routes!(
+            members::add_members,
+            members::remove_members,
+            members::answer_members
+        ))
         .routes(routes!(jobs::show_job))
         .routes(routes!(jobs::show_job_progress))
         .routes(routes!(list::list_cloud_images))

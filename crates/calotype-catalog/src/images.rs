@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use calotype_core::id::{BlobId, ImageId, ProjectId};
-use calotype_core::image::{Image, Member, MemberStatus};
+use calotype_core::image::{Image, Member, MemberStatus, Visibility};
 use calotype_core::ports::{BlobFacts, ImageLimit, Images, Page, SeenImage, Trail, Usage, Window};
 use calotype_core::query::{ImageQuery, TagQuery};
 use calotype_core::size::ByteSize;
@@ -89,9 +89,10 @@ impl Images for SqlCatalog {
         &self,
         image: ImageId,
         project: &ProjectId,
+        emptied: Visibility,
         trail: Trail,
     ) -> Result<bool> {
-        again_on_contention!(self.remove_member_once(image, project, &trail))
+        again_on_contention!(self.remove_member_once(image, project, emptied, &trail))
     }
 
     async fn members(&self, image: ImageId) -> Result<Vec<Member>> {

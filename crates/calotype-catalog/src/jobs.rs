@@ -11,7 +11,9 @@ use calotype_core::id::{JobId, ProjectId};
 use calotype_core::job::{
     Claim, Heartbeat, Job, JobFailure, JobFamily, JobStatus, Progress, Release,
 };
-use calotype_core::ports::{BlobFacts, ImageLimit, Jobs, NewReplica, Trail};
+use calotype_core::ports::{
+    BlobFacts, ImageLimit, Jobs, MembersStep, NewMembersJob, NewReplica, Trail,
+};
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
 use tokio::sync::Notify;
@@ -25,6 +27,7 @@ use crate::db::{Arg, Row, again_on_contention};
 use crate::rows::{lock_usage_of_owner, one, size_arg, write_trail};
 
 mod endings;
+mod members;
 mod submit;
 
 const COLUMNS: &str = "id, project, user_id, job_type, status, source_image, image_id, \
@@ -89,6 +92,23 @@ impl Jobs for SqlCatalog {
         again_on_contention!(self.submit_replica_once(replica, &trail))
     }
 
+    async fn submit_members(&self, members: &NewMembersJob, trail: Trail) -> Result<()> {
+        again_on_contention!(self.submit_members_once(members, &trail))
+    }
+
+    async fn change_members(
+        &self,
+        job: &JobId,
+        attempt: i64,
+        step: &MembersStep,
+    ) -> Result<Release> {
+        again_on_contention!(self.change_members_once(job, attempt, step))
+    }
+
+    async fn finish_steps(&self, job: &JobId, attempt: i64) -> Result<Release> {
+        again_on_contention!(self.finish_steps_once(job, attempt))
+    }
+
     async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>> {
         again_on_contention!(self.pick_job_once(worker, lease))
     }
@@ -151,7 +171,9 @@ impl Jobs for SqlCatalog {
     ) -> Result<Vec<Job>> {
         let mut tx = self.db.read().await?;
         let mut args = vec![Arg::text(project)];
-        let mut sql = format!("select {COLUMNS} from jobs where project = $1 and parent is null");
+        // Results can be many, and a list has many jobs.
+        let columns = COLUMNS.replace("results", "null as results");
+        let mut sql = format!("select {columns} from jobs where project = $1 and parent is null");
         if let Some(status) = status {
             args.push(Arg::text(status));
             sql.push_str(&format!(" and status = ${}", args.len()));

@@ -3,16 +3,16 @@
 //! A key's row is locked while it is changed, and the domain's rule says what its state allows: two changes at once
 //! are made one after the other. How many keys a project has is counted under the lock of its usage.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use calotype_core::codes::KmsCode;
 use calotype_core::id::{MasterKeyId, ProjectId, UserId};
 use calotype_core::master_key::{
-    Grant, GrantId, KeyChange, KeyState, MasterKeyRecord, Rotation, SeenKey,
+    Grant, GrantId, KeyChange, KeyOperation, KeyState, MasterKeyRecord, Rotation, SeenKey,
 };
 use calotype_core::ports::{
-    AuditEvent, KeyUsage, Legacy, MasterKeys, Page, Placed, RootRecord, TagChange, Trail, Window,
-    WrappedMaterial,
+    AuditEvent, KeyReaders, KeyUsage, Legacy, MasterKeys, Page, Placed, RootRecord, TagChange,
+    Trail, Window, WrappedMaterial,
 };
 use calotype_core::{Error, ErrorKind, Result};
 use uuid::Uuid;
@@ -21,7 +21,7 @@ use crate::SqlCatalog;
 use crate::db::{Arg, Row, Tx, again_on_contention};
 use crate::ledger::insert_event;
 use crate::roots::{insert_material, is_current, version_of};
-use crate::rows::write_trail;
+use crate::rows::{lock_usage, write_trail};
 
 const KEY_COLUMNS: &str = "k.id, k.project, k.domain, k.alias, k.description, k.realm, \
     k.enterprise_project, k.state, k.version, k.created_at, k.deletion_at, k.rotation_days, \
@@ -199,6 +199,42 @@ impl MasterKeys for SqlCatalog {
         Ok(Some(SeenKey { key, granted }))
     }
 
+    async fn key_readers(
+        &self,
+        id: MasterKeyId,
+        project: &ProjectId,
+    ) -> Result<Option<KeyReaders>> {
+        let mut tx = self.db.read().await?;
+        let sql = "select state, project from master_keys where id = $1 and project is not null";
+        let Some(key) = tx.fetch_optional(sql, vec![Arg::text(id)]).await? else {
+            return Ok(None);
+        };
+        // Each grant for each who has it: a user by its id, and by no id who else is of the project's domain.
+        let sql = "select u.id as reader, g.operations from assignments a \
+                   join users u on u.id = a.user_id \
+                   join key_grants g on g.key_id = $1 \
+                   and (g.grantee_type = 'user' and g.grantee = u.id \
+                   or g.grantee_type = 'domain' and g.grantee = u.domain_id) \
+                   where a.target_kind = 'project' and a.target_id = $2 \
+                   union all select '' as reader, g.operations from projects p \
+                   join key_grants g on g.key_id = $1 and g.grantee_type = 'domain' \
+                   and g.grantee = p.domain_id where p.id = $2";
+        let args = vec![Arg::text(id), Arg::text(project)];
+        let mut granted: BTreeMap<String, BTreeSet<KeyOperation>> = BTreeMap::new();
+        for row in tx.fetch_all(sql, args).await? {
+            let operations = crate::grants::operations_of(&row)?;
+            granted
+                .entry(row.text("reader")?)
+                .or_default()
+                .extend(operations);
+        }
+        Ok(Some(KeyReaders {
+            state: key.parsed("state")?,
+            own: key.text("project")? == project.as_str(),
+            granted: granted.into_values().collect(),
+        }))
+    }
+
     async fn key_state(&self, id: MasterKeyId) -> Result<Option<(KeyState, u32)>> {
         let sql = "select state, version from master_keys where id = $1 and project is not null";
         let rows = self
@@ -334,7 +370,7 @@ impl SqlCatalog {
         if !is_current(&mut tx, &material.root).await? {
             return Ok(Placed::StaleRoot);
         }
-        lock_keys_of(&mut tx, &key.project).await?;
+        lock_usage(&mut tx, &key.project).await?;
         if alias_is_taken(&mut tx, key).await? {
             return Err(Error::kms(KmsCode::KMS_1104));
         }
@@ -442,16 +478,6 @@ impl SqlCatalog {
         tx.commit().await?;
         Ok(key)
     }
-}
-
-/// Keeps others from making keys in a project until the transaction ends.
-async fn lock_keys_of(tx: &mut Tx, project: &ProjectId) -> Result<()> {
-    let sql = "insert into project_usage (project, images, bytes) values ($1, 0, 0) \
-               on conflict do nothing";
-    tx.execute(sql, vec![Arg::text(project)]).await?;
-    let sql = "select project from project_usage where project = $1";
-    let args = vec![Arg::text(project)];
-    tx.fetch_locked(sql, "for update", args).await.map(drop)
 }
 
 /// How many keys a project has, in whatever state.

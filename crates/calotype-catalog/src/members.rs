@@ -4,11 +4,12 @@ use calotype_core::Result;
 use calotype_core::codes::ImsCode;
 use calotype_core::error::Error;
 use calotype_core::id::{ImageId, ProjectId};
-use calotype_core::image::{Member, MemberStatus};
+use calotype_core::image::{Member, MemberStatus, Visibility};
 use calotype_core::ports::Trail;
+use calotype_core::time::Timestamp;
 
 use crate::SqlCatalog;
-use crate::db::{Arg, Row};
+use crate::db::{Arg, Row, Tx};
 use crate::images::no_image;
 use crate::rows::{lock_image, write_trail};
 
@@ -51,18 +52,11 @@ impl SqlCatalog {
         if row.count("members")? >= limit {
             return Err(Error::ims(ImsCode::IMG_0088));
         }
-        let sql = "insert into image_members \
-                   (image_id, project, status, created_at, updated_at, image_created_at) \
-                   values ($1, $2, $3, $4, $5, $6)";
-        let args = vec![
-            Arg::text(member.image),
-            Arg::text(&member.project),
-            Arg::text(MemberStatus::Pending),
-            Arg::time(member.created_at),
-            Arg::time(member.updated_at),
-            Arg::time(image.created_at),
-        ];
-        tx.execute(sql, args).await?;
+        let (id, at) = (member.image, member.created_at);
+        insert_member(&mut tx, id, image.created_at, &member.project, at).await?;
+        if image.visibility == Visibility::Private {
+            show_to_members(&mut tx, id, at).await?;
+        }
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         tx.commit().await
     }
@@ -97,13 +91,18 @@ impl SqlCatalog {
         &self,
         image: ImageId,
         project: &ProjectId,
+        emptied: Visibility,
         trail: &Trail,
     ) -> Result<bool> {
         let mut tx = self.db.write().await?;
+        lock_image(&mut tx, image).await?;
         let sql = "delete from image_members where image_id = $1 and project = $2";
         let args = vec![Arg::text(image), Arg::text(project)];
         if tx.execute(sql, args).await? == 0 {
             return Ok(false);
+        }
+        if emptied == Visibility::Private {
+            leave_private_if_empty(&mut tx, image, trail.event.at).await?;
         }
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         tx.commit().await?;
@@ -117,4 +116,55 @@ impl SqlCatalog {
         let rows = tx.fetch_all(sql, vec![Arg::text(image)]).await?;
         rows.iter().map(member_of).collect()
     }
+}
+
+/// How many members an image has.
+pub(crate) async fn count_members(tx: &mut Tx, image: ImageId) -> Result<u64> {
+    let sql = "select count(*) as members from image_members where image_id = $1";
+    let row = tx.fetch_optional(sql, vec![Arg::text(image)]).await?;
+    row.map_or(Ok(0), |row| row.count("members"))
+}
+
+/// Makes a project a member that has yet to answer. The image is locked.
+pub(crate) async fn insert_member(
+    tx: &mut Tx,
+    image: ImageId,
+    image_created_at: Timestamp,
+    project: &ProjectId,
+    at: Timestamp,
+) -> Result<()> {
+    let sql = "insert into image_members \
+               (image_id, project, status, created_at, updated_at, image_created_at) \
+               values ($1, $2, $3, $4, $4, $5)";
+    let args = vec![
+        Arg::text(image),
+        Arg::text(project),
+        Arg::text(MemberStatus::Pending),
+        Arg::time(at),
+        Arg::time(image_created_at),
+    ];
+    tx.execute(sql, args).await.map(drop)
+}
+
+/// Makes a private image, which is locked, a shared one.
+pub(crate) async fn show_to_members(tx: &mut Tx, image: ImageId, at: Timestamp) -> Result<()> {
+    let sql = "update images set visibility = 'shared', updated_at = $2, version = version + 1 \
+               where id = $1 and visibility = 'private'";
+    tx.execute(sql, vec![Arg::text(image), Arg::time(at)])
+        .await
+        .map(drop)
+}
+
+/// Makes a shared image, which is locked, a private one if it has no members.
+pub(crate) async fn leave_private_if_empty(
+    tx: &mut Tx,
+    image: ImageId,
+    at: Timestamp,
+) -> Result<()> {
+    let sql = "update images set visibility = 'private', updated_at = $2, version = version + 1 \
+               where id = $1 and visibility = 'shared' \
+               and not exists (select 1 from image_members where image_id = $1)";
+    tx.execute(sql, vec![Arg::text(image), Arg::time(at)])
+        .await
+        .map(drop)
 }

@@ -203,6 +203,16 @@ pub(crate) fn size_arg(size: Option<ByteSize>) -> Result<Arg> {
     Ok(Arg::Int(size.map(narrow).transpose()?))
 }
 
+/// Locks a project's usage.
+pub(crate) async fn lock_usage(tx: &mut Tx, project: &ProjectId) -> Result<()> {
+    let sql = "insert into project_usage (project, images, bytes) values ($1, 0, 0) \
+               on conflict do nothing";
+    tx.execute(sql, vec![Arg::text(project)]).await?;
+    let sql = "select project from project_usage where project = $1";
+    let args = vec![Arg::text(project)];
+    tx.fetch_locked(sql, "for update", args).await.map(drop)
+}
+
 /// Counts a new image, unless the project is at its limit. Locks the project's usage: of many clients
 /// that ask at once, each sees the count of the one before.
 pub(crate) async fn take_quota(
@@ -316,6 +326,7 @@ pub(crate) async fn mark_stored(tx: &mut Tx, blob: BlobId, facts: &BlobFacts) ->
 pub(crate) struct LockedImage {
     pub(crate) owner: ProjectId,
     pub(crate) status: ImageStatus,
+    pub(crate) visibility: Visibility,
     pub(crate) version: i64,
     pub(crate) size: Option<ByteSize>,
     pub(crate) blob: Option<BlobId>,
@@ -325,7 +336,7 @@ pub(crate) struct LockedImage {
 
 /// Locks an image's row until the transaction ends.
 pub(crate) async fn lock_image(tx: &mut Tx, id: ImageId) -> Result<Option<LockedImage>> {
-    let sql = "select owner, status, version, size, blob, uploading_blob, created_at \
+    let sql = "select owner, status, visibility, version, size, blob, uploading_blob, created_at \
                from images where id = $1";
     let row = tx
         .fetch_locked(sql, "for update", vec![Arg::text(id)])
@@ -336,6 +347,7 @@ pub(crate) async fn lock_image(tx: &mut Tx, id: ImageId) -> Result<Option<Locked
     Ok(Some(LockedImage {
         owner: row.parsed("owner")?,
         status: row.parsed("status")?,
+        visibility: row.parsed("visibility")?,
         version: row.int("version")?,
         size: row.opt_count("size")?.map(ByteSize::new),
         blob: row.opt_parsed("blob")?,

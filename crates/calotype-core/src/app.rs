@@ -8,6 +8,7 @@ mod images;
 mod ims_patch;
 mod ims_tags;
 mod members;
+mod members_job;
 mod os_version;
 mod patch;
 mod reconcile;
@@ -38,6 +39,7 @@ use crate::time::Timestamp;
 
 pub use images::NewImage;
 pub use ims_patch::check_patchable;
+pub use members_job::{MOST_MEMBER_PAIRS, MembersOrder};
 pub use os_version::{OsVersion, catalogue as os_versions};
 pub use patch::{Change, Setting, check_settable};
 pub use reconcile::{Reconciled, Reconciler};
@@ -103,6 +105,8 @@ pub struct Limits {
     pub images_per_project: u64,
     /// Unfinished replications that a project may have.
     pub concurrent_replicas: u64,
+    /// Unfinished jobs about members that a project may have.
+    pub concurrent_member_jobs: u64,
     /// Tags that an image may have through the native API (Glance's default).
     pub tags_per_image: usize,
     /// Tags that an image may have through the IMS API (spec 6.1).
@@ -122,6 +126,7 @@ impl Default for Limits {
         Self {
             images_per_project: 1000,
             concurrent_replicas: 5,
+            concurrent_member_jobs: 20,
             tags_per_image: 128,
             ims_tags_per_image: 10,
             members_per_image: 256,

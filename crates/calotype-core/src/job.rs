@@ -200,6 +200,8 @@ pub struct MemberResult {
 pub enum Work {
     /// Makes a replica of an image.
     Replicate(Replication),
+    /// Changes the members of images.
+    ChangeMembers(MembersChange),
 }
 
 impl Work {
@@ -207,6 +209,7 @@ impl Work {
     pub const fn source_blob(&self) -> Option<BlobId> {
         match self {
             Self::Replicate(replication) => Some(replication.source),
+            Self::ChangeMembers(_) => None,
         }
     }
 
@@ -217,7 +220,7 @@ impl Work {
                 bytes: ReplicaBytes::Reseal(plan),
                 ..
             }) => Some(plan.target),
-            Self::Replicate(_) => None,
+            Self::Replicate(_) | Self::ChangeMembers(_) => None,
         }
     }
 }
@@ -230,6 +233,39 @@ pub struct Replication {
     pub source: BlobId,
     /// How the replica gets its bytes.
     pub bytes: ReplicaBytes,
+}
+
+/// Which members are changed, and how: of every image, every project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MembersChange {
+    /// The images, each once, in the order in which they are taken.
+    pub images: Vec<ImageId>,
+    /// The projects, each once.
+    pub projects: Vec<ProjectId>,
+    /// What becomes of them.
+    pub verb: MembersVerb,
+    /// Whether who asked for it may change every project's images.
+    pub as_administrator: bool,
+    /// The request that asked for it, for the audit trail.
+    pub request_id: String,
+}
+
+/// What becomes of a project and an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MembersVerb {
+    /// The image is shared with the project, which has yet to answer.
+    Add,
+    /// The sharing ends.
+    Remove,
+    /// The project accepts the image.
+    Accept {
+        /// Whether a vault was named for the backups of a full-ECS image.
+        with_vault: bool,
+    },
+    /// The project rejects the image.
+    Reject,
 }
 
 /// How a replica gets its bytes.

@@ -10,7 +10,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use crate::error::Result;
-use crate::id::{BlobId, KeyId};
+use crate::id::{BlobId, KeyId, ProjectId};
 use crate::keys::{KeyPurpose, KeyResult, KeyUser, MasterKey};
 use crate::time::Timestamp;
 use crate::vault::KeyBits;
@@ -21,7 +21,8 @@ pub use blobs::{
 };
 pub use catalog::{
     AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, ImageLimit, Images, Jobs,
-    Ledger, NewReplica, Reconcile, SeenImage, StoredAnswer, Trail, Usage, Violation,
+    Ledger, MembersStep, NewMembersJob, NewReplica, Reconcile, SeenImage, StoredAnswer, Trail,
+    Usage, Violation,
 };
 pub use directory::{
     AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,
@@ -29,7 +30,8 @@ pub use directory::{
 };
 
 pub use master_keys::{
-    KeyUsage, Legacy, MasterKeys, Page, Placed, RootRecord, TagChange, Window, WrappedMaterial,
+    KeyReaders, KeyUsage, Legacy, MasterKeys, Page, Placed, RootRecord, TagChange, Window,
+    WrappedMaterial,
 };
 
 /// The one clock.
@@ -107,6 +109,16 @@ pub trait KeyService: Send + Sync {
     /// # Errors
     /// As [`KeyService::check`].
     async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<Option<bool>>;
+
+    /// Whether those who act in a project may read what a customer's key seals: the key is enabled, and the project's own
+    /// or granted to one of them or to a domain of theirs, with `describe-key` and `decrypt-datakey`. None where the key
+    /// service does not say whom a key lets in.
+    ///
+    /// # Errors
+    /// Missing where there is no such key; Failed where the service is away.
+    async fn lets_read(&self, _key: &KeyId, _project: &ProjectId) -> KeyResult<Option<bool>> {
+        Ok(None)
+    }
 
     /// Wraps a data key under a master key, bound to `blob`: it can't be unwrapped for another.
     ///

@@ -7,6 +7,7 @@
 //! # Crash consistency
 //! See [`crate::roots`] and [`crate::keyring`]. Nothing is lost with the process.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,9 @@ use std::time::Duration;
 use calotype_core::Result;
 use calotype_core::access::{Access, Action};
 use calotype_core::app::Call;
-use calotype_core::id::{BlobId, KeyId};
+use calotype_core::id::{BlobId, KeyId, ProjectId};
 use calotype_core::keys::{KeyFault, KeyPurpose, KeyResult, KeyUser, MasterKey};
+use calotype_core::master_key::{KeyOperation, KeyState};
 use calotype_core::ports::{
     AuditEvent, Clock, DataKey, Entropy, KeyService, Labels, MasterKeys, Secrets, WrappedKey,
 };
@@ -249,6 +251,18 @@ impl KeyService for EmbeddedKeys {
         let seen = self.catalog.seen_key(id, &user.user).await?;
         let seen = seen.ok_or(KeyFault::Missing)?;
         Ok(Some(seen.key.project == user.project))
+    }
+
+    async fn lets_read(&self, key: &KeyId, project: &ProjectId) -> KeyResult<Option<bool>> {
+        let id = customers_key(key)?;
+        let readers = self.catalog.key_readers(id, project).await?;
+        let readers = readers.ok_or(KeyFault::Missing)?;
+        let suffices = |granted: &BTreeSet<KeyOperation>| {
+            granted.contains(&KeyOperation::DescribeKey)
+                && granted.contains(&KeyOperation::DecryptDataKey)
+        };
+        let granted = readers.own || readers.granted.iter().any(suffices);
+        Ok(Some(readers.state == KeyState::Enabled && granted))
     }
 
     async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey> {

@@ -34,6 +34,7 @@ struct Script {
     wrong: HashMap<String, Wrong>,
     owners: HashMap<KeyId, ProjectId>,
     grants: HashSet<(KeyId, UserId)>,
+    readers: HashSet<(KeyId, ProjectId)>,
 }
 
 /// The key service. A key that nobody was said to own is everybody's.
@@ -81,6 +82,16 @@ impl ScriptedKeys {
             script.grants.insert((key, user));
         } else {
             script.grants.remove(&(key, user));
+        }
+    }
+
+    /// Lets those who act in a project read what a key seals, or not any more.
+    pub fn let_read(&self, key: KeyId, project: ProjectId, granted: bool) {
+        let mut script = self.script();
+        if granted {
+            script.readers.insert((key, project));
+        } else {
+            script.readers.remove(&(key, project));
         }
     }
 
@@ -149,6 +160,14 @@ impl KeyService for ScriptedKeys {
         self.answer(key.as_str()).await?;
         let owner = self.script().owners.get(key).cloned();
         Ok(Some(owner.is_none_or(|owner| owner == user.project)))
+    }
+
+    async fn lets_read(&self, key: &KeyId, project: &ProjectId) -> KeyResult<Option<bool>> {
+        self.answer(key.as_str()).await?;
+        let script = self.script();
+        let reader = (key.clone(), project.clone());
+        let own = script.owners.get(key) == Some(project);
+        Ok(Some(own || script.readers.contains(&reader)))
     }
 
     async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey> {

@@ -18,7 +18,8 @@ pub(crate) use admin::{
     RoleCommand, RoleTarget, RootKeyCommand, UserCommand, VerifyArgs,
 };
 pub(crate) use image::{
-    CreateArgs, DownloadArgs, ImageCommand, ImageTagCommand, ListArgs, ReplicateArgs, SetArgs,
+    AcceptArgs, CreateArgs, DownloadArgs, ImageCommand, ImageTagCommand, ListArgs, RejectArgs,
+    ReplicateArgs, SetArgs, ShareArgs, WaitArgs,
 };
 pub(crate) use keys::{CreateKeyArgs, GrantArgs, KeyState, KeysCommand};
 

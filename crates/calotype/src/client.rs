@@ -10,6 +10,7 @@ mod calls;
 mod download;
 mod keys;
 mod login;
+mod members;
 mod tags;
 mod transport;
 

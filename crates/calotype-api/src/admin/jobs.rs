@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::caller::Caller;
 use crate::errors::Reply;
-use crate::ims::job_document::job_document;
+use crate::ims::job_document::{job_document, listed_document};
 use crate::state::ApiState;
 
 /// Lists the jobs of the caller's project, newest first.
@@ -48,7 +48,7 @@ pub async fn list_jobs(
         .jobs(&call, status, after.as_ref(), limit)
         .await?;
     let now = state.service.clock().now();
-    let documents: Vec<_> = jobs.iter().map(|job| job_document(job, &[], now)).collect();
+    let documents: Vec<_> = jobs.iter().map(|job| listed_document(job, now)).collect();
     let mut body = json!({ "jobs": documents });
     if let (Some(last), true) = (jobs.last(), jobs.len() == limit as usize) {
         body["next_marker"] = last.id.as_str().into();

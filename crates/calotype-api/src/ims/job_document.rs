@@ -18,6 +18,13 @@ pub fn job_document(job: &Job, parts: &[Job], now: Timestamp) -> Map<String, Val
     document(job, now, entities(job, parts, now))
 }
 
+/// As [`job_document`], as one of a list: without its results, which may be many.
+pub fn listed_document(job: &Job, now: Timestamp) -> Map<String, Value> {
+    let mut entities = entities(job, &[], now);
+    entities.remove("results");
+    document(job, now, entities)
+}
+
 /// As [`job_document`], with what the progress API adds.
 pub fn progress_document(job: &Job, parts: &[Job], now: Timestamp) -> Map<String, Value> {
     let mut entities = entities(job, parts, now);
@@ -280,6 +287,8 @@ mod tests {
             },
         ]);
         assert_eq!(document["entities"]["results"], results);
+        let listed = listed_document(&shared, at(1));
+        assert!(listed["entities"].get("results").is_none());
         assert!(
             !document["entities"]
                 .as_object()

@@ -22,7 +22,8 @@ use calotype_core::job::Job;
 use calotype_core::keys::{Authority, KeyResult, KeyUser, MasterKey};
 use calotype_core::ports::{
     AuditEvent, BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Catalog, Clock, DigestChoice,
-    Entropy, ImageLimit, Images as _, Jobs as _, ResealOrder, Trail, WrappedKey, WriteOptions,
+    Directory as _, DomainRecord, Entropy, ImageLimit, Images as _, Jobs as _, ProjectRecord,
+    ResealOrder, Trail, WrappedKey, WriteOptions,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -274,6 +275,27 @@ impl World {
         };
         worker.run(reached).await;
         self.catalog.job(&id).await.unwrap().unwrap()
+    }
+
+    /// Makes projects known to the directory, where their ids are their names.
+    pub(crate) async fn know(&self, projects: &[&str]) {
+        let domain = DomainRecord {
+            id: "default".parse().unwrap(),
+            name: "Default".to_owned(),
+            enabled: true,
+        };
+        self.catalog.insert_domain(&domain).await.unwrap();
+        for project in projects {
+            let record = ProjectRecord {
+                id: project.parse().unwrap(),
+                domain: domain.id.clone(),
+                name: (*project).to_owned(),
+                description: String::new(),
+                enabled: true,
+            };
+            let inserted = self.catalog.insert_project(&record, None).await;
+            inserted.unwrap();
+        }
     }
 
     fn blank(&self) -> Image {

@@ -504,7 +504,9 @@ async fn a_resealed_job_tells_its_bytes_and_keeps_its_plan_to_itself() {
     let shown = world.get(MEMBER, &format!("/v1/{OWN}/jobs/{job}")).await;
     assert_eq!(shown.json()["calotype"]["bytes_total"], BYTES.len());
     let claim = world.catalog.pick_job("w", Duration::from_secs(9)).await;
-    let Work::Replicate(replication) = claim.unwrap().unwrap().work;
+    let Work::Replicate(replication) = claim.unwrap().unwrap().work else {
+        panic!("it replicates");
+    };
     let ReplicaBytes::Reseal(plan) = replication.bytes else {
         panic!("it is resealed");
     };

@@ -12,6 +12,7 @@ mod harness;
 mod jobs;
 mod keys;
 mod lists;
+mod members;
 mod older;
 mod resource_tags;
 mod surroundings;

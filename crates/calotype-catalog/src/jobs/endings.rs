@@ -98,7 +98,7 @@ pub(super) async fn end_well(
             bytes: ReplicaBytes::Share { wrapped },
             ..
         }) => wrapped.as_ref(),
-        Work::Replicate(_) => None,
+        Work::Replicate(_) | Work::ChangeMembers(_) => None,
     };
     let wrapped = wrapped.map(serde_json::to_string).transpose();
     let sql = "update images set status = 'active', blob = $2, active_at = $3, \

@@ -43,7 +43,7 @@ impl SqlCatalog {
 }
 
 /// Writes a job that is due at once, and the row of the blob that it is to make.
-async fn insert_job(tx: &mut Tx, job: &Job, work: &Work) -> Result<()> {
+pub(super) async fn insert_job(tx: &mut Tx, job: &Job, work: &Work) -> Result<()> {
     let target = work.target_blob();
     if let Some(target) = target {
         let sql = "insert into blobs (id, state) values ($1, 'writing')";

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use calotype_core::codes::KmsCode;
 use calotype_core::master_key::{
-    Grant, GrantId, GranteeType, KeyChange, KeyOperation, MasterKeyRecord,
+    Grant, GrantId, GranteeType, KeyChange, KeyOperation, KeyState, MasterKeyRecord,
 };
 use calotype_core::ports::{
-    Directory as _, DomainRecord, MasterKeys as _, TagChange, UserRecord, Window,
+    Assignment, AssignmentTarget, Directory as _, DomainRecord, MasterKeys as _, ProjectRecord,
+    RoleRecord, TagChange, UserRecord, Window,
 };
 use calotype_core::time::Timestamp;
 use uuid::Uuid;
@@ -86,6 +87,85 @@ pub(crate) async fn a_user_sees_what_it_and_its_domain_were_granted(world: World
         seen.check(&project("p2"), KeyOperation::CreateDataKey),
         KmsCode::KMS_0306,
     );
+}
+
+pub(crate) async fn what_those_of_a_project_were_granted_is_told_of_each(world: World) {
+    let catalog = &world.catalog;
+    world.rooted().await;
+    for domain in ["d1", "d2"] {
+        let record = DomainRecord {
+            id: domain.parse().unwrap(),
+            name: domain.to_owned(),
+            enabled: true,
+        };
+        catalog.insert_domain(&record).await.unwrap();
+    }
+    let record = ProjectRecord {
+        id: project("p2"),
+        domain: "d1".parse().unwrap(),
+        name: "p2".to_owned(),
+        description: String::new(),
+        enabled: true,
+    };
+    catalog.insert_project(&record, None).await.unwrap();
+    let role = RoleRecord {
+        id: "r1".parse().unwrap(),
+        name: "member".to_owned(),
+    };
+    catalog.insert_role(&role, None).await.unwrap();
+    for (user, domain) in [("u1", "d2"), ("u2", "d2"), ("u3", "d2")] {
+        let record = UserRecord {
+            id: user.parse().unwrap(),
+            domain: domain.parse().unwrap(),
+            name: user.to_owned(),
+            password_hash: None,
+            default_project: None,
+            enabled: true,
+        };
+        catalog.insert_user(&record, None).await.unwrap();
+        if user != "u3" {
+            let assignment = Assignment {
+                user: user.parse().unwrap(),
+                target: AssignmentTarget::Project(project("p2")),
+                role: role.id.clone(),
+            };
+            catalog.assign(&assignment, None).await.unwrap();
+        }
+    }
+    let key = world.make_key(1, "a").await;
+    let granted = async || {
+        let readers = catalog.key_readers(key.id, &project("p2")).await;
+        let readers = readers.unwrap().unwrap();
+        assert_eq!((readers.state, readers.own), (KeyState::Enabled, false));
+        readers.granted
+    };
+    let (describe, decrypt) = (KeyOperation::DescribeKey, KeyOperation::DecryptDataKey);
+    assert_eq!(granted().await, []);
+    for grant in [
+        grant(1, &key, (GranteeType::User, "u1"), &["describe-key"]),
+        grant(2, &key, (GranteeType::User, "u2"), &["decrypt-datakey"]),
+        grant(3, &key, (GranteeType::User, "u3"), &["create-grant"]),
+    ] {
+        catalog.insert_grant(&grant, 9, trail()).await.unwrap();
+    }
+    let apart = [BTreeSet::from([describe]), BTreeSet::from([decrypt])];
+    assert_eq!(granted().await, apart);
+    let to_domain = grant(4, &key, (GranteeType::Domain, "d1"), &["describe-key"]);
+    catalog.insert_grant(&to_domain, 9, trail()).await.unwrap();
+    assert_eq!(granted().await.len(), 3, "the project's domain too");
+    let to_users = grant(5, &key, (GranteeType::Domain, "d2"), &["describe-key"]);
+    catalog.insert_grant(&to_users, 9, trail()).await.unwrap();
+    assert!(
+        granted()
+            .await
+            .contains(&BTreeSet::from([describe, decrypt]))
+    );
+    let own = catalog.key_readers(key.id, &key.project).await;
+    assert!(own.unwrap().unwrap().own);
+    let none = catalog
+        .key_readers(Uuid::nil().into(), &project("p2"))
+        .await;
+    assert_eq!(none.unwrap(), None);
 }
 
 pub(crate) async fn grants_are_counted_paged_and_removed(world: World) {

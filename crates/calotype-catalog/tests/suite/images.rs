@@ -268,18 +268,20 @@ pub(crate) async fn members_are_counted_answered_and_removed(world: World) {
         .unwrap()
         .unwrap();
     assert_eq!(seen.membership, None);
-    assert!(
-        catalog
-            .remove_member(image.id, &project("m1"), trail())
-            .await
-            .unwrap()
-    );
-    assert!(
-        !catalog
-            .remove_member(image.id, &project("m1"), trail())
-            .await
-            .unwrap()
-    );
+    assert_eq!(world.get(image.id).await.visibility, Visibility::Shared);
+    let remove = async |name: &str, emptied| {
+        let member = project(name);
+        let removed = catalog.remove_member(image.id, &member, emptied, trail());
+        removed.await.unwrap()
+    };
+    assert!(remove("m1", Visibility::Private).await);
+    assert!(!remove("m1", Visibility::Private).await);
+    assert_eq!(world.get(image.id).await.visibility, Visibility::Shared);
+    assert!(remove("m2", Visibility::Private).await);
+    assert_eq!(world.get(image.id).await.visibility, Visibility::Private);
+    catalog.add_member(&member("m2"), 2, trail()).await.unwrap();
+    assert!(remove("m2", Visibility::Shared).await);
+    assert_eq!(world.get(image.id).await.visibility, Visibility::Shared);
     let orphan = Member {
         image: world.image("p1").id,
         ..member("m1")
@@ -289,7 +291,7 @@ pub(crate) async fn members_are_counted_answered_and_removed(world: World) {
         ErrorKind::NotFound,
     );
     catalog
-        .delete_image(&image, Duration::ZERO, trail())
+        .delete_image(&world.get(image.id).await, Duration::ZERO, trail())
         .await
         .unwrap();
     assert_eq!(catalog.members(image.id).await.unwrap(), []);

@@ -444,7 +444,13 @@ pub(crate) async fn every_list_is_what_the_model_says(world: World) {
             assert!(set.unwrap().is_some());
             members.insert((image.id, project), status);
         }
-        images.push(image);
+        // Members of a private image, as they are left where one stops being shared.
+        let visibility = image.visibility;
+        let wanted = Image {
+            visibility,
+            ..world.get(image.id).await
+        };
+        images.push(world.catalog.update_image(&wanted, trail()).await.unwrap());
     }
     // A change of visibility moves an image between the sets that its attributes are found in.
     for image in images.iter_mut().take(20) {

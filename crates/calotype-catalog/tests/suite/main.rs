@@ -22,6 +22,8 @@ mod listing;
 #[cfg(test)]
 mod master_keys;
 #[cfg(test)]
+mod member_jobs;
+#[cfg(test)]
 mod races;
 #[cfg(test)]
 mod schema;
@@ -50,7 +52,11 @@ macro_rules! promises {
             $({
                 println!(stringify!($name));
                 let url = server.database(stringify!($name)).await;
-                $module::$name(world::World::open(&url).await).await;
+                // Boxed, since all of them in one future are more than a stack holds.
+                Box::pin(async {
+                    $module::$name(world::World::open(&url).await).await;
+                })
+                .await;
             })+
         }
     };
@@ -89,6 +95,10 @@ promises! {
     jobs::picking_is_fair_between_projects,
     jobs::jobs_are_paged_newest_first,
     jobs::a_deleted_source_keeps_its_blob_until_the_replica_is_done,
+    member_jobs::a_step_changes_members_and_tells_what_became_of_each,
+    member_jobs::a_step_is_done_once_whoever_goes_on_with_the_job,
+    member_jobs::a_private_image_is_shared_with_nobody_who_was_not_named,
+    member_jobs::jobs_about_members_have_a_limit_of_their_own,
     directory::records_come_back_and_names_are_unique,
     directory::losing_a_right_revokes_the_tokens,
     directory::deleting_takes_what_depends_along,
@@ -108,6 +118,7 @@ promises! {
     master_keys::a_new_version_wraps_and_the_old_ones_stay,
     master_keys::keys_are_rotated_when_they_are_due,
     grants::a_user_sees_what_it_and_its_domain_were_granted,
+    grants::what_those_of_a_project_were_granted_is_told_of_each,
     grants::grants_are_counted_paged_and_removed,
     grants::tags_are_set_counted_and_removed,
     master_keys::a_key_whose_time_has_come_goes_with_all_that_is_its,

@@ -1,14 +1,16 @@
 //! Sharing: which projects an image is shared with, and what they answered.
 //!
 //! Only an image whose visibility is `shared` has members that count. Those of an image that stops being shared are
-//! kept, and see it again if it is shared again, as in Glance.
+//! kept, and see it again if it is shared again, as in Glance. Under OTC's profile a private image is shared by its first
+//! member, and private again without its last (spec 4.3); elsewhere that holds for the IMS API alone.
 
 use crate::access::{Action, Allowed};
-use crate::app::{Call, Keep, Service};
+use crate::app::{Call, Keep, Profile, Service};
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ImageId, ProjectId};
 use crate::image::{Image, Member, MemberStatus, Visibility};
+use crate::keys::{KeyFault, KeyRole};
 use crate::ports::Trail;
 
 /// The most members of a full-ECS image (spec 6.2).
@@ -19,7 +21,8 @@ impl Service {
     ///
     /// # Errors
     /// NotFound; Forbidden where the image is not the caller's or not `shared`; InvalidRequest (IMG.0076) for the
-    /// owner itself; Conflict where the project is a member; LimitReached (IMG.0088).
+    /// owner itself, and IMG.0098 where the image's key does not let the project read; Conflict where the project is a
+    /// member; LimitReached (IMG.0088).
     pub async fn add_member(
         &self,
         call: &Call,
@@ -29,9 +32,12 @@ impl Service {
     ) -> Result<Member> {
         let allowed = self.authorize(call, Action::ImagesShare)?;
         let image = self.owned_image(&allowed, id).await?;
-        check_is_shared(&image)?;
+        self.check_has_members(&image)?;
         if image.owner == *project {
             return Err(Error::ims(ImsCode::IMG_0076));
+        }
+        if !self.may_receive(&image, project).await? {
+            return Err(Error::ims(ImsCode::IMG_0098));
         }
         let now = self.clock.now();
         let member = Member {
@@ -41,16 +47,11 @@ impl Service {
             created_at: now,
             updated_at: now,
         };
-        let most = self.settings.limits.members_per_image;
-        let limit = if image.is_whole() {
-            most.min(WHOLE_IMAGE_MEMBERS)
-        } else {
-            most
-        };
         let trail = Trail {
             answer: keep.map(|keep| keep(&member)),
             ..self.member_trail(call, "addMember", id, project)
         };
+        let limit = self.member_limit(&image);
         let added = self.catalog.add_member(&member, limit, trail).await;
         added.map(|()| member).map_err(|error| match error.kind() {
             ErrorKind::Conflict => {
@@ -103,10 +104,46 @@ impl Service {
         let image = self.owned_image(&allowed, id).await?;
         check_is_shared(&image)?;
         let trail = self.member_trail(call, "deleteMember", id, project);
-        if self.catalog.remove_member(id, project, trail).await? {
+        let emptied = match self.settings.profile {
+            Profile::Calotype => Visibility::Shared,
+            Profile::Otc => Visibility::Private,
+        };
+        let catalog = &self.catalog;
+        if catalog.remove_member(id, project, emptied, trail).await? {
             Ok(())
         } else {
             Err(no_such_member(id, project))
+        }
+    }
+
+    /// Whether an image can be given members.
+    fn check_has_members(&self, image: &Image) -> Result<()> {
+        if self.settings.profile == Profile::Otc && image.visibility == Visibility::Private {
+            return Ok(());
+        }
+        check_is_shared(image)
+    }
+
+    /// How many members an image may have.
+    pub(super) fn member_limit(&self, image: &Image) -> u64 {
+        let most = self.settings.limits.members_per_image;
+        if image.is_whole() {
+            most.min(WHOLE_IMAGE_MEMBERS)
+        } else {
+            most
+        }
+    }
+
+    /// Whether the image's key lets a project read (spec 9.1). Where its key service does not say, the first reading
+    /// will: nobody reads what its key does not open.
+    pub(super) async fn may_receive(&self, image: &Image, project: &ProjectId) -> Result<bool> {
+        let Some(key) = &image.cmk_id else {
+            return Ok(true);
+        };
+        match self.keys.lets_read(key, project).await {
+            Ok(known) => Ok(known.unwrap_or(true)),
+            Err(KeyFault::Missing | KeyFault::NotEnabled | KeyFault::Forbidden) => Ok(false),
+            Err(fault) => Err(fault.into_error(KeyRole::Source)),
         }
     }
 

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use crate::app::Service;
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Claim, JobFailure, Release, ReplicaBytes, Replication, Work};
+use crate::job::{Claim, JobFailure, MembersChange, Release, ReplicaBytes, Replication, Work};
 use crate::ports::ResealProgress;
 
 /// How a worker works.
@@ -131,6 +131,7 @@ impl Worker {
             self.check_worth(&claim)?;
             let finished = match &claim.work {
                 Work::Replicate(replication) => self.replicate(&claim, replication).await?,
+                Work::ChangeMembers(change) => self.change_members(&claim, change).await?,
             };
             match finished {
                 Release::Done => Ok(Outcome::Done),
@@ -218,6 +219,15 @@ impl Worker {
                 }
             }
         }
+    }
+
+    async fn change_members(&self, claim: &Claim, change: &MembersChange) -> Result<Release> {
+        let progress = ResealProgress::of(claim.job.progress);
+        let work = self.service.change_members(claim, change);
+        let alive = self
+            .service
+            .alive(claim, self.options.lease, &progress, work);
+        Ok(alive.await?.unwrap_or(Release::Lost))
     }
 
     /// Tries a job again later after a transient fault, and fails it after any other, and where it was cancelled.

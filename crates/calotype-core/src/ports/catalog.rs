@@ -11,9 +11,10 @@ use super::directory::Directory;
 use super::master_keys::{Page, Window};
 use crate::error::Result;
 use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, UserId};
-use crate::image::{Image, Member, MemberStatus};
+use crate::image::{Image, Member, MemberStatus, Visibility};
 use crate::job::{
-    Claim, Heartbeat, Job, JobFailure, JobFamily, JobStatus, Progress, Release, Replication,
+    Claim, Heartbeat, Job, JobFailure, JobFamily, JobStatus, MemberResult, MembersChange,
+    MembersVerb, Progress, Release, Replication,
 };
 use crate::query::{ImageQuery, TagQuery};
 use crate::size::ByteSize;
@@ -107,6 +108,34 @@ pub struct NewReplica {
     pub concurrency: u64,
 }
 
+/// A job about members that was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewMembersJob {
+    /// The job, in state `INIT`.
+    pub job: Job,
+    /// What it has to do.
+    pub change: MembersChange,
+    /// The most unfinished jobs about members that the project may have: over it, IMG.0060.
+    pub concurrency: u64,
+}
+
+/// What a job does to the members of one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MembersStep {
+    /// The image.
+    pub image: ImageId,
+    /// The version of it by which the refusals were decided; none where there is none that could be changed.
+    pub version: Option<i64>,
+    /// What becomes of the projects that were not refused.
+    pub verb: MembersVerb,
+    /// The projects, each with the refusal that was decided.
+    pub pairs: Vec<MemberResult>,
+    /// The most members that the image may have: who would come over it is refused with IMG.0088.
+    pub limit: u64,
+    /// The audit trail's line of each change; its detail is told what became whose.
+    pub line: AuditEvent,
+}
+
 /// Images and their members.
 #[async_trait::async_trait]
 pub trait Images: Send + Sync {
@@ -154,7 +183,8 @@ pub trait Images: Send + Sync {
     /// is gone.
     async fn delete_image(&self, image: &Image, grace: Duration, trail: Trail) -> Result<()>;
 
-    /// Makes a project a member, `pending`. A member that is there already stays as it is.
+    /// Makes a project a member, `pending`. A member that is there already stays as it is. A private image is `shared`
+    /// from then on.
     ///
     /// # Errors
     /// Conflict where the project is a member already; LimitReached (IMG.0088) at `limit` members.
@@ -169,11 +199,13 @@ pub trait Images: Send + Sync {
         trail: Trail,
     ) -> Result<Option<Member>>;
 
-    /// Ends a membership. False where the project is no member.
+    /// Ends a membership. A shared image that has no members left becomes private where `emptied` says so, and stays as
+    /// it is otherwise. False where the project is no member.
     async fn remove_member(
         &self,
         image: ImageId,
         project: &ProjectId,
+        emptied: Visibility,
         trail: Trail,
     ) -> Result<bool>;
 
@@ -236,6 +268,12 @@ pub trait Jobs: Send + Sync {
     /// IMG.0155 where the enterprise project is unknown or disabled.
     async fn submit_replica(&self, replica: &NewReplica, trail: Trail) -> Result<()>;
 
+    /// Accepts a job about members, and wakes a worker.
+    ///
+    /// # Errors
+    /// IMG.0060.
+    async fn submit_members(&self, members: &NewMembersJob, trail: Trail) -> Result<()>;
+
     /// Claims the next job that is due or whose lease ended, if there is one, and moves its image to
     /// `saving`. Fair: the project with the fewest running jobs comes first, then the oldest job.
     async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>>;
@@ -256,6 +294,22 @@ pub trait Jobs: Send + Sync {
     /// Ends a replication by resealing well: the replica is `active` with its own blob, which is stored now. As
     /// [`Jobs::finish_share`] otherwise.
     async fn finish_reseal(&self, job: &JobId, attempt: i64, facts: &BlobFacts) -> Result<Release>;
+
+    /// Does a step of a job about members, and adds what became of its pairs to the job's results: both or neither, so
+    /// that a job that is gone on with does no step twice. A private image is `shared` from its first member on, and
+    /// has none of those whom it was shared with before; one that loses its last member is private.
+    ///
+    /// # Errors
+    /// Conflict where the image is not any more as it was when the step was decided.
+    async fn change_members(
+        &self,
+        job: &JobId,
+        attempt: i64,
+        step: &MembersStep,
+    ) -> Result<Release>;
+
+    /// Ends well a job that leaves nothing but what its steps have done. As [`Jobs::finish_share`] otherwise.
+    async fn finish_steps(&self, job: &JobId, attempt: i64) -> Result<Release>;
 
     /// Ends a job badly: the row of an image that it was making is removed and its id never used again. False where another
     /// attempt has the job: nothing was written.
@@ -285,7 +339,7 @@ pub trait Jobs: Send + Sync {
     async fn sub_jobs(&self, parent: &JobId) -> Result<Vec<Job>>;
 
     /// A project's jobs, newest first, those after `after`, with this status where one is given. Parts of others are
-    /// not among them.
+    /// not among them, and no job's results are told.
     async fn list_jobs(
         &self,
         project: &ProjectId,

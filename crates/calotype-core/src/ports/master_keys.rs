@@ -4,12 +4,16 @@
 //! What wraps material names the root key that it wrapped under, and the transaction that writes it checks that this
 //! is the current one: a node that does not know of a newer root key writes nothing.
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 use super::catalog::{AuditEvent, Trail};
 use crate::error::Result;
 use crate::id::{MasterKeyId, ProjectId, UserId};
-use crate::master_key::{Grant, GrantId, KeyChange, KeyState, MasterKeyRecord, SeenKey};
+use crate::master_key::{
+    Grant, GrantId, KeyChange, KeyOperation, KeyState, MasterKeyRecord, SeenKey,
+};
 use crate::time::Timestamp;
 
 /// A version of a master key's material, wrapped under a root key.
@@ -90,6 +94,17 @@ pub struct KeyUsage {
     pub most_grants: u64,
 }
 
+/// A key, and what those who act in a project may do with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyReaders {
+    /// Where the key is in its life.
+    pub state: KeyState,
+    /// Whether the key is the project's own.
+    pub own: bool,
+    /// What was granted to each of them, or to a domain of theirs.
+    pub granted: Vec<BTreeSet<KeyOperation>>,
+}
+
 /// A change of a key's tags: what is set is set after what is removed is gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TagChange {
@@ -164,6 +179,10 @@ pub trait MasterKeys: Send + Sync {
 
     /// A key, and what was granted to the user, or to the user's domain as the directory has it.
     async fn seen_key(&self, id: MasterKeyId, user: &UserId) -> Result<Option<SeenKey>>;
+
+    /// A key, and what was granted to each user who has a role in the project, and to the project's domain.
+    async fn key_readers(&self, id: MasterKeyId, project: &ProjectId)
+    -> Result<Option<KeyReaders>>;
 
     /// The state of a key, and the version that wraps; none where there is no such key.
     async fn key_state(&self, id: MasterKeyId) -> Result<Option<(KeyState, u32)>>;

@@ -31,6 +31,19 @@ pub(crate) enum ImageCommand {
     },
     /// Replicate an image within the region.
     Replicate(ReplicateArgs),
+    /// Share images with projects.
+    Share(ShareArgs),
+    /// End the sharing of images with projects.
+    Unshare(ShareArgs),
+    /// Accept images that are shared with your project.
+    Accept(AcceptArgs),
+    /// Reject images that are shared with your project, also after accepting them.
+    Reject(RejectArgs),
+    /// List the projects that an image is shared with, and their answers.
+    Members {
+        /// Id, or unique name.
+        image: String,
+    },
     /// List the operating systems that the service knows, as `__os_version` names them.
     OsVersions {
         /// Only those for this use.
@@ -221,6 +234,53 @@ pub(crate) struct ReplicateArgs {
     #[arg(long, value_name = "MODE", value_parser = ["reseal", "rewrap"])]
     pub(crate) encryption_mode: Option<String>,
     /// Wait until the replica is there.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Stop waiting after this long. The job goes on.
+    #[arg(long, requires = "wait", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Flags of `image share` and `image unshare`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ShareArgs {
+    /// Ids, or unique names.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+    /// A project, by id. May be repeated.
+    #[arg(long, required = true, value_name = "ID")]
+    pub(crate) project: Vec<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// Flags of `image accept`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AcceptArgs {
+    /// Ids: a list has no image that was not accepted yet.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+    /// The vault for the backups of full-ECS images.
+    #[arg(long, value_name = "ID")]
+    pub(crate) vault: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// Flags of `image reject`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RejectArgs {
+    /// Ids, or unique names of images that were accepted.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// How a command's job is waited for.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WaitArgs {
+    /// Wait until it is done.
     #[arg(long)]
     pub(crate) wait: bool,
     /// Stop waiting after this long. The job goes on.

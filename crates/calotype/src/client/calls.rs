@@ -225,11 +225,7 @@ impl Session {
     /// Starts a replication; the job's id comes back.
     pub(crate) async fn replicate(&self, id: &str, request: &Value) -> Result<String, Failure> {
         let path = format!("/v1/cloudimages/{}/copy", encode(id));
-        let answer = document(self.image(Call::post(path, request)).await?).await?;
-        answer["job_id"]
-            .as_str()
-            .map(str::to_owned)
-            .ok_or_else(|| Failure::new("the service's answer names no job"))
+        job_of(&document(self.image(Call::post(path, request)).await?).await?)
     }
 
     /// A job's document.
@@ -319,6 +315,14 @@ impl Session {
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
+}
+
+/// The job that an answer names.
+pub(super) fn job_of(answer: &Value) -> Result<String, Failure> {
+    answer["job_id"]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::new("the service's answer names no job"))
 }
 
 /// Moves `bar` to where the job says it is (decision D17). One that moves no bytes leaves it as it is.

@@ -37,6 +37,13 @@ pub(crate) async fn run(
         ImageCommand::Download(args) => download(&session, &args, output).await,
         ImageCommand::Delete { images } => delete(&session, &images).await,
         ImageCommand::Replicate(args) => replicate(&session, &args, output).await,
+        ImageCommand::Share(args) => super::image_members::share(&session, &args, output).await,
+        ImageCommand::Unshare(args) => super::image_members::unshare(&session, &args, output).await,
+        ImageCommand::Accept(args) => super::image_members::accept(&session, &args, output).await,
+        ImageCommand::Reject(args) => super::image_members::reject(&session, &args, output).await,
+        ImageCommand::Members { image } => {
+            super::image_members::list(&session, &image, output).await
+        }
         ImageCommand::OsVersions { tag } => {
             let versions = session.os_versions(tag.as_deref()).await?;
             output.result(&Value::Array(versions), table_of_versions)

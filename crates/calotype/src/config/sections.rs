@@ -147,6 +147,8 @@ pub(crate) struct Limits {
     pub(crate) images_per_project: u32,
     /// Replicas being made at once, in a project. 0 refuses every one.
     pub(crate) concurrent_replicas: u32,
+    /// Jobs about members that are not done, in a project. 0 refuses every one.
+    pub(crate) concurrent_member_jobs: u32,
     /// Tags on an image.
     pub(crate) tags_per_image: u32,
     /// Tags on an image that is tagged by the IMS API.
@@ -177,6 +179,7 @@ impl Limits {
         let calotype = Self {
             images_per_project: 1000,
             concurrent_replicas: 5,
+            concurrent_member_jobs: 20,
             tags_per_image: 128,
             ims_tags_per_image: 10,
             members_per_image: 256,

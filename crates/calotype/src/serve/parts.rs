@@ -281,6 +281,7 @@ fn settings(config: &Config) -> Settings {
         limits: Limits {
             images_per_project: limits.images_per_project.into(),
             concurrent_replicas: limits.concurrent_replicas.into(),
+            concurrent_member_jobs: limits.concurrent_member_jobs.into(),
             tags_per_image: usize::try_from(limits.tags_per_image).unwrap_or(usize::MAX),
             ims_tags_per_image: usize::try_from(limits.ims_tags_per_image).unwrap_or(usize::MAX),
             members_per_image: limits.members_per_image.into(),
