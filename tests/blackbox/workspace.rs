@@ -9,12 +9,13 @@ use calotype_tests::Server;
 use serde_json::Value;
 
 /// The crates of the project that each may depend on, beside itself.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("calotype-core", &[]),
     ("calotype-catalog", &["calotype-core"]),
     ("calotype-blob", &["calotype-core"]),
     ("calotype-keys", &["calotype-core"]),
     ("calotype-identity", &["calotype-core"]),
+    ("calotype-objects", &["calotype-core"]),
     (
         "calotype-api",
         &["calotype-core", "calotype-identity", "calotype-keys"],
@@ -28,12 +29,13 @@ const LAYERS: [(&str, &[&str]); 7] = [
             "calotype-core",
             "calotype-identity",
             "calotype-keys",
+            "calotype-objects",
         ],
     ),
 ];
 
 /// The crates that alone may depend on what a layer is about.
-const CONFINED: [(&str, &[&str]); 7] = [
+const CONFINED: [(&str, &[&str]); 8] = [
     ("sqlx", &["calotype-catalog"]),
     ("axum", &["calotype-api", "calotype"]),
     ("tower-http", &["calotype-api", "calotype"]),
@@ -43,7 +45,16 @@ const CONFINED: [(&str, &[&str]); 7] = [
     ),
     ("fast-floe", &["calotype-blob"]),
     ("argon2", &["calotype-identity"]),
-    ("reqwest", &["calotype", "calotype-keys", "calotype-tests"]),
+    ("object_store", &["calotype-objects"]),
+    (
+        "reqwest",
+        &[
+            "calotype",
+            "calotype-keys",
+            "calotype-objects",
+            "calotype-tests",
+        ],
+    ),
 ];
 
 /// Crates that are nowhere in what is built, at any depth.

@@ -17,6 +17,7 @@ pub mod job;
 pub mod keys;
 pub mod master_key;
 pub mod name;
+pub mod object;
 pub mod ports;
 pub mod query;
 pub mod size;

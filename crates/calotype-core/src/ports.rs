@@ -4,6 +4,7 @@ mod blobs;
 mod catalog;
 mod directory;
 mod master_keys;
+mod objects;
 
 use std::fmt;
 
@@ -28,6 +29,7 @@ pub use directory::{
     AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,
     TemporaryKey, TokenRecord, UserRecord,
 };
+pub use objects::{NoBuckets, ObjectFacts, ObjectWriter, Objects};
 
 pub use master_keys::{
     KeyReaders, KeyUsage, Legacy, MasterKeys, Page, Placed, RootRecord, TagChange, Window,

@@ -174,6 +174,7 @@ impl Http {
             .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .http1_only()
             .pool_idle_timeout(IDLE)
             .connect_timeout(connection.connect_timeout);
         if let Some(path) = &connection.ca_file {

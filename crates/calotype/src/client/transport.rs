@@ -137,6 +137,7 @@ impl Transport {
             let builder = reqwest::Client::builder()
                 .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
                 .redirect(reqwest::redirect::Policy::none())
+                .http1_only()
                 .connect_timeout(Duration::from_secs(10))
                 .tls_danger_accept_invalid_certs(!verify);
             builder.tls_certs_merge(certificates.clone())

@@ -1,0 +1,495 @@
+//! Buckets in a store that speaks S3: OBS, Ceph's RGW, Garage, AWS.
+//!
+//! # Guarantees
+//! No redirect is followed: it would take signed requests elsewhere, and means that the bucket is in another region. No
+//! proxy is taken from the environment. Credentials come from the options alone.
+//!
+//! An object's version is its ETag. Every request for a part of it names that (`If-Match`), and every answer is compared
+//! with it, so that no store is relied on to do so.
+//!
+//! # Memory
+//! A read holds [`AHEAD`] parts of 4 MiB; a write as many of its own.
+//!
+//! # What S3 does not promise
+//! Large objects are written in parts, and the stores that were tried (Ceph 16, Garage 2) look at no condition when those
+//! are put together. So [`Objects::create`] and [`ObjectWriter::finish`] each look whether the place is taken; of two who
+//! write one object at the same moment, the last one stays. A crash leaves parts that are no object: a rule of the
+//! bucket's life cycle (`AbortIncompleteMultipartUpload`) removes them.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use calotype_core::codes::ImsCode;
+use calotype_core::object::ObjectAddress;
+use calotype_core::ports::{ByteStream, ObjectFacts, ObjectWriter, Objects};
+use calotype_core::size::ByteSize;
+use calotype_core::{Error, ErrorKind, Result};
+use futures_util::{StreamExt as _, stream};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::client::{HttpClient, HttpConnector};
+use object_store::path::Path;
+use object_store::{
+    BackoffConfig, ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt as _, PutMode, PutPayload, RetryConfig,
+};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
+
+use crate::{changed, no_bucket, no_object, taken};
+
+/// Bytes of a part that is read, and of the smallest that is written (S3 demands 5 MiB, but for the last).
+const READ_PART: u64 = 4 << 20;
+const WRITE_PART: u64 = 8 << 20;
+
+/// S3 takes 10,000 parts; some are left for objects that turn out to be larger than they were said to be.
+const PARTS: u64 = 9_000;
+
+/// Parts that are read ahead, and that are written at once.
+const AHEAD: usize = 4;
+
+/// How the store is reached, and as whom.
+#[derive(Debug, Clone)]
+pub struct S3Options {
+    /// Its URL, without a bucket.
+    pub endpoint: String,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The access key that requests are signed with.
+    pub access_key: AccessKey,
+    /// Whether a bucket is a part of the path (`host/bucket/key`) or of the host's name (`bucket.host/key`).
+    pub path_style: bool,
+    /// Whether the endpoint may be plain HTTP.
+    pub allow_http: bool,
+    /// How connections are made.
+    pub connection: Connection,
+}
+
+/// An access key.
+#[derive(Clone)]
+pub struct AccessKey {
+    /// Its id.
+    pub id: String,
+    /// Its secret.
+    pub secret: Zeroizing<String>,
+}
+
+impl std::fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How connections are made.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// A file of certificates (PEM) that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A proxy's URL. None: directly.
+    pub proxy: Option<String>,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// How long an answer may stand still.
+    pub idle_timeout: Duration,
+    /// For how long a request is tried again.
+    pub time_limit: Duration,
+}
+
+/// A store that speaks S3.
+pub struct S3 {
+    endpoint: reqwest::Url,
+    options: S3Options,
+    http: Http,
+}
+
+impl S3 {
+    /// Nothing is asked of the store yet.
+    ///
+    /// # Errors
+    /// InvalidRequest where the options can't work; says why.
+    pub fn new(options: S3Options) -> Result<Self> {
+        let endpoint: reqwest::Url = options
+            .endpoint
+            .parse()
+            .map_err(|error| Error::invalid(format!("the endpoint is no URL: {error}")))?;
+        match endpoint.scheme() {
+            "https" => {}
+            "http" if options.allow_http => {}
+            "http" => {
+                return Err(Error::invalid(
+                    "the endpoint is plain HTTP, which allow_http permits",
+                ));
+            }
+            _ => return Err(Error::invalid("the endpoint is no https:// URL")),
+        }
+        if endpoint.host_str().is_none() || endpoint.query().is_some() {
+            return Err(Error::invalid("the endpoint is no URL of a host"));
+        }
+        let http = Http(client(&options.connection)?);
+        let store = Self {
+            endpoint,
+            options,
+            http,
+        };
+        store.bucket("bucket")?;
+        Ok(store)
+    }
+
+    fn bucket(&self, name: &str) -> Result<AmazonS3> {
+        let mut endpoint = self.endpoint.clone();
+        if !self.options.path_style {
+            let host = endpoint.host_str().unwrap_or_default();
+            let host = format!("{name}.{host}");
+            endpoint.set_host(Some(&host)).map_err(|error| {
+                Error::invalid(format!("the endpoint takes no bucket: {error}"))
+            })?;
+        }
+        let connection = &self.options.connection;
+        let retry = RetryConfig {
+            backoff: BackoffConfig {
+                max_backoff: Duration::from_secs(3),
+                ..BackoffConfig::default()
+            },
+            max_retries: 10,
+            retry_timeout: connection.time_limit,
+        };
+        AmazonS3Builder::new()
+            .with_endpoint(endpoint.as_str().trim_end_matches('/'))
+            .with_region(&self.options.region)
+            .with_bucket_name(name)
+            .with_access_key_id(&self.options.access_key.id)
+            .with_secret_access_key(self.options.access_key.secret.as_str())
+            .with_virtual_hosted_style_request(!self.options.path_style)
+            .with_allow_http(self.options.allow_http)
+            .with_retry(retry)
+            .with_http_connector(self.http.clone())
+            .build()
+            .map_err(|error| Error::invalid(format!("the store can't be spoken to: {error}")))
+    }
+
+    fn place(&self, at: &ObjectAddress) -> Result<Place> {
+        let path = Path::parse(at.key()).map_err(|error| no_object().with_context(error))?;
+        Ok(Place {
+            store: self.bucket(at.bucket())?,
+            path,
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl Objects for S3 {
+    async fn look(&self, at: &ObjectAddress) -> Result<ObjectFacts> {
+        self.place(at)?.look().await
+    }
+
+    fn read(&self, at: &ObjectAddress, facts: &ObjectFacts, range: Range<u64>) -> ByteStream {
+        let place = match self.place(at) {
+            Ok(place) => place,
+            Err(error) => return Box::pin(stream::once(std::future::ready(Err(error)))),
+        };
+        let (facts, end) = (facts.clone(), range.end);
+        let parts = stream::iter(range.step_by(READ_PART as usize)).map(move |from| {
+            let (place, facts) = (place.clone(), facts.clone());
+            async move { place.part(&facts, from..end.min(from + READ_PART)).await }
+        });
+        Box::pin(parts.buffered(AHEAD))
+    }
+
+    async fn create(
+        &self,
+        at: &ObjectAddress,
+        expected: ByteSize,
+    ) -> Result<Box<dyn ObjectWriter>> {
+        let place = self.place(at)?;
+        place.check_free().await?;
+        let part = expected.bytes().div_ceil(PARTS).max(WRITE_PART);
+        let part = part.next_multiple_of(1 << 20);
+        Ok(Box::new(Writing {
+            place,
+            part: usize::try_from(part).map_err(Error::internal)?,
+            gathered: BytesMut::new(),
+            parts: None,
+            sending: JoinSet::new(),
+        }))
+    }
+}
+
+/// An object's place in its bucket.
+#[derive(Clone)]
+struct Place {
+    store: AmazonS3,
+    path: Path,
+}
+
+impl Place {
+    /// By its first byte and not by its head alone: the answer to a failed HEAD does not say why.
+    async fn look(&self) -> Result<ObjectFacts> {
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(0..1)),
+            ..GetOptions::default()
+        };
+        match self.store.get_opts(&self.path, options).await {
+            Ok(found) => Ok(facts_of(&found.meta)),
+            Err(error) => Err(self.refusal(error).await),
+        }
+    }
+
+    async fn check_free(&self) -> Result<()> {
+        match self.look().await {
+            Ok(_) => Err(taken()),
+            // Also one that is empty is there, but there is no other word for it.
+            Err(error) if error.code() == Some(ImsCode::IMG_0057) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn part(&self, facts: &ObjectFacts, range: Range<u64>) -> Result<Bytes> {
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range.clone())),
+            if_match: facts
+                .version
+                .starts_with('"')
+                .then(|| facts.version.clone()),
+            ..GetOptions::default()
+        };
+        let found = match self.store.get_opts(&self.path, options).await {
+            Ok(found) => found,
+            Err(error) => return Err(self.refusal(error).await),
+        };
+        if facts_of(&found.meta) != *facts {
+            return Err(changed());
+        }
+        let bytes = found.bytes().await.map_err(away)?;
+        if bytes.len() as u64 != range.end - range.start {
+            return Err(away("a part of an object came short"));
+        }
+        Ok(bytes)
+    }
+
+    /// How the writing of a part ended.
+    async fn settle(
+        &self,
+        sent: std::result::Result<object_store::Result<()>, tokio::task::JoinError>,
+    ) -> Result<()> {
+        match sent.map_err(Error::internal)? {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.refusal(error).await),
+        }
+    }
+
+    /// What the store's refusal means. Not every store says whether it is about the bucket or about the object, so the
+    /// bucket is asked for by itself.
+    async fn refusal(&self, error: object_store::Error) -> Error {
+        let told = Told::by(&error);
+        match told.code.as_deref() {
+            Some("NoSuchBucket") => return no_bucket().with_context(error),
+            Some("PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed") => {
+                return Error::ims(ImsCode::IMG_0058).with_context(error);
+            }
+            _ => {}
+        }
+        match told.status {
+            Some(403 | 404) => {
+                let mut listing = self.store.list(Some(&self.path));
+                match listing.next().await {
+                    None | Some(Ok(_)) => no_object().with_context(error),
+                    Some(Err(refused)) => match Told::by(&refused).status {
+                        Some(400..500) => no_bucket().with_context(refused),
+                        _ => away(refused),
+                    },
+                }
+            }
+            Some(409) => taken().with_context(error),
+            Some(412) => changed().with_context(error),
+            // The first byte of nothing.
+            Some(416) => no_object().with_context(error),
+            Some(301 | 302 | 307 | 308) => Error::ims(ImsCode::IMG_0058).with_context(error),
+            Some(507) => full(error),
+            Some(400 | 401) => no_bucket().with_context(error),
+            _ => away(error),
+        }
+    }
+}
+
+/// What an error of the library's says of the store's answer. It keeps status and body in its text alone.
+#[derive(Default)]
+struct Told {
+    status: Option<u16>,
+    code: Option<String>,
+}
+
+impl Told {
+    fn by(error: &object_store::Error) -> Self {
+        let text = error.to_string();
+        let between = |before: &str, after: &str| {
+            let from = text.find(before)? + before.len();
+            let length = text[from..].find(after)?;
+            Some(text[from..from + length].to_owned())
+        };
+        if text.contains("Received redirect without LOCATION") {
+            return Self {
+                status: Some(301),
+                code: None,
+            };
+        }
+        Self {
+            status: between("status code: ", " ").and_then(|status| status.parse().ok()),
+            code: between("<Code>", "</Code>"),
+        }
+    }
+}
+
+fn facts_of(meta: &ObjectMeta) -> ObjectFacts {
+    let version = match &meta.e_tag {
+        Some(tag) => tag.clone(),
+        None => meta.last_modified.timestamp_micros().to_string(),
+    };
+    ObjectFacts {
+        size: ByteSize::new(meta.size),
+        version,
+    }
+}
+
+/// An object that is being written: small ones at once, larger ones in parts.
+struct Writing {
+    place: Place,
+    part: usize,
+    gathered: BytesMut,
+    parts: Option<Box<dyn MultipartUpload>>,
+    sending: JoinSet<object_store::Result<()>>,
+}
+
+#[async_trait::async_trait]
+impl ObjectWriter for Writing {
+    async fn append(&mut self, bytes: Bytes) -> Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.gathered.len() == self.part {
+                self.send().await?;
+            }
+            let room = self.part - self.gathered.len();
+            let taken = rest.split_to(room.min(rest.len()));
+            self.gathered.extend_from_slice(&taken);
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<ObjectFacts> {
+        if self.parts.is_some() {
+            self.send().await?;
+            while let Some(sent) = self.sending.join_next().await {
+                self.place.settle(sent).await?;
+            }
+            self.place.check_free().await?;
+            if let Some(parts) = &mut self.parts {
+                let completed = parts.complete().await;
+                if let Err(error) = completed {
+                    return Err(self.place.refusal(error).await);
+                }
+            }
+            self.parts = None;
+        } else {
+            let whole = PutPayload::from(std::mem::take(&mut self.gathered).freeze());
+            let put = self
+                .place
+                .store
+                .put_opts(&self.place.path, whole, PutMode::Create.into());
+            match put.await {
+                Err(object_store::Error::AlreadyExists { .. }) => return Err(taken()),
+                Err(error) => return Err(self.place.refusal(error).await),
+                Ok(_) => {}
+            }
+        }
+        self.place.look().await
+    }
+}
+
+impl Writing {
+    /// Sends what is gathered as a part, once there is room for one more on its way.
+    async fn send(&mut self) -> Result<()> {
+        while self.sending.len() >= AHEAD {
+            match self.sending.join_next().await {
+                Some(sent) => self.place.settle(sent).await?,
+                None => break,
+            }
+        }
+        let parts = match &mut self.parts {
+            Some(parts) => parts,
+            None => match self.place.store.put_multipart(&self.place.path).await {
+                Ok(parts) => self.parts.insert(parts),
+                Err(error) => return Err(self.place.refusal(error).await),
+            },
+        };
+        let part = std::mem::replace(&mut self.gathered, BytesMut::with_capacity(self.part));
+        self.sending.spawn(parts.put_part(part.freeze().into()));
+        Ok(())
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let Some(mut parts) = self.parts.take() else {
+            return;
+        };
+        let mut sending = std::mem::take(&mut self.sending);
+        // Where the runtime is ending, the bucket's life cycle has to do it.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                sending.shutdown().await;
+                if let Err(error) = parts.abort().await {
+                    tracing::warn!(%error, "parts of an object are left behind");
+                }
+            });
+        }
+    }
+}
+
+/// Gives the library the one client that the options make.
+#[derive(Debug, Clone)]
+struct Http(reqwest::Client);
+
+impl HttpConnector for Http {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.0.clone()))
+    }
+}
+
+fn client(connection: &Connection) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .http1_only()
+        .connect_timeout(connection.connect_timeout)
+        .read_timeout(connection.idle_timeout);
+    if let Some(path) = &connection.ca_file {
+        let wrong = |error: String| Error::invalid(format!("{}: {error}", path.display()));
+        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|error| wrong(error.to_string()))?;
+        if certificates.is_empty() {
+            return Err(wrong("holds no certificate".to_owned()));
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
+    if let Some(proxy) = &connection.proxy {
+        let proxy = reqwest::Proxy::all(proxy.as_str())
+            .map_err(|error| Error::invalid(format!("the proxy: {error}")))?;
+        builder = builder.proxy(proxy);
+    }
+    builder
+        .build()
+        .map_err(|error| Error::invalid(format!("the HTTP client: {error}")))
+}
+
+fn away(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::unavailable(cause)
+}
+
+fn full(error: object_store::Error) -> Error {
+    Error::new(ErrorKind::StorageFull, "The bucket is full.").with_context(error)
+}
