@@ -78,6 +78,18 @@ impl Row {
             {
                 ("application/json", json!({"action": "count"}))
             }
+            (_, path)
+                if path.contains("/cloudimages")
+                    && (path.ends_with("/action") || path.ends_with("/upload")) =>
+            {
+                (
+                    "application/json",
+                    json!({
+                        "name": "probe", "image_url": "nowhere:probe", "min_disk": 40,
+                        "os_version": "CentOS 7.2 64bit",
+                    }),
+                )
+            }
             (_, path) if path.ends_with("/file") => ("application/octet-stream", json!({})),
             (_, path) if path.ends_with("/copy") => ("application/json", json!({"name": "probe"})),
             (_, "/v1/cloudimages/members") => (

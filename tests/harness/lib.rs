@@ -13,6 +13,7 @@ pub mod front;
 pub mod image;
 pub mod keys;
 pub mod memory;
+pub mod objects;
 pub mod openstack;
 pub mod program;
 pub mod server;
@@ -23,6 +24,7 @@ pub use client::{Answer, Client};
 pub use content::{Content, Digests};
 pub use front::Front;
 pub use image::Job;
+pub use objects::S3Store;
 pub use server::{Options, Server};
 pub use worker::Worker;
 

@@ -1,7 +1,9 @@
-//! The IMS API: replicating an image, sharing images, following the jobs, and listing, changing and tagging images as
-//! OTC's clients do.
+//! The IMS API: replicating an image, importing one from an object, sharing images, following the jobs, and listing,
+//! changing and tagging images as OTC's clients do.
 
 pub mod copy;
+pub mod import;
+mod import_body;
 pub mod job_document;
 pub mod jobs;
 pub mod list;
@@ -33,5 +35,6 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(update::update_cloud_image))
         .routes(routes!(os_versions::list_os_versions))
         .routes(routes!(resource_tags::find_images_by_tags))
+        .merge(import::router())
         .merge(tags::router())
 }

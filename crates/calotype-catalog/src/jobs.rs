@@ -12,7 +12,7 @@ use calotype_core::job::{
     Claim, Heartbeat, Job, JobFailure, JobFamily, JobStatus, Progress, Release,
 };
 use calotype_core::ports::{
-    BlobFacts, ImageLimit, Jobs, MembersStep, NewMembersJob, NewReplica, Trail,
+    BlobFacts, ImageLimit, Jobs, MembersStep, NewImport, NewMembersJob, NewReplica, Trail,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
@@ -109,6 +109,10 @@ impl Jobs for SqlCatalog {
         again_on_contention!(self.finish_steps_once(job, attempt))
     }
 
+    async fn submit_import(&self, import: &NewImport, trail: Trail) -> Result<()> {
+        again_on_contention!(self.submit_import_once(import, &trail))
+    }
+
     async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>> {
         again_on_contention!(self.pick_job_once(worker, lease))
     }
@@ -129,6 +133,16 @@ impl Jobs for SqlCatalog {
 
     async fn finish_reseal(&self, job: &JobId, attempt: i64, facts: &BlobFacts) -> Result<Release> {
         again_on_contention!(self.finish_reseal_once(job, attempt, facts))
+    }
+
+    async fn finish_import(
+        &self,
+        job: &JobId,
+        attempt: i64,
+        facts: &BlobFacts,
+        virtual_size: Option<ByteSize>,
+    ) -> Result<Release> {
+        again_on_contention!(self.finish_import_once(job, attempt, facts, virtual_size))
     }
 
     async fn fail_job(&self, job: &JobId, attempt: i64, failure: &JobFailure) -> Result<bool> {
@@ -333,6 +347,28 @@ impl SqlCatalog {
         if !end_well(&mut tx, job, attempt, &held, target, Some(facts)).await? {
             return why_not(&mut tx, job, attempt).await;
         }
+        tx.commit().await?;
+        Ok(Release::Done)
+    }
+
+    async fn finish_import_once(
+        &self,
+        job: &JobId,
+        attempt: i64,
+        facts: &BlobFacts,
+        virtual_size: Option<ByteSize>,
+    ) -> Result<Release> {
+        let mut tx = self.db.write().await?;
+        let Some(held) = held_by(&mut tx, job, attempt).await? else {
+            return Ok(Release::Lost);
+        };
+        let target = held.work.target_blob();
+        if !end_well(&mut tx, job, attempt, &held, target, Some(facts)).await? {
+            return why_not(&mut tx, job, attempt).await;
+        }
+        let sql = "update images set virtual_size = $2 where id = $1";
+        let args = vec![Arg::opt_text(held.image), size_arg(virtual_size)?];
+        one(tx.execute(sql, args).await?, "an imported image is gone")?;
         tx.commit().await?;
         Ok(Release::Done)
     }

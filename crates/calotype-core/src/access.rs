@@ -39,6 +39,8 @@ word_enum! {
         ImagesShare = "ims:images:share",
         /// Make an image from a server or a file; demanded beside copy where enterprise projects are in use.
         ServerImagesCreate = "ims:serverImages:create",
+        /// Make data disk images from files.
+        DataImagesCreate = "ims:dataImages:create",
         /// Make an image public.
         ImagesPublish = "ims:images:publish",
         /// Act on every project's images.

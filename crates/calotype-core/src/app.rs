@@ -5,6 +5,7 @@
 
 mod cancel;
 mod images;
+mod import;
 mod ims_patch;
 mod ims_tags;
 mod members;
@@ -29,15 +30,17 @@ use crate::id::{ImageId, JobId, ProjectId};
 use crate::image::{Image, Visibility};
 use crate::job::{Job, JobStatus};
 use crate::keys::{Authority, CallerToken, KeyUser};
+use crate::object::BucketAccess;
 use crate::ports::{
     AuditEvent, Blobs, Catalog, Clock, DigestChoice, EnterpriseProject, Entropy, KeyService,
-    SeenImage, StoredAnswer, Trail,
+    Objects, SeenImage, StoredAnswer, Trail,
 };
 use crate::query::Viewer;
 use crate::size::ByteSize;
 use crate::time::Timestamp;
 
 pub use images::NewImage;
+pub use import::{Firmware, ImportKind, ImportOrder, OsType};
 pub use ims_patch::check_patchable;
 pub use members_job::{MOST_MEMBER_PAIRS, MembersOrder};
 pub use os_version::{OsVersion, catalogue as os_versions};
@@ -69,6 +72,8 @@ pub struct Settings {
     pub replicate_shared_encrypted: bool,
     /// Whether a replica may share its source's bytes under another key.
     pub allow_rewrap: bool,
+    /// Which projects may use which buckets.
+    pub buckets: BucketAccess,
 }
 
 impl Default for Settings {
@@ -83,6 +88,7 @@ impl Default for Settings {
             replicate_public: false,
             replicate_shared_encrypted: true,
             allow_rewrap: false,
+            buckets: BucketAccess::default(),
         }
     }
 }
@@ -107,6 +113,8 @@ pub struct Limits {
     pub concurrent_replicas: u64,
     /// Unfinished jobs about members that a project may have.
     pub concurrent_member_jobs: u64,
+    /// Unfinished imports that a project may have (spec 10).
+    pub concurrent_imports: u64,
     /// Tags that an image may have through the native API (Glance's default).
     pub tags_per_image: usize,
     /// Tags that an image may have through the IMS API (spec 6.1).
@@ -119,6 +127,8 @@ pub struct Limits {
     pub max_image_size: Option<ByteSize>,
     /// Bytes of an image that may be replicated; none: any.
     pub max_replica_size: Option<ByteSize>,
+    /// Bytes of an object that may be imported other than by a quick import; none: any.
+    pub max_import_size: Option<ByteSize>,
 }
 
 impl Default for Limits {
@@ -127,12 +137,14 @@ impl Default for Limits {
             images_per_project: 1000,
             concurrent_replicas: 5,
             concurrent_member_jobs: 20,
+            concurrent_imports: 40,
             tags_per_image: 128,
             ims_tags_per_image: 10,
             members_per_image: 256,
             properties_per_image: 128,
             max_image_size: None,
             max_replica_size: None,
+            max_import_size: None,
         }
     }
 }
@@ -190,6 +202,7 @@ pub struct Service {
     catalog: Arc<dyn Catalog>,
     blobs: Arc<dyn Blobs>,
     keys: Arc<dyn KeyService>,
+    objects: Arc<dyn Objects>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     access: Access,
@@ -205,6 +218,8 @@ pub struct Ports {
     pub blobs: Arc<dyn Blobs>,
     /// The master keys.
     pub keys: Arc<dyn KeyService>,
+    /// The buckets that images are imported from.
+    pub objects: Arc<dyn Objects>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of randomness.
@@ -218,6 +233,7 @@ impl Service {
             catalog,
             blobs,
             keys,
+            objects,
             clock,
             entropy,
         } = ports;
@@ -225,6 +241,7 @@ impl Service {
             catalog,
             blobs,
             keys,
+            objects,
             clock,
             entropy,
             access,

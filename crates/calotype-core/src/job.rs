@@ -7,7 +7,8 @@ use crate::codes::ImsCode;
 use crate::id::{BlobId, ImageId, JobId, KeyId, ProjectId, UserId};
 use crate::image::UnknownWord;
 use crate::image::word_enum;
-use crate::ports::WrappedKey;
+use crate::object::ObjectAddress;
+use crate::ports::{ObjectFacts, WrappedKey};
 use crate::size::ByteSize;
 use crate::time::Timestamp;
 use std::fmt;
@@ -32,6 +33,12 @@ word_enum! {
     JobType {
         /// Replicates an image within the region.
         CopyImageInRegion = "imsCopyImageInRegionJob",
+        /// Makes an image of a system disk, or of an ISO file, from an object.
+        ImportImage = "imsImportImageJob",
+        /// Makes an image of a data disk from an object.
+        ImportDataImage = "imsImportDataImageJob",
+        /// Gives an image that waits for its bytes those of an object.
+        NativeImportImage = "imsNativeImportImageJob",
         /// Shares images with projects.
         AddImageMembers = "imsAddImageMembersJob",
         /// Ends the sharing of images with projects.
@@ -48,6 +55,8 @@ pub enum JobFamily {
     Replication,
     /// Changes of members.
     Membership,
+    /// Imports from objects.
+    Import,
 }
 
 impl JobType {
@@ -55,6 +64,9 @@ impl JobType {
     pub const fn family(self) -> JobFamily {
         match self {
             Self::CopyImageInRegion => JobFamily::Replication,
+            Self::ImportImage | Self::ImportDataImage | Self::NativeImportImage => {
+                JobFamily::Import
+            }
             Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => {
                 JobFamily::Membership
             }
@@ -64,8 +76,11 @@ impl JobType {
     /// Whether the job's image exists only for the job: where the job fails, the image's row goes with it.
     pub const fn makes_its_image(self) -> bool {
         match self {
-            Self::CopyImageInRegion => true,
-            Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => false,
+            Self::CopyImageInRegion | Self::ImportImage | Self::ImportDataImage => true,
+            Self::NativeImportImage
+            | Self::AddImageMembers
+            | Self::DeleteImageMembers
+            | Self::UpdateImageMembers => false,
         }
     }
 
@@ -73,6 +88,9 @@ impl JobType {
     pub const fn action(self) -> Action {
         match self {
             Self::CopyImageInRegion => Action::ImagesCopy,
+            Self::ImportImage => Action::ServerImagesCreate,
+            Self::ImportDataImage => Action::DataImagesCreate,
+            Self::NativeImportImage => Action::ImagesUpload,
             Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => {
                 Action::ImagesShare
             }
@@ -202,6 +220,8 @@ pub enum Work {
     Replicate(Replication),
     /// Changes the members of images.
     ChangeMembers(MembersChange),
+    /// Gives an image the bytes of an object.
+    Import(Import),
 }
 
 impl Work {
@@ -209,7 +229,7 @@ impl Work {
     pub const fn source_blob(&self) -> Option<BlobId> {
         match self {
             Self::Replicate(replication) => Some(replication.source),
-            Self::ChangeMembers(_) => None,
+            Self::ChangeMembers(_) | Self::Import(_) => None,
         }
     }
 
@@ -221,8 +241,25 @@ impl Work {
                 ..
             }) => Some(plan.target),
             Self::Replicate(_) | Self::ChangeMembers(_) => None,
+            Self::Import(import) => Some(import.target),
         }
     }
+}
+
+/// What an image is imported from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// The object.
+    pub object: ObjectAddress,
+    /// The object as it was when the import was accepted: no other is taken for it.
+    pub facts: ObjectFacts,
+    /// The blob to make.
+    pub target: BlobId,
+    /// The wrap of its data key.
+    pub target_key: WrappedKey,
+    /// The customer's key that it is sealed under, if it is one.
+    pub target_cmk: Option<KeyId>,
 }
 
 /// What a replication is made from.

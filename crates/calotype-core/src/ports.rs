@@ -21,9 +21,9 @@ pub use blobs::{
     ResealProgress, WriteOptions,
 };
 pub use catalog::{
-    AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, ImageLimit, Images, Jobs,
-    Ledger, MembersStep, NewMembersJob, NewReplica, Reconcile, SeenImage, StoredAnswer, Trail,
-    Usage, Violation,
+    AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, ImageLimit, Images,
+    ImportedImage, Jobs, Ledger, MembersStep, NewImport, NewMembersJob, NewReplica, Reconcile,
+    SeenImage, StoredAnswer, Trail, Usage, Violation,
 };
 pub use directory::{
     AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,

@@ -5,8 +5,8 @@
 //! directory can't be named. Only regular files are objects. A device, a FIFO or a directory in an object's place is none,
 //! and is not waited for.
 //!
-//! An object's version is its file's number, size and times, as the system keeps them. It is asked for again at the end
-//! of a read: a file that was written to, replaced or removed meanwhile ends the read with an error. Two writes within one
+//! An object's version is its file's number, size and times, as the system keeps them. It is asked for again with each
+//! piece of a read: a file that was written to, replaced or removed meanwhile ends the read with an error. Two writes within one
 //! tick of the system's clock (some milliseconds) are one to it.
 //!
 //! # Crash consistency
@@ -152,21 +152,32 @@ impl Objects for Directory {
     }
 }
 
-/// The file's bytes in order, and at their end the look whether it is still the same.
+/// The file's bytes in order, as long as it is the same.
 fn pieces(file: Arc<File>, facts: ObjectFacts, range: Range<u64>) -> ByteStream {
     let end = range.end;
     let starts = range.step_by(PIECE as usize);
     let reading = Arc::clone(&file);
+    let pinned = facts.clone();
     let bytes = stream::iter(starts).map(move |from| {
-        let (file, length) = (Arc::clone(&reading), PIECE.min(end - from));
-        blocking(move || read_at(&file, from, length as usize))
+        let (file, facts) = (Arc::clone(&reading), pinned.clone());
+        let length = PIECE.min(end - from);
+        blocking(move || {
+            let piece = read_at(&file, from, length as usize)?;
+            check_same(&file, &facts)?;
+            Ok(piece)
+        })
     });
-    let same = blocking(move || match facts_of(&file)? {
-        Some(now) if now == facts => Ok(Bytes::new()),
-        _ => Err(changed()),
-    });
+    // Once more when all is read: pieces are read out of order.
+    let same = blocking(move || check_same(&file, &facts).map(|()| Bytes::new()));
     let same = stream::once(same).try_filter(|_| std::future::ready(false));
     Box::pin(bytes.buffered(AHEAD).chain(same))
+}
+
+fn check_same(file: &File, facts: &ObjectFacts) -> Result<()> {
+    match facts_of(file)? {
+        Some(now) if now == *facts => Ok(()),
+        _ => Err(changed()),
+    }
 }
 
 fn read_at(file: &File, from: u64, length: usize) -> Result<Bytes> {

@@ -7,6 +7,7 @@
 
 pub(crate) mod key_services;
 mod load;
+pub(crate) mod objects;
 pub(crate) mod sections;
 mod values;
 

@@ -6,6 +6,7 @@
 
 mod keys;
 mod lock;
+mod objects;
 mod ownership;
 mod parts;
 

@@ -4,7 +4,7 @@
 //! words. A progress bar needs nothing but `process_percent`: it is right also for work that moves no bytes (a share),
 //! whose `bytes_total` is 0, and it is 1 exactly when the job has succeeded.
 
-use calotype_core::job::{Job, JobFamily, JobStatus, MemberResult};
+use calotype_core::job::{Job, JobFamily, JobStatus, JobType, MemberResult};
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use serde_json::{Map, Value, json};
@@ -78,6 +78,19 @@ fn entities(job: &Job, parts: &[Job], now: Timestamp) -> Map<String, Value> {
         let results = job.results.iter().map(result);
         put("results", results.collect());
     }
+    // A client that imports data disks looks for the image among the parts (clients' habits): the job stands for its one.
+    let alone = parts.is_empty() && job.job_type == JobType::ImportDataImage;
+    if alone && let Some(image) = entities.get("image_id").cloned() {
+        let part = json!({
+            "job_id": job.id.as_str(),
+            "job_type": job.job_type.as_str(),
+            "status": job.status.as_str(),
+            "entities": { "image_id": image, "image_name": job.image_name },
+        });
+        entities.insert("sub_jobs_list".to_owned(), json!([job.id.as_str()]));
+        entities.insert("sub_jobs_result".to_owned(), json!([part]));
+    }
+    let mut put = |name: &str, value: Value| entities.insert(name.to_owned(), value);
     if !parts.is_empty() {
         let ids = parts.iter().map(|part| Value::from(part.id.as_str()));
         put("sub_jobs_list", ids.collect());
@@ -116,6 +129,7 @@ fn current_task(job: &Job) -> &'static str {
     match job.status {
         JobStatus::Init => "waiting",
         JobStatus::Running if job.job_type.family() == JobFamily::Membership => "changing members",
+        JobStatus::Running if job.job_type.family() == JobFamily::Import => "importing",
         JobStatus::Running if job.progress.total == ByteSize::ZERO => "sharing",
         JobStatus::Running => "sealing",
         JobStatus::Success | JobStatus::Fail => "",
@@ -159,7 +173,7 @@ fn per_second(bytes: u64, elapsed: Duration) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use calotype_core::codes::ImsCode;
-    use calotype_core::job::{JobFailure, JobType, Progress};
+    use calotype_core::job::{JobFailure, Progress};
 
     use super::*;
 

@@ -457,7 +457,7 @@ fn listed_tags(body: &Map<String, Value>) -> Result<&[Value]> {
 }
 
 /// The tag to set that an object is: it has a value, which may be empty (reading 9.48).
-fn tag_of(object: &Value) -> Result<Tag> {
+pub(super) fn tag_of(object: &Value) -> Result<Tag> {
     match (field(object, "key")?, field(object, "value")?) {
         (Some(key), Some(value)) => Tag::new(key, value),
         _ => Err(Error::ims(ImsCode::IMG_0115)),

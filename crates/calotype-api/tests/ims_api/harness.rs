@@ -120,6 +120,7 @@ impl World {
             catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
             blobs: blobs.clone(),
             keys: keys.clone(),
+            objects: Arc::new(calotype_core::ports::NoBuckets),
             clock: port,
             entropy: Arc::clone(&entropy),
         };

@@ -160,6 +160,7 @@ impl Rig {
             catalog,
             blobs: Arc::new(blobs),
             keys,
+            objects: Arc::new(calotype_core::ports::NoBuckets),
             clock,
             entropy: Arc::clone(&entropy),
         };

@@ -98,7 +98,7 @@ pub(super) async fn end_well(
             bytes: ReplicaBytes::Share { wrapped },
             ..
         }) => wrapped.as_ref(),
-        Work::Replicate(_) | Work::ChangeMembers(_) => None,
+        Work::Replicate(_) | Work::ChangeMembers(_) | Work::Import(_) => None,
     };
     let wrapped = wrapped.map(serde_json::to_string).transpose();
     let sql = "update images set status = 'active', blob = $2, active_at = $3, \
@@ -128,6 +128,14 @@ pub(super) async fn undo(tx: &mut Tx, held: &Held, now: Timestamp) -> Result<()>
     {
         return_quota(tx, &row.owner, row.size).await?;
         burn_image(tx, image, now).await?;
+    }
+    if held.job_type == JobType::NativeImportImage
+        && let Some(image) = held.image
+    {
+        let sql = "update images set status = 'queued', updated_at = $2, version = version + 1 \
+                   where id = $1 and status = 'saving'";
+        tx.execute(sql, vec![Arg::text(image), Arg::time(now)])
+            .await?;
     }
     if let Some(target) = held.work.target_blob() {
         let sql = "update blobs set state = 'deleting' where id = $1 and state = 'writing'";

@@ -1,14 +1,18 @@
 //! Accepting jobs: each in one transaction with what it is about.
 
 use calotype_core::codes::ImsCode;
-use calotype_core::id::ProjectId;
+use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
+use calotype_core::image::ImageStatus;
 use calotype_core::job::{Job, JobFamily, JobType, Work};
-use calotype_core::ports::{NewReplica, Trail};
+use calotype_core::ports::{ImportedImage, NewImport, NewReplica, Trail};
 use calotype_core::{Error, Result};
 
 use crate::SqlCatalog;
 use crate::db::{Arg, Tx};
-use crate::rows::{insert_image_row, placeholders, size_arg, take_quota, write_trail};
+use crate::rows::{
+    insert_image_row, is_being_made, lock_image, one, placeholders, size_arg, take_quota,
+    write_trail,
+};
 
 impl SqlCatalog {
     pub(super) async fn submit_replica_once(
@@ -28,18 +32,76 @@ impl SqlCatalog {
         if tx.fetch_locked(sql, "for share", args).await?.is_none() {
             return Err(Error::ims(ImsCode::IMG_0144));
         }
-        let sql = "select enabled from enterprise_projects where id = $1";
-        let args = vec![Arg::text(image.enterprise_project)];
-        let row = tx.fetch_locked(sql, "for share", args).await?;
-        if !row.map_or(Ok(false), |row| row.bool("enabled"))? {
-            return Err(Error::ims(ImsCode::IMG_0155));
-        }
+        check_enterprise_project(&mut tx, image.enterprise_project).await?;
         insert_image_row(&mut tx, image).await?;
         let work = Work::Replicate(replica.replication.clone());
         insert_job(&mut tx, job, &work).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
+
+    pub(super) async fn submit_import_once(&self, import: &NewImport, trail: &Trail) -> Result<()> {
+        let job = &import.job;
+        let mut tx = self.db.write().await?;
+        if let ImportedImage::New { image, limit } = &import.image {
+            take_quota(&mut tx, &image.owner, image.size, *limit).await?;
+        }
+        let family = job.job_type.family();
+        check_concurrency(&mut tx, &job.project, family, import.concurrency).await?;
+        match &import.image {
+            ImportedImage::New { image, .. } => {
+                check_enterprise_project(&mut tx, image.enterprise_project).await?;
+                insert_image_row(&mut tx, image).await?;
+            }
+            ImportedImage::Queued { id, formats } => {
+                wait_for_job(&mut tx, *id, formats, trail).await?;
+            }
+        }
+        let work = Work::Import(import.import.clone());
+        insert_job(&mut tx, job, &work).await?;
+        write_trail(&mut tx, trail, self.options.answers_kept).await?;
+        self.commit_and_ring(tx).await
+    }
+}
+
+/// Locks an image that waits for bytes, so that from here on it waits for those of the job alone, and gives it the formats
+/// that it lacks.
+///
+/// # Errors
+/// IMG.0027, IMG.0046.
+async fn wait_for_job(tx: &mut Tx, id: ImageId, formats: &[&str; 2], trail: &Trail) -> Result<()> {
+    let Some(row) = lock_image(tx, id).await? else {
+        return Err(Error::ims(ImsCode::IMG_0027));
+    };
+    if row.status != ImageStatus::Queued || is_being_made(tx, id).await? {
+        return Err(Error::ims(ImsCode::IMG_0046));
+    }
+    let sql = "update images set disk_format = coalesce(disk_format, $2), \
+               container_format = coalesce(container_format, $3), \
+               updated_at = $4, version = version + 1 where id = $1";
+    let [disk, container] = formats;
+    let args = vec![
+        Arg::text(id),
+        Arg::text(disk),
+        Arg::text(container),
+        Arg::time(trail.event.at),
+    ];
+    one(tx.execute(sql, args).await?, "a locked image is gone")
+}
+
+/// Checks that images may be put into an enterprise project, and keeps it so.
+///
+/// # Errors
+/// IMG.0155.
+async fn check_enterprise_project(tx: &mut Tx, id: EnterpriseProjectId) -> Result<()> {
+    let sql = "select enabled from enterprise_projects where id = $1";
+    let row = tx
+        .fetch_locked(sql, "for share", vec![Arg::text(id)])
+        .await?;
+    if row.map_or(Ok(false), |row| row.bool("enabled"))? {
+        return Ok(());
+    }
+    Err(Error::ims(ImsCode::IMG_0155))
 }
 
 /// Writes a job that is due at once, and the row of the blob that it is to make.

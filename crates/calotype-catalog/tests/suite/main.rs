@@ -16,6 +16,8 @@ mod image_tags;
 #[cfg(test)]
 mod images;
 #[cfg(test)]
+mod imports;
+#[cfg(test)]
 mod jobs;
 #[cfg(test)]
 mod listing;
@@ -77,6 +79,9 @@ promises! {
     blobs::a_shared_blob_goes_with_its_last_image_after_the_grace,
     blobs::an_expired_upload_is_ended_once,
     blobs::a_broken_catalog_is_told_from_a_sound_one,
+    imports::an_import_makes_its_image_and_leaves_nothing_where_it_fails,
+    imports::an_image_that_waits_gets_its_bytes_from_one_job_and_waits_again_where_it_fails,
+    imports::imports_are_counted_by_themselves,
     jobs::a_replica_shares_the_blob_and_takes_its_size,
     jobs::a_replication_that_breaks_a_rule_writes_nothing,
     jobs::a_failed_job_leaves_only_its_record,

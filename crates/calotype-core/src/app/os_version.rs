@@ -163,6 +163,12 @@ pub fn catalogue() -> Vec<OsVersion> {
     .collect()
 }
 
+/// Whether a version is one of the catalogue's, or a release that is newer than it of one of its platforms.
+pub(crate) fn is_known(version: &str) -> bool {
+    let of_platform = |(begins, _): &(&str, &str)| version.starts_with(begins);
+    PLATFORMS.iter().any(of_platform) || catalogue().iter().any(|known| known.version == version)
+}
+
 /// The platform, the type and the width that a version tells. One that none of the catalogue's platforms has is
 /// `Other`.
 fn told_by(version: &str) -> (&'static str, &'static str, u32) {

@@ -96,7 +96,7 @@ impl Service {
         Ok(())
     }
 
-    async fn check_key(&self, user: &KeyUser, key: &KeyId, role: KeyRole) -> Result<()> {
+    pub(super) async fn check_key(&self, user: &KeyUser, key: &KeyId, role: KeyRole) -> Result<()> {
         let purpose = match role {
             KeyRole::Source => KeyPurpose::Open,
             KeyRole::Target => KeyPurpose::Seal,
@@ -239,6 +239,20 @@ impl Service {
         loop {
             tokio::time::sleep(KEYS_CHECKED).await;
             match self.check_keys_of(user, plan).await {
+                Err(error) if !error.is_transient() => return error,
+                _ => {}
+            }
+        }
+    }
+
+    /// As [`Self::keep_checking_keys`], of the one key that an import is sealed under; for ever where there is none.
+    pub(super) async fn keep_checking_key(&self, user: &KeyUser, key: Option<&KeyId>) -> Error {
+        let Some(key) = key else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(KEYS_CHECKED).await;
+            match self.check_key(user, key, KeyRole::Target).await {
                 Err(error) if !error.is_transient() => return error,
                 _ => {}
             }

@@ -271,17 +271,17 @@ impl BlobReader for Watched {
 }
 
 /// The look at an upload's bytes; none into containers other than `bare`.
-struct Inspection(Option<Arc<Mutex<Inspector>>>);
+pub(super) struct Inspection(Option<Arc<Mutex<Inspector>>>);
 
 impl Inspection {
-    fn of(image: &Image) -> Self {
+    pub(super) fn of(image: &Image) -> Self {
         let bare = image.container_format.as_deref() == Some("bare");
         let format = image.disk_format.clone().filter(|_| bare);
         Self(format.map(|format| Arc::new(Mutex::new(Inspector::new(format)))))
     }
 
     /// The same bytes, ended by an error once they are known to be unacceptable.
-    fn watch(&self, source: ByteStream) -> ByteStream {
+    pub(super) fn watch(&self, source: ByteStream) -> ByteStream {
         let Some(inspector) = self.0.clone() else {
             return source;
         };
@@ -292,7 +292,7 @@ impl Inspection {
         }))
     }
 
-    fn virtual_size(&self) -> Result<Option<ByteSize>> {
+    pub(super) fn virtual_size(&self) -> Result<Option<ByteSize>> {
         let inspector = self.0.as_deref();
         inspector.map_or(Ok(None), |inspector| lock(inspector).finish())
     }

@@ -26,7 +26,9 @@ use tokio::task::JoinSet;
 use crate::app::Service;
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Claim, JobFailure, MembersChange, Release, ReplicaBytes, Replication, Work};
+use crate::job::{
+    Claim, Import, JobFailure, JobType, MembersChange, Release, ReplicaBytes, Replication, Work,
+};
 use crate::ports::ResealProgress;
 
 /// How a worker works.
@@ -132,6 +134,7 @@ impl Worker {
             let finished = match &claim.work {
                 Work::Replicate(replication) => self.replicate(&claim, replication).await?,
                 Work::ChangeMembers(change) => self.change_members(&claim, change).await?,
+                Work::Import(import) => self.import(&claim, import).await?,
             };
             match finished {
                 Release::Done => Ok(Outcome::Done),
@@ -230,6 +233,20 @@ impl Worker {
         Ok(alive.await?.unwrap_or(Release::Lost))
     }
 
+    async fn import(&self, claim: &Claim, import: &Import) -> Result<Release> {
+        let (service, lease) = (&self.service, self.options.lease);
+        let progress = Arc::new(ResealProgress::default());
+        let fetch = service.fetch(claim, import, &progress);
+        let Some(fetched) = service.alive(claim, lease, &progress, fetch).await? else {
+            return Ok(Release::Lost);
+        };
+        let (facts, virtual_size) = fetched;
+        service
+            .catalog
+            .finish_import(&claim.job.id, claim.attempt, &facts, virtual_size)
+            .await
+    }
+
     /// Tries a job again later after a transient fault, and fails it after any other, and where it was cancelled.
     async fn settle(&self, claim: &Claim, error: &Error) -> Result<Outcome> {
         let job = &claim.job;
@@ -253,7 +270,7 @@ impl Worker {
         let job = &claim.job;
         tracing::error!(job.id = %job.id, error.chain = %error.chain(), "job failed");
         let failure = JobFailure {
-            code: failure_code(error),
+            code: failure_code(job.job_type, error),
             reason: error.message().to_owned(),
         };
         let failed = self
@@ -270,9 +287,12 @@ async fn halt_of(halted: &mut watch::Receiver<bool>) {
     let _ = halted.wait_for(|halted| *halted).await;
 }
 
-/// The IMS code of a job that failed with this error.
-fn failure_code(error: &Error) -> ImsCode {
+/// The IMS code of a job of this type that failed with this error.
+fn failure_code(job_type: JobType, error: &Error) -> ImsCode {
     match (error.code(), error.kind()) {
+        (Some(super::cancel::CANCELLED), _) => super::cancel::CANCELLED,
+        // Whatever went wrong with it (spec 2.7): the reason says what.
+        _ if job_type == JobType::NativeImportImage => ImsCode::IMG_1075,
         (Some(code), _) => code,
         (None, ErrorKind::NotFound | ErrorKind::Gone) => ImsCode::IMG_0144,
         (None, _) => ImsCode::IMG_0061,

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, UserId};
 use crate::image::{Image, Member, MemberStatus, Visibility};
 use crate::job::{
-    Claim, Heartbeat, Job, JobFailure, JobFamily, JobStatus, MemberResult, MembersChange,
+    Claim, Heartbeat, Import, Job, JobFailure, JobFamily, JobStatus, MemberResult, MembersChange,
     MembersVerb, Progress, Release, Replication,
 };
 use crate::query::{ImageQuery, TagQuery};
@@ -134,6 +134,38 @@ pub struct MembersStep {
     pub limit: u64,
     /// The audit trail's line of each change; its detail is told what became whose.
     pub line: AuditEvent,
+}
+
+/// An import that was accepted: all that one transaction writes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewImport {
+    /// The job, in state `INIT`.
+    pub job: Job,
+    /// The image that it is for.
+    pub image: ImportedImage,
+    /// What it is imported from.
+    pub import: Import,
+    /// The most unfinished imports that the project may have: over it, IMG.0060.
+    pub concurrency: u64,
+}
+
+/// The image that an import is for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImportedImage {
+    /// One that the import makes, in status `queued`, without a blob.
+    New {
+        /// Its row.
+        image: Box<Image>,
+        /// The most images that the project may have: over it, IMG.0015.
+        limit: ImageLimit,
+    },
+    /// One that waits for its bytes.
+    Queued {
+        /// Its id.
+        id: ImageId,
+        /// What its formats are where it has none: of the disk, and of what wraps it.
+        formats: [&'static str; 2],
+    },
 }
 
 /// Images and their members.
@@ -274,6 +306,13 @@ pub trait Jobs: Send + Sync {
     /// IMG.0060.
     async fn submit_members(&self, members: &NewMembersJob, trail: Trail) -> Result<()>;
 
+    /// Accepts an import, and wakes a worker.
+    ///
+    /// # Errors
+    /// IMG.0015, IMG.0060; IMG.0155 where the enterprise project is unknown or disabled; IMG.0027 where the image that is
+    /// to be filled is gone, IMG.0046 where it does not wait for bytes.
+    async fn submit_import(&self, import: &NewImport, trail: Trail) -> Result<()>;
+
     /// Claims the next job that is due or whose lease ended, if there is one, and moves its image to
     /// `saving`. Fair: the project with the fewest running jobs comes first, then the oldest job.
     async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>>;
@@ -311,7 +350,18 @@ pub trait Jobs: Send + Sync {
     /// Ends well a job that leaves nothing but what its steps have done. As [`Jobs::finish_share`] otherwise.
     async fn finish_steps(&self, job: &JobId, attempt: i64) -> Result<Release>;
 
-    /// Ends a job badly: the row of an image that it was making is removed and its id never used again. False where another
+    /// Ends an import well: the image is `active` with the blob that the job made, and with the size of the disk that it
+    /// describes where that is known. As [`Jobs::finish_share`] otherwise.
+    async fn finish_import(
+        &self,
+        job: &JobId,
+        attempt: i64,
+        facts: &BlobFacts,
+        virtual_size: Option<ByteSize>,
+    ) -> Result<Release>;
+
+    /// Ends a job badly: an image that waited for bytes waits for them again. The row of an image that it was making is
+    /// removed and its id never used again. False where another
     /// attempt has the job: nothing was written.
     async fn fail_job(&self, job: &JobId, attempt: i64, failure: &JobFailure) -> Result<bool>;
 

@@ -127,7 +127,8 @@ impl Config {
             })?;
         }
         let chosen: Self = typed(&table).map_err(in_file)?;
-        chosen.keys.check_whole().map_err(in_file)?;
+        chosen.keys.check_whole().map_err(&in_file)?;
+        chosen.objects.check_whole().map_err(in_file)?;
         if chosen.images.profile == Profile::Calotype {
             return Ok(chosen);
         }
@@ -233,6 +234,7 @@ fn check(config: &Config) -> Result<(), String> {
         check_catalog(url)?;
     }
     config.keys.check()?;
+    config.objects.check()?;
     let digests = &config.images.digests;
     if !digests.contains(&Digest::Md5) || digests.iter().all(|digest| *digest == Digest::Md5) {
         return Err("images.digests must have \"md5\" and a sha".to_owned());
@@ -334,6 +336,10 @@ mod tests {
             (
                 "limits.max_replica_size",
                 config.limits.max_replica_size.is_some(),
+            ),
+            (
+                "limits.max_import_size",
+                config.limits.max_import_size.is_some(),
             ),
         ] {
             assert!(present, "{field}");

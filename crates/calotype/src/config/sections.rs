@@ -7,6 +7,7 @@ use calotype_core::size::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::key_services::Keys;
+use super::objects::Objects;
 use super::values::{Bytes, Span};
 
 /// The configuration in force.
@@ -19,6 +20,8 @@ pub(crate) struct Config {
     pub(crate) catalog: Catalog,
     /// Where blobs are kept.
     pub(crate) store: Stores,
+    /// Buckets.
+    pub(crate) objects: Objects,
     /// Root keys and master keys.
     pub(crate) keys: Keys,
     /// Users, projects and tokens.
@@ -149,6 +152,8 @@ pub(crate) struct Limits {
     pub(crate) concurrent_replicas: u32,
     /// Jobs about members that are not done, in a project. 0 refuses every one.
     pub(crate) concurrent_member_jobs: u32,
+    /// Imports being made at once, in a project. 0 refuses every one.
+    pub(crate) concurrent_imports: u32,
     /// Tags on an image.
     pub(crate) tags_per_image: u32,
     /// Tags on an image that is tagged by the IMS API.
@@ -165,6 +170,9 @@ pub(crate) struct Limits {
     /// The largest image that can be replicated. None: as `max_image_size`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_replica_size: Option<Bytes>,
+    /// The largest object that can be imported, but for a quick import. None: as `max_image_size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_import_size: Option<Bytes>,
 }
 
 impl Default for Limits {
@@ -180,6 +188,7 @@ impl Limits {
             images_per_project: 1000,
             concurrent_replicas: 5,
             concurrent_member_jobs: 20,
+            concurrent_imports: 40,
             tags_per_image: 128,
             ims_tags_per_image: 10,
             members_per_image: 256,
@@ -187,6 +196,7 @@ impl Limits {
             keys_per_project: 100,
             max_image_size: None,
             max_replica_size: None,
+            max_import_size: None,
         };
         match profile {
             Profile::Calotype => calotype,
@@ -195,6 +205,7 @@ impl Limits {
                 tags_per_image: 10,
                 max_image_size: Some(Bytes(ByteSize::gib(1024))),
                 max_replica_size: Some(Bytes(ByteSize::gib(128))),
+                max_import_size: Some(Bytes(ByteSize::gib(128))),
                 ..calotype
             },
         }

@@ -112,7 +112,7 @@ fn connection(connection: &config::Connection) -> Connection {
 }
 
 /// A secret from its file, without the line's end.
-fn secret(field: &str, file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
+pub(super) fn secret(field: &str, file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
     let file = file.ok_or_else(|| Failure::usage(format!("{field} is not set")))?;
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::usage(format!("{field} {}: {error}", file.display())))?;

@@ -17,6 +17,7 @@ use calotype_identity::{Embedded, Options, Ports, Renewal};
 use calotype_keys::{EmbeddedKeys, SystemEntropy};
 
 use super::keys::key_services;
+use super::objects::{bucket_access, objects};
 use super::{ServeOptions, ownership};
 use crate::clouds::{FirstUsers, write_clouds_yaml};
 use crate::config::Bytes;
@@ -87,6 +88,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
         catalog: catalog as Arc<dyn Catalog>,
         blobs: Arc::new(blobs),
         keys: services,
+        objects: objects(&config.objects, data_dir, &entropy)?,
         clock,
         entropy: Arc::clone(&entropy),
     };
@@ -282,6 +284,7 @@ fn settings(config: &Config) -> Settings {
             images_per_project: limits.images_per_project.into(),
             concurrent_replicas: limits.concurrent_replicas.into(),
             concurrent_member_jobs: limits.concurrent_member_jobs.into(),
+            concurrent_imports: limits.concurrent_imports.into(),
             tags_per_image: usize::try_from(limits.tags_per_image).unwrap_or(usize::MAX),
             ims_tags_per_image: usize::try_from(limits.ims_tags_per_image).unwrap_or(usize::MAX),
             members_per_image: limits.members_per_image.into(),
@@ -289,6 +292,7 @@ fn settings(config: &Config) -> Settings {
                 .unwrap_or(usize::MAX),
             max_image_size: limits.max_image_size.map(|size| size.0),
             max_replica_size: limits.max_replica_size.map(|size| size.0),
+            max_import_size: limits.max_import_size.map(|size| size.0),
         },
         digests: DigestChoice {
             md5: digests.contains(&Digest::Md5),
@@ -299,6 +303,7 @@ fn settings(config: &Config) -> Settings {
         replicate_public: config.replication.allow_public,
         replicate_shared_encrypted: config.replication.shared_encrypted == Permission::Allow,
         allow_rewrap: config.replication.allow_rewrap,
+        buckets: bucket_access(&config.objects),
         ..Settings::default()
     }
 }

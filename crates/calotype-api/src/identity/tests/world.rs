@@ -73,6 +73,7 @@ impl World {
             catalog: catalog as Arc<dyn Catalog>,
             blobs: Arc::new(blobs),
             keys,
+            objects: Arc::new(calotype_core::ports::NoBuckets),
             clock,
             entropy: Arc::clone(&entropy),
         };

@@ -1,0 +1,317 @@
+//! Images from objects in buckets: `POST /v2/cloudimages/action`, `.../quickimport/action`,
+//! `POST /v1/cloudimages/dataimages/action`, `POST /v1/cloudimages/action` (which one client uses and no page names), and
+//! `PUT /v1/cloudimages/{image_id}/upload` (spec 2.3 to 2.5, 2.7).
+//!
+//! Servers and disks are none of the service's: who asks for an image of one is told that there is none such.
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::IntoResponse as _;
+use calotype_core::access::Action;
+use calotype_core::app::{Call, ImportOrder, Service};
+use calotype_core::id::JobId;
+use calotype_core::object::ObjectAddress;
+use calotype_core::ports::StoredAnswer;
+use calotype_core::{Error, Result, codes::ImsCode};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::copy::JobAccepted;
+use super::import_body::{Form, order};
+use super::path;
+use super::tags::ResourceTag;
+use crate::caller::Caller;
+use crate::errors::{Failure, Reply};
+use crate::idempotency::{IdempotencyKey, Slot, once};
+use crate::json_body::{json_object, optional_text, read_body};
+use crate::state::ApiState;
+
+/// The operations of this module.
+pub fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(create_image))
+        .routes(routes!(create_image_by_older_path))
+        .routes(routes!(import_image_quickly))
+        .routes(routes!(import_data_image))
+        .routes(routes!(register_image))
+}
+
+/// The body of a request for an image of an object, for the API's description. Unknown fields are ignored.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct CreateImageRequest {
+    /// The image's name: 1 to 128 of letters, digits, `-`, `.`, `_` and inner spaces.
+    pub name: String,
+    /// The image's description: at most 1024 characters.
+    pub description: Option<String>,
+    /// The object: `bucket:object`.
+    pub image_url: String,
+    /// GB that a disk needs to hold the image: 1 to 1024 (2048 for a data disk).
+    pub min_disk: u32,
+    /// `Linux`, `Windows` or `Other`.
+    pub os_type: Option<String>,
+    /// One of `GET /v1/cloudimages/os_version`, or a newer release. An ISO file needs it, and a quick import of a system
+    /// disk.
+    pub os_version: Option<String>,
+    /// `ECS` (the default), `BMS`, `IsoImage`, `DataImage`, and the synonyms `FusionCompute` and `Ironic`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// The customer's master key to seal the image under.
+    pub cmk_id: Option<String>,
+    /// Said of the image (`__is_config_init`); nothing in it is changed.
+    pub is_config: Option<bool>,
+    /// Takes an object of any size that is raw or ZVHD2.
+    pub is_quick_import: Option<bool>,
+    /// `bios` or `uefi`.
+    pub hw_firmware_type: Option<String>,
+    /// `x86` (the default) or `arm`, whose firmware is `uefi`.
+    pub architecture: Option<String>,
+    /// MB of memory that a server needs.
+    pub min_ram: Option<u32>,
+    /// MB of memory that a server has at most.
+    pub max_ram: Option<u32>,
+    /// The image's tags, as `key=value`. Either this or `image_tags`.
+    pub tags: Option<Vec<String>>,
+    /// The image's tags, with key and value apart.
+    pub image_tags: Option<Vec<ResourceTag>>,
+    /// The image's enterprise project; absent, empty or `0`: the default one.
+    pub enterprise_project_id: Option<String>,
+}
+
+/// The body of a request to fill an image.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct RegisterImageRequest {
+    /// The object: `bucket:object`.
+    pub image_url: String,
+}
+
+/// Makes an image of an object in a bucket.
+#[utoipa::path(
+    post,
+    path = "/v2/cloudimages/action",
+    operation_id = "createImage",
+    tag = "Imports",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
+    request_body(content = CreateImageRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The import was accepted.", body = JobAccepted),
+        (status = 400, description = "The request breaks a rule; the code says which."),
+        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
+        (status = 403, description = "The caller may not make images (IMG.0026)."),
+        (status = 409, description = "The Idempotency-Key was used with another body."),
+        (status = 500, description = "A fault of the service (IMG.0061)."),
+        (status = 503, description = "The service or the bucket can't do it now (IMG.0061)."),
+    ),
+    security(("token" = []), ("signature" = [])),
+)]
+pub async fn create_image(
+    state: State<ApiState>,
+    caller: Caller,
+    key: Result<IdempotencyKey, Failure>,
+    body: Body,
+) -> Reply {
+    create(state, caller, key, body, Form::Any).await
+}
+
+/// Makes an image of an object by the path that some clients use for data disks: without a `type` that says otherwise it
+/// is one.
+#[utoipa::path(
+    post,
+    path = "/v1/cloudimages/action",
+    operation_id = "createImageByOlderPath",
+    tag = "Imports",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
+    request_body(content = CreateImageRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The import was accepted.", body = JobAccepted),
+        (status = 400, description = "The request breaks a rule; the code says which."),
+        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
+        (status = 403, description = "The caller may not make such images (IMG.0026)."),
+        (status = 409, description = "The Idempotency-Key was used with another body."),
+        (status = 500, description = "A fault of the service (IMG.0061)."),
+        (status = 503, description = "The service or the bucket can't do it now (IMG.0061)."),
+    ),
+    security(("token" = []), ("signature" = [])),
+)]
+pub async fn create_image_by_older_path(
+    state: State<ApiState>,
+    caller: Caller,
+    key: Result<IdempotencyKey, Failure>,
+    body: Body,
+) -> Reply {
+    create(state, caller, key, body, Form::Older).await
+}
+
+/// Makes an image of a large object, raw or ZVHD2.
+#[utoipa::path(
+    post,
+    path = "/v2/cloudimages/quickimport/action",
+    operation_id = "importImageQuickly",
+    tag = "Imports",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
+    request_body(content = CreateImageRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The import was accepted.", body = JobAccepted),
+        (status = 400, description = "The request breaks a rule; the code says which."),
+        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
+        (status = 403, description = "The caller may not make such images (IMG.0026)."),
+        (status = 409, description = "The Idempotency-Key was used with another body."),
+        (status = 500, description = "A fault of the service (IMG.0061)."),
+        (status = 503, description = "The service or the bucket can't do it now (IMG.0061)."),
+    ),
+    security(("token" = []), ("signature" = [])),
+)]
+pub async fn import_image_quickly(
+    state: State<ApiState>,
+    caller: Caller,
+    key: Result<IdempotencyKey, Failure>,
+    body: Body,
+) -> Reply {
+    create(state, caller, key, body, Form::Quick).await
+}
+
+/// Makes an image of a data disk of an object.
+#[utoipa::path(
+    post,
+    path = "/v1/cloudimages/dataimages/action",
+    operation_id = "importDataImage",
+    tag = "Imports",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
+    request_body(content = CreateImageRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The import was accepted.", body = JobAccepted),
+        (status = 400, description = "The request breaks a rule; the code says which."),
+        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
+        (status = 403, description = "The caller may not make images of data disks (IMG.0026)."),
+        (status = 409, description = "The Idempotency-Key was used with another body."),
+        (status = 500, description = "A fault of the service (IMG.0061)."),
+        (status = 503, description = "The service or the bucket can't do it now (IMG.0061)."),
+    ),
+    security(("token" = []), ("signature" = [])),
+)]
+pub async fn import_data_image(
+    state: State<ApiState>,
+    caller: Caller,
+    key: Result<IdempotencyKey, Failure>,
+    body: Body,
+) -> Reply {
+    create(state, caller, key, body, Form::Data).await
+}
+
+/// Gives an image that waits for its bytes those of an object in a bucket.
+#[utoipa::path(
+    put,
+    path = "/v1/cloudimages/{image_id}/upload",
+    operation_id = "registerImage",
+    tag = "Imports",
+    params(
+        ("image_id" = String, Path, description = "An image in status `queued`: a UUID."),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours."),
+    ),
+    request_body(content = RegisterImageRequest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The import was accepted.", body = JobAccepted),
+        (status = 400, description = "The request breaks a rule; the code says which."),
+        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
+        (status = 403, description = "The caller may not fill images (IMG.0026)."),
+        (status = 404, description = "There is no such image for the caller (IMG.0027)."),
+        (status = 409, description = "The Idempotency-Key was used with another body."),
+        (status = 500, description = "A fault of the service (IMG.0061)."),
+        (status = 503, description = "The service or the bucket can't do it now (IMG.0061)."),
+    ),
+    security(("token" = []), ("signature" = [])),
+)]
+pub async fn register_image(
+    State(state): State<ApiState>,
+    Caller(call): Caller,
+    key: Result<IdempotencyKey, Failure>,
+    path: Result<Path<String>, PathRejection>,
+    body: Body,
+) -> Reply {
+    let service = &state.service;
+    service.admit(&call, Action::ImagesUpload)?;
+    let body = read_body(&state, body).await?;
+    let slot = key?.slot(&call, &body);
+    once(service, slot.as_ref(), async {
+        let mut body = json_object(&body)?;
+        let url = optional_text(&mut body, "image_url")?.unwrap_or_default();
+        let id = path::image(path)?;
+        let object = ObjectAddress::parse(&url)?;
+        let keep = keeping(service, slot.as_ref());
+        let keep = keep.as_ref().map(|keep| keep as Kept<'_>);
+        let job = service.register(&call, id, &object, keep).await?;
+        Ok(accepted(&job))
+    })
+    .await
+}
+
+type Kept<'a> = &'a (dyn Fn(&JobId) -> StoredAnswer + Sync);
+
+/// Keeps the answer under the request's `Idempotency-Key`, if it had one.
+fn keeping<'a>(
+    service: &'a Service,
+    slot: Option<&'a Slot>,
+) -> Option<impl Fn(&JobId) -> StoredAnswer + Sync + 'a> {
+    slot.map(|slot| move |job: &JobId| slot.answer(service, StatusCode::OK, body_of(job), None))
+}
+
+fn body_of(job: &JobId) -> String {
+    json!({ "job_id": job.as_str() }).to_string()
+}
+
+fn accepted(job: &JobId) -> axum::response::Response {
+    let content_type = [(http::header::CONTENT_TYPE, "application/json")];
+    (content_type, body_of(job)).into_response()
+}
+
+async fn create(
+    State(state): State<ApiState>,
+    Caller(call): Caller,
+    key: Result<IdempotencyKey, Failure>,
+    body: Body,
+    form: Form,
+) -> Reply {
+    let service = &state.service;
+    admit(service, &call, form)?;
+    let body = read_body(&state, body).await?;
+    let slot = key?.slot(&call, &body);
+    once(service, slot.as_ref(), async {
+        let body = json_object(&body)?;
+        let order = import_order(service, &call, body, form)?;
+        let keep = keeping(service, slot.as_ref());
+        let keep = keep.as_ref().map(|keep| keep as Kept<'_>);
+        let job = service.import(&call, &order, keep).await?;
+        Ok(accepted(&job))
+    })
+    .await
+}
+
+/// The first check: whether the caller may take any of the actions that a request to this path can mean.
+fn admit(service: &Service, call: &Call, form: Form) -> Result<()> {
+    let data = || service.admit(call, Action::DataImagesCreate);
+    match form {
+        Form::Data => data(),
+        Form::Any => service.admit(call, Action::ServerImagesCreate),
+        Form::Quick | Form::Older => service
+            .admit(call, Action::ServerImagesCreate)
+            .or_else(|_| data()),
+    }
+}
+
+/// What the body asks for, once it is known that the caller may ask for that.
+fn import_order(
+    service: &Service,
+    call: &Call,
+    body: Map<String, Value>,
+    form: Form,
+) -> Result<ImportOrder> {
+    let order = order(body, form)?;
+    service.admit(call, order.kind.action())?;
+    match &order.os_version {
+        Some(version) if version.is_empty() => Err(Error::ims(ImsCode::IMG_0056)),
+        _ => Ok(order),
+    }
+}

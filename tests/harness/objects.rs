@@ -1,0 +1,153 @@
+//! Objects to import: in a server's own buckets, and in a store that speaks S3.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::client::{Answer, Client, text};
+use crate::server::Server;
+
+const ID: &str = "AKTEST";
+const SECRET: &str = "a secret that opens every bucket";
+
+impl Server {
+    /// The directory of a bucket, which is made where it is missing.
+    pub fn bucket(&self, name: &str) -> PathBuf {
+        let bucket = self.data().join("buckets").join(name);
+        std::fs::create_dir_all(&bucket).expect("a bucket");
+        bucket
+    }
+
+    /// Puts an object into the bucket `images`; the result is its address.
+    pub fn put_object(&self, key: &str, content: impl Read) -> String {
+        write(&self.bucket("images").join(key), content);
+        format!("images:{key}")
+    }
+
+    /// Puts an object of `length` zeros there, but for some bytes at both ends.
+    pub fn put_sparse_object(&self, key: &str, length: u64) -> String {
+        sparse(&self.bucket("images").join(key), length);
+        format!("images:{key}")
+    }
+}
+
+fn write(path: &Path, mut content: impl Read) {
+    std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+    let mut file = File::create(path).expect("an object");
+    std::io::copy(&mut content, &mut file).expect("the object's bytes");
+}
+
+fn sparse(path: &Path, length: u64) {
+    use std::os::unix::fs::FileExt as _;
+    let file = File::create(path).expect("an object");
+    file.set_len(length).expect("the object's length");
+    file.write_all_at(b"begin", 0).expect("the beginning");
+    file.write_all_at(b"end", length - 3).expect("the end");
+}
+
+impl Client {
+    /// Asks for an image of an object, with the fields that every request needs and `more`.
+    pub fn import(&self, object: &str, more: Value) -> Answer {
+        self.import_at("/v2/cloudimages/action", object, more)
+    }
+
+    /// As [`Client::import`], by any path.
+    pub fn import_at(&self, path: &str, object: &str, more: Value) -> Answer {
+        let mut body = json!({"name": "imported", "image_url": object, "min_disk": 40});
+        for (name, value) in more.as_object().expect("fields") {
+            body[name] = value.clone();
+        }
+        self.post(path, body)
+    }
+
+    /// Asks for an image of an object, which must be accepted; the result is the job's id.
+    pub fn begin_import(&self, object: &str, more: Value) -> String {
+        let accepted = self.import(object, more).expect(200).json();
+        text(&accepted["job_id"])
+    }
+
+    /// Makes an image of an object, and waits for it; the result is its id.
+    pub fn imported(&self, object: &str, more: Value) -> String {
+        let job = self.job(&self.begin_import(object, more));
+        assert_eq!(job.status(), "SUCCESS", "{}", job.document);
+        job.image()
+    }
+}
+
+/// A store that speaks S3, on a free port, with the bucket `images`. It ends with the value.
+pub struct S3Store {
+    directory: TempDir,
+    endpoint: String,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl S3Store {
+    /// Starts one.
+    pub fn start() -> Self {
+        let directory = TempDir::with_prefix("calotype-s3-").expect("a temporary directory");
+        std::fs::create_dir(directory.path().join("images")).expect("a bucket");
+        std::fs::write(directory.path().join("secret"), SECRET).expect("the secret");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let files = s3s_fs::FileSystem::new(directory.path()).expect("a store");
+        let mut builder = S3ServiceBuilder::new(files);
+        builder.set_auth(SimpleAuth::from_single(ID, SECRET));
+        let service = builder.build();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
+        let listener = listener.expect("a port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        runtime.spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(hyper_util::rt::TokioIo::new(socket), service.clone());
+                tokio::spawn(connection);
+            }
+        });
+        Self {
+            directory,
+            endpoint,
+            runtime: Some(runtime),
+        }
+    }
+
+    /// The section that makes a server use it.
+    pub fn config(&self) -> String {
+        format!(
+            "[objects]\ntype = \"s3\"\nendpoint = {:?}\nallow_http = true\naccess_key = {ID:?}\nsecret_file = {:?}\n",
+            self.endpoint,
+            self.directory.path().join("secret"),
+        )
+    }
+
+    /// The file of an object of the bucket `images`.
+    pub fn file(&self, key: &str) -> PathBuf {
+        self.directory.path().join("images").join(key)
+    }
+
+    /// Puts an object into the bucket `images`; the result is its address.
+    pub fn put(&self, key: &str, content: impl Read) -> String {
+        write(&self.file(key), content);
+        format!("images:{key}")
+    }
+
+    /// Ends it.
+    pub fn stop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for S3Store {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
