@@ -18,8 +18,8 @@ pub(crate) use admin::{
     RoleCommand, RoleTarget, RootKeyCommand, UserCommand, VerifyArgs,
 };
 pub(crate) use image::{
-    AcceptArgs, CreateArgs, DownloadArgs, ImageCommand, ImageTagCommand, ListArgs, RejectArgs,
-    ReplicateArgs, SetArgs, ShareArgs, WaitArgs,
+    AcceptArgs, CreateArgs, DownloadArgs, ImageCommand, ImageTagCommand, ImportArgs, ImportType,
+    ListArgs, RegisterArgs, RejectArgs, ReplicateArgs, SetArgs, ShareArgs, WaitArgs,
 };
 pub(crate) use keys::{CreateKeyArgs, GrantArgs, KeyState, KeysCommand};
 

@@ -5,6 +5,7 @@
 pub(crate) mod admin;
 pub(crate) mod config;
 pub(crate) mod image;
+mod image_imports;
 mod image_members;
 mod image_tags;
 pub(crate) mod job;

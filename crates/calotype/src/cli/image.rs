@@ -44,6 +44,10 @@ pub(crate) enum ImageCommand {
         /// Id, or unique name.
         image: String,
     },
+    /// Make an image of an object in a bucket.
+    Import(Box<ImportArgs>),
+    /// Give an image without bytes those of an object in a bucket.
+    Register(RegisterArgs),
     /// List the operating systems that the service knows, as `__os_version` names them.
     OsVersions {
         /// Only those for this use.
@@ -286,4 +290,74 @@ pub(crate) struct WaitArgs {
     /// Stop waiting after this long. The job goes on.
     #[arg(long, requires = "wait", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
+}
+
+/// What an import makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportType {
+    /// An image of a system disk.
+    Ecs,
+    /// An image of a bare-metal server's system disk.
+    Bms,
+    /// An ISO file's.
+    Iso,
+    /// An image of a data disk.
+    Data,
+}
+
+/// Flags of `image import`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImportArgs {
+    /// The image's name.
+    pub(crate) name: String,
+    /// The object.
+    #[arg(long, value_name = "BUCKET:OBJECT")]
+    pub(crate) bucket_object: String,
+    /// The least disk that a server needs, in GB.
+    #[arg(long, value_name = "GB")]
+    pub(crate) min_disk: u32,
+    /// What is made.
+    #[arg(long = "type", value_enum, default_value = "ecs")]
+    pub(crate) kind: ImportType,
+    /// The operating system's version, as `image os-versions` lists them.
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) os_version: Option<String>,
+    /// The operating system's type.
+    #[arg(long, value_parser = ["Linux", "Windows", "Other"])]
+    pub(crate) os_type: Option<String>,
+    /// The image's description.
+    #[arg(long)]
+    pub(crate) description: Option<String>,
+    /// The least memory that a server needs, in MB.
+    #[arg(long, value_name = "MB")]
+    pub(crate) min_ram: Option<u32>,
+    /// The most memory that a server has, in MB.
+    #[arg(long, value_name = "MB")]
+    pub(crate) max_ram: Option<u32>,
+    /// What a server starts the image with.
+    #[arg(long, value_parser = ["bios", "uefi"])]
+    pub(crate) firmware: Option<String>,
+    /// The master key that seals the image. Without it: the service's own.
+    #[arg(long, value_name = "ID")]
+    pub(crate) key: Option<String>,
+    /// A tag. May be repeated.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) tag: Vec<String>,
+    /// The image's enterprise project, by id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) enterprise_project: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// Flags of `image register`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RegisterArgs {
+    /// Id, or unique name.
+    pub(crate) image: String,
+    /// The object.
+    #[arg(long, value_name = "BUCKET:OBJECT")]
+    pub(crate) bucket_object: String,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
 }

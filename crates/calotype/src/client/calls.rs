@@ -228,6 +228,19 @@ impl Session {
         job_of(&document(self.image(Call::post(path, request)).await?).await?)
     }
 
+    /// Starts an import; the job's id comes back.
+    pub(crate) async fn import(&self, path: &str, request: &Value) -> Result<String, Failure> {
+        let call = Call::post(path, request);
+        job_of(&document(self.image(call).await?).await?)
+    }
+
+    /// Starts to give an image the bytes of an object; the job's id comes back.
+    pub(crate) async fn register(&self, id: &str, object: &str) -> Result<String, Failure> {
+        let path = format!("/v1/cloudimages/{}/upload", encode(id));
+        let request = serde_json::json!({"image_url": object});
+        job_of(&document(self.image(Call::put(path, &request)).await?).await?)
+    }
+
     /// A job's document.
     pub(crate) async fn show_job(&self, id: &str) -> Result<Value, Failure> {
         let path = format!("/v1/{}/jobs/{}", encode(self.project_id()?), encode(id));

@@ -87,6 +87,14 @@ impl Call {
         call
     }
 
+    /// As [`Call::post`], with PUT.
+    pub(crate) fn put(path: impl Into<String>, document: &Value) -> Self {
+        Self {
+            method: Method::PUT,
+            ..Self::post(path, document)
+        }
+    }
+
     /// Waiting for the answer for as long as it takes.
     pub(crate) fn patient(self) -> Self {
         Self {

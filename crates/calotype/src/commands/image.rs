@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -43,6 +44,10 @@ pub(crate) async fn run(
         ImageCommand::Reject(args) => super::image_members::reject(&session, &args, output).await,
         ImageCommand::Members { image } => {
             super::image_members::list(&session, &image, output).await
+        }
+        ImageCommand::Import(args) => super::image_imports::import(&session, &args, output).await,
+        ImageCommand::Register(args) => {
+            super::image_imports::register(&session, &args, output).await
         }
         ImageCommand::OsVersions { tag } => {
             let versions = session.os_versions(tag.as_deref()).await?;
@@ -314,15 +319,27 @@ async fn replicate(
         }
     }
     let job_id = session.replicate(&id, &request).await?;
-    if !args.wait {
+    let waiting = args.wait.then_some(args.timeout);
+    follow(session, &job_id, "replicating", waiting, output).await
+}
+
+/// Shows the id of a job, or waits for the job and shows how it ended.
+pub(super) async fn follow(
+    session: &Session,
+    job_id: &str,
+    what: &'static str,
+    waiting: Option<Option<Duration>>,
+    output: &Output,
+) -> Result<(), Failure> {
+    let Some(timeout) = waiting else {
         return output.object(&json!({"job_id": job_id}));
-    }
-    let bar = output.bytes_bar("replicating", Some(0));
+    };
+    let bar = output.bytes_bar(what, Some(0));
     let wait = JobWait {
-        timeout: args.timeout,
+        timeout,
         ..JobWait::default()
     };
-    let ended = session.wait_job(&job_id, wait, &bar).await;
+    let ended = session.wait_job(job_id, wait, &bar).await;
     bar.finish_and_clear();
     output.result(&ended?, super::job::table)
 }
