@@ -28,6 +28,7 @@ mod kms_elsewhere;
 mod kms_grants;
 mod members;
 mod probe;
+mod quotas;
 mod reseal;
 mod reseal_faults;
 mod reseal_kills;

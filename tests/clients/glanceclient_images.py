@@ -32,6 +32,11 @@ glance.image_tags.update(raw.id, "fresh")
 assert glance.images.get(raw.id).tags == ["fresh"]
 glance.image_tags.delete(raw.id, "fresh")
 
+usage = glance.info.get_usage()
+images = len(list(glance.images.list()))
+assert usage["image_count_total"] == {"limit": 1000, "usage": images}, usage
+assert usage["image_size_total"]["limit"] == -1, usage
+
 project = "0123456789abcdef0123456789abcdef"
 member = glance.image_members.create(raw.id, project)
 assert member.status == "pending"

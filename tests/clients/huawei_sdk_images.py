@@ -47,6 +47,7 @@ from huaweicloudsdkims.v2 import (
     ListTagsRequest,
     ListVersionsRequest,
     ResourceTag,
+    ShowImageQuotaRequest,
     ShowJobProgressRequest,
     ShowJobRequest,
     TagKeyValue,
@@ -166,6 +167,9 @@ narrow = [v for versions in platforms.values() for v in versions if v.os_bit == 
 assert "SUSE" in platforms and narrow, platforms
 platforms = {p.platform: p.version_list for p in signed.list_os_versions(ListOsVersionsRequest(tag="uefi")).body}
 assert all(v.os_bit == 64 and v.os_version_key == v.os_version for versions in platforms.values() for v in versions)
+
+quotas = {q.type: (q.used, q.quota) for q in signed.show_image_quota(ShowImageQuotaRequest()).quotas.resources}
+assert quotas == {"image": (2, 1000), "image_shared": (0, 1000), "image_member": (0, 256)}, quotas
 
 made = signed.glance_create_image_metadata(
     GlanceCreateImageMetadataRequest(body=GlanceCreateImageMetadataRequestBody(name="metadata", disk_format="raw"))

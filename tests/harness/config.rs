@@ -7,6 +7,12 @@ pub fn limits(images: u64, replicas: u64) -> String {
     format!("[limits]\nimages_per_project = {images}\nconcurrent_replicas = {replicas}\n")
 }
 
+/// A deployment in which a project may have this many bytes. Those that its images share count for each where `each`
+/// says so.
+pub fn bytes(most: u64, each: bool) -> String {
+    format!("[limits]\nbytes_per_project = {most}\ncharge_shared = {each}\n")
+}
+
 /// A deployment that takes no image of more than this many bytes.
 pub fn image_size(bytes: u64) -> String {
     format!("[limits]\nmax_image_size = {bytes}\n")

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod enterprise_projects;
 pub mod jobs;
+pub mod quotas;
 pub mod root_key;
 pub mod verify;
 
@@ -30,6 +31,11 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(enterprise_projects::disable_enterprise_project))
         .routes(routes!(jobs::list_jobs))
         .routes(routes!(jobs::cancel_job))
+        .routes(routes!(
+            quotas::show_quota,
+            quotas::set_quota,
+            quotas::reset_quota
+        ))
         .routes(routes!(verify::verify))
         .routes(routes!(audit::show_audit_trail))
 }

@@ -17,6 +17,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use crate::negotiate::{ErrorForm, error_form};
+use crate::ops::QUOTA_REFUSALS;
 use crate::request_id::RequestId;
 use crate::state::ApiState;
 
@@ -184,6 +185,7 @@ pub async fn render(State(state): State<ApiState>, request: Request, next: Next)
         },
     };
     log(&error);
+    count(&error);
     let bare_headers = std::mem::take(response.headers_mut());
     let mut rendered = match family {
         Family::Ims => ims(&error, &id, response.status()),
@@ -233,6 +235,17 @@ fn bare_failure(response: &Response) -> Option<Error> {
         ),
         _ => None,
     }
+}
+
+/// Counts the refusals of quotas.
+fn count(error: &Error) {
+    let resource = match (error.code(), error.kind()) {
+        (Some(ImsCode::IMG_0015), _) => "images",
+        (Some(ImsCode::IMG_0088), _) => "members",
+        (Some(ImsCode::IMG_0059), ErrorKind::TooLarge) => "bytes",
+        _ => return,
+    };
+    metrics::counter!(QUOTA_REFUSALS, "resource" => resource).increment(1);
 }
 
 fn log(error: &Error) {

@@ -18,6 +18,7 @@ mod path;
 mod schemas;
 mod tags;
 mod unread;
+mod usage;
 mod versions;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -49,4 +50,5 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(schemas::members))
         .routes(routes!(discovery::import_methods))
         .routes(routes!(discovery::stores))
+        .routes(routes!(usage::show))
 }

@@ -1,5 +1,5 @@
-//! The IMS API: replicating an image, importing one from an object, sharing images, following the jobs, and listing,
-//! changing and tagging images as OTC's clients do.
+//! The IMS API: replicating an image, importing one from an object, sharing images, following the jobs, listing,
+//! changing and tagging images as OTC's clients do, and what a project may have of them.
 
 pub mod copy;
 pub mod import;
@@ -10,6 +10,7 @@ pub mod list;
 pub mod members;
 pub mod os_versions;
 mod path;
+pub mod quota;
 pub mod resource_tags;
 pub mod tags;
 pub mod update;
@@ -34,6 +35,7 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(list::list_cloud_images))
         .routes(routes!(update::update_cloud_image))
         .routes(routes!(os_versions::list_os_versions))
+        .routes(routes!(quota::show_image_quota))
         .routes(routes!(resource_tags::find_images_by_tags))
         .merge(import::router())
         .merge(tags::router())

@@ -21,6 +21,8 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const REQUESTS: &str = "calotype_http_requests_total";
 const DURATION: &str = "calotype_http_request_duration_seconds";
 const IN_FLIGHT: &str = "calotype_http_requests_in_flight";
+/// By what there was too much of: images, members, bytes.
+pub(crate) const QUOTA_REFUSALS: &str = "calotype_quota_refusals_total";
 const JOBS_WAITING: &str = "calotype_jobs_waiting";
 const JOBS_RUNNING: &str = "calotype_jobs_running";
 /// Counted when the image is active.
@@ -47,6 +49,10 @@ pub fn describe_metrics() {
     metrics::describe_gauge!(IN_FLIGHT, "Requests whose answer has not begun.");
     metrics::describe_gauge!(JOBS_WAITING, "Jobs that no worker has begun.");
     metrics::describe_gauge!(JOBS_RUNNING, "Jobs that a worker has begun and not ended.");
+    metrics::describe_counter!(
+        QUOTA_REFUSALS,
+        "Requests that were refused for want of quota."
+    );
     metrics::describe_counter!(
         BYTES_UPLOADED,
         metrics::Unit::Bytes,

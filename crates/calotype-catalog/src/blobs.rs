@@ -15,6 +15,7 @@ use crate::SqlCatalog;
 use crate::db::{Arg, Row, again_on_contention};
 use crate::rows::{digests_of, lock_image};
 use crate::uploads::end_upload;
+use crate::usage::lock_usage_of_blob;
 
 /// That neither an image nor an unfinished job refers to the blob `b`.
 const UNREFERENCED: &str = "not exists (select 1 from images i where i.blob = b.id) \
@@ -181,6 +182,7 @@ impl SqlCatalog {
 
     async fn expire_upload_once(&self, blob: BlobId) -> Result<bool> {
         let mut tx = self.db.write().await?;
+        lock_usage_of_blob(&mut tx, blob).await?;
         let sql = "select id from images where uploading_blob = $1";
         let row = tx.fetch_optional(sql, vec![Arg::text(blob)]).await?;
         let image: Option<ImageId> = row.map(|row| row.parsed("id")).transpose()?;

@@ -253,6 +253,9 @@ impl Directory for SqlCatalog {
             return Err(Error::conflict("The project still has master keys."));
         }
         for sql in [
+            // Of uploads whose images are deleted: they end when they ask for more, or at their end.
+            "update blobs set reserved_for = null, reserved = 0 where reserved_for = $1",
+            "delete from project_limits where project = $1",
             "delete from assignments where target_kind = 'project' and target_id = $1",
             "delete from tokens where project_id = $1",
             "delete from access_keys where project_id = $1",

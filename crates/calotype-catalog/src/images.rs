@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use calotype_core::id::{BlobId, ImageId, ProjectId};
 use calotype_core::image::{Image, Member, MemberStatus, Visibility};
-use calotype_core::ports::{BlobFacts, ImageLimit, Images, Page, SeenImage, Trail, Usage, Window};
+use calotype_core::ports::{
+    BlobFacts, ByteLimit, ImageLimit, Images, MemberLimit, Page, Reservation, SeenImage, Trail,
+    Window,
+};
 use calotype_core::query::{ImageQuery, TagQuery};
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
@@ -15,9 +18,10 @@ use calotype_core::{Error, Result};
 use crate::SqlCatalog;
 use crate::db::{Arg, again_on_contention};
 use crate::rows::{
-    burn_image, insert_attributes, insert_image_row, is_being_made, load_image,
-    lock_usage_and_image, release_blob, return_quota, take_quota, usage_of, write_trail,
+    burn_image, insert_attributes, insert_image_row, is_being_made, load_image, release_blob,
+    write_trail,
 };
+use crate::usage::{Account, holds, lock_usage_and_image, remove_image};
 
 /// The answer where the image that a call names is not there.
 pub(crate) fn no_image() -> Error {
@@ -71,7 +75,7 @@ impl Images for SqlCatalog {
         again_on_contention!(self.delete_image_once(image, grace, &trail))
     }
 
-    async fn add_member(&self, member: &Member, limit: u64, trail: Trail) -> Result<()> {
+    async fn add_member(&self, member: &Member, limit: MemberLimit, trail: Trail) -> Result<()> {
         again_on_contention!(self.add_member_once(member, limit, &trail))
     }
 
@@ -99,8 +103,14 @@ impl Images for SqlCatalog {
         self.members_of(image).await
     }
 
-    async fn begin_upload(&self, image: ImageId, blob: BlobId, lease: Duration) -> Result<Image> {
-        again_on_contention!(self.begin_upload_once(image, blob, lease))
+    async fn begin_upload(
+        &self,
+        image: ImageId,
+        blob: BlobId,
+        lease: Duration,
+        first: Reservation,
+    ) -> Result<(Image, ByteSize)> {
+        again_on_contention!(self.begin_upload_once(image, blob, lease, first))
     }
 
     async fn extend_upload(&self, blob: BlobId, lease: Duration) -> Result<bool> {
@@ -113,18 +123,21 @@ impl Images for SqlCatalog {
         blob: BlobId,
         facts: &BlobFacts,
         virtual_size: Option<ByteSize>,
+        limit: ByteLimit,
         trail: Trail,
     ) -> Result<Image> {
-        again_on_contention!(self.finish_upload_once(image, blob, facts, virtual_size, &trail))
+        again_on_contention!(self.finish_upload_once(
+            image,
+            blob,
+            facts,
+            virtual_size,
+            limit,
+            &trail
+        ))
     }
 
     async fn abort_upload(&self, image: ImageId, blob: BlobId) -> Result<bool> {
         again_on_contention!(self.abort_upload_once(image, blob))
-    }
-
-    async fn usage(&self, project: &ProjectId) -> Result<Usage> {
-        let mut tx = self.db.read().await?;
-        usage_of(&mut tx, project).await
     }
 }
 
@@ -136,7 +149,9 @@ impl SqlCatalog {
         trail: &Trail,
     ) -> Result<()> {
         let mut tx = self.db.write().await?;
-        take_quota(&mut tx, &image.owner, image.size, limit).await?;
+        let mut account = Account::open(&mut tx, &image.owner).await?;
+        account.add_image(limit)?;
+        account.save(&mut tx).await?;
         insert_image_row(&mut tx, image).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         tx.commit().await
@@ -203,7 +218,14 @@ impl SqlCatalog {
         if is_being_made(&mut tx, image.id).await? {
             return Err(Error::conflict("A job is making this image."));
         }
-        return_quota(&mut tx, &row.owner, row.size).await?;
+        let held = match row.blob {
+            None => None,
+            Some(blob) => {
+                let last = !holds(&mut tx, &row.owner, blob, Some(image.id)).await?;
+                Some((row.size.unwrap_or_default(), last))
+            }
+        };
+        remove_image(&mut tx, &row.owner, held).await?;
         burn_image(&mut tx, image.id, trail.event.at).await?;
         if let Some(blob) = row.blob {
             let deletable = tx.now().await?.plus(grace);

@@ -24,7 +24,8 @@ use self::endings::{
 use self::submit::check_concurrency;
 use crate::SqlCatalog;
 use crate::db::{Arg, Row, again_on_contention};
-use crate::rows::{lock_usage_of_owner, one, size_arg, write_trail};
+use crate::rows::{one, size_arg, write_trail};
+use crate::usage::{lock_usage_of_owner, own_limits, read_usage};
 
 mod endings;
 mod members;
@@ -80,9 +81,9 @@ impl Jobs for SqlCatalog {
         concurrency: u64,
     ) -> Result<()> {
         let mut tx = self.db.read().await?;
-        let sql = "select images from project_usage where project = $1";
-        let row = tx.fetch_optional(sql, vec![Arg::text(project)]).await?;
-        if row.map_or(Ok(0), |row| row.count("images"))? >= image_limit.0 {
+        let own = own_limits(&mut tx, project).await?.images;
+        let most = own.or(Some(image_limit.0)).unwrap_or(u64::MAX);
+        if read_usage(&mut tx, project).await?.images >= most {
             return Err(Error::ims(ImsCode::IMG_0015));
         }
         check_concurrency(&mut tx, project, family, concurrency).await

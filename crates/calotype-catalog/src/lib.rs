@@ -30,9 +30,11 @@ mod members;
 mod migrate;
 mod open;
 mod purge;
+mod quotas;
 mod roots;
 mod rows;
 mod uploads;
+mod usage;
 mod verify;
 
 pub use open::{Options, SqlCatalog};

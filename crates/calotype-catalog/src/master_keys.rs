@@ -21,7 +21,8 @@ use crate::SqlCatalog;
 use crate::db::{Arg, Row, Tx, again_on_contention};
 use crate::ledger::insert_event;
 use crate::roots::{insert_material, is_current, version_of};
-use crate::rows::{lock_usage, write_trail};
+use crate::rows::write_trail;
+use crate::usage::Account;
 
 const KEY_COLUMNS: &str = "k.id, k.project, k.domain, k.alias, k.description, k.realm, \
     k.enterprise_project, k.state, k.version, k.created_at, k.deletion_at, k.rotation_days, \
@@ -370,7 +371,7 @@ impl SqlCatalog {
         if !is_current(&mut tx, &material.root).await? {
             return Ok(Placed::StaleRoot);
         }
-        lock_usage(&mut tx, &key.project).await?;
+        Account::open(&mut tx, &key.project).await?;
         if alias_is_taken(&mut tx, key).await? {
             return Err(Error::kms(KmsCode::KMS_1104));
         }

@@ -5,13 +5,14 @@ use calotype_core::codes::ImsCode;
 use calotype_core::error::Error;
 use calotype_core::id::{ImageId, ProjectId};
 use calotype_core::image::{Member, MemberStatus, Visibility};
-use calotype_core::ports::Trail;
+use calotype_core::ports::{MemberLimit, Trail};
 use calotype_core::time::Timestamp;
 
 use crate::SqlCatalog;
 use crate::db::{Arg, Row, Tx};
 use crate::images::no_image;
 use crate::rows::{lock_image, write_trail};
+use crate::usage::{lock_usage_and_image, most_members};
 
 const COLUMNS: &str = "image_id, project, status, created_at, updated_at";
 
@@ -29,12 +30,13 @@ impl SqlCatalog {
     pub(crate) async fn add_member_once(
         &self,
         member: &Member,
-        limit: u64,
+        limit: MemberLimit,
         trail: &Trail,
     ) -> Result<()> {
         let mut tx = self.db.write().await?;
-        // The image's lock makes those who add members at once count one after the other.
-        let Some(image) = lock_image(&mut tx, member.image).await? else {
+        // The image's lock makes those who add members at once count one after the other; who changes the limit takes the
+        // usage's.
+        let Some(image) = lock_usage_and_image(&mut tx, member.image).await? else {
             return Err(no_image());
         };
         let sql = "select count(*) as members, \
@@ -49,7 +51,7 @@ impl SqlCatalog {
                 "The project is a member of the image already.",
             ));
         }
-        if row.count("members")? >= limit {
+        if row.count("members")? >= most_members(&mut tx, &image.owner, limit).await? {
             return Err(Error::ims(ImsCode::IMG_0088));
         }
         let (id, at) = (member.image, member.created_at);

@@ -46,6 +46,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "work",
         sql: include_str!("../migrations/0006_work.sql"),
     },
+    Migration {
+        version: 7,
+        name: "quotas",
+        sql: include_str!("../migrations/0007_quotas.sql"),
+    },
 ];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.

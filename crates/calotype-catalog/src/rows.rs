@@ -1,9 +1,8 @@
 //! Between rows and the domain's types, and the steps that many transactions share.
 
-use calotype_core::codes::ImsCode;
 use calotype_core::id::{BlobId, ImageId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
-use calotype_core::ports::{BlobFacts, ImageLimit, StoredAnswer, Trail, Usage};
+use calotype_core::ports::{BlobFacts, StoredAnswer, Trail};
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
@@ -203,66 +202,6 @@ pub(crate) fn size_arg(size: Option<ByteSize>) -> Result<Arg> {
     Ok(Arg::Int(size.map(narrow).transpose()?))
 }
 
-/// Locks a project's usage.
-pub(crate) async fn lock_usage(tx: &mut Tx, project: &ProjectId) -> Result<()> {
-    let sql = "insert into project_usage (project, images, bytes) values ($1, 0, 0) \
-               on conflict do nothing";
-    tx.execute(sql, vec![Arg::text(project)]).await?;
-    let sql = "select project from project_usage where project = $1";
-    let args = vec![Arg::text(project)];
-    tx.fetch_locked(sql, "for update", args).await.map(drop)
-}
-
-/// Counts a new image, unless the project is at its limit. Locks the project's usage: of many clients
-/// that ask at once, each sees the count of the one before.
-pub(crate) async fn take_quota(
-    tx: &mut Tx,
-    project: &ProjectId,
-    size: Option<ByteSize>,
-    limit: ImageLimit,
-) -> Result<()> {
-    let sql = "insert into project_usage (project, images, bytes) values ($1, 0, 0) \
-               on conflict do nothing";
-    tx.execute(sql, vec![Arg::text(project)]).await?;
-    let sql = "update project_usage set images = images + 1, bytes = bytes + $2 \
-               where project = $1 and images < $3";
-    let bytes = size_arg(Some(size.unwrap_or_default()))?;
-    let args = vec![Arg::text(project), bytes, Arg::count(limit.0)];
-    if tx.execute(sql, args).await? == 0 {
-        return Err(Error::ims(ImsCode::IMG_0015));
-    }
-    Ok(())
-}
-
-/// Locks a project's usage and lowers it by an image.
-pub(crate) async fn return_quota(
-    tx: &mut Tx,
-    project: &ProjectId,
-    size: Option<ByteSize>,
-) -> Result<()> {
-    let sql = "update project_usage set images = images - 1, bytes = bytes - $2 where project = $1";
-    let bytes = size_arg(Some(size.unwrap_or_default()))?;
-    let changed = tx.execute(sql, vec![Arg::text(project), bytes]).await?;
-    one(changed, "a project with an image has no usage row")
-}
-
-/// Locks a project's usage, and counts an image's size as `new` where it was counted as `old`.
-pub(crate) async fn recount(
-    tx: &mut Tx,
-    project: &ProjectId,
-    old: Option<ByteSize>,
-    new: Option<ByteSize>,
-) -> Result<()> {
-    let sql = "update project_usage set bytes = bytes - $2 + $3 where project = $1";
-    let args = vec![
-        Arg::text(project),
-        size_arg(Some(old.unwrap_or_default()))?,
-        size_arg(Some(new.unwrap_or_default()))?,
-    ];
-    let changed = tx.execute(sql, args).await?;
-    one(changed, "a project with an image has no usage row")
-}
-
 /// A fault of ours where a statement did not change the one row that must be there.
 pub(crate) fn one(changed: u64, what: &'static str) -> Result<()> {
     if changed == 1 {
@@ -270,17 +209,6 @@ pub(crate) fn one(changed: u64, what: &'static str) -> Result<()> {
     } else {
         Err(Error::internal(what))
     }
-}
-
-pub(crate) async fn usage_of(tx: &mut Tx, project: &ProjectId) -> Result<Usage> {
-    let sql = "select images, bytes from project_usage where project = $1";
-    let row = tx.fetch_optional(sql, vec![Arg::text(project)]).await?;
-    row.map_or(Ok(Usage::default()), |row| {
-        Ok(Usage {
-            images: row.count("images")?,
-            bytes: ByteSize::new(row.count("bytes")?),
-        })
-    })
 }
 
 /// Removes an image's row and burns its id. The usage is locked, the blob is not touched.
@@ -306,11 +234,11 @@ pub(crate) async fn release_blob(tx: &mut Tx, blob: BlobId, at: Timestamp) -> Re
     Ok(())
 }
 
-/// Makes a blob that was being written a stored one. False where it was not being written.
+/// Makes a blob that was being written a stored one, without a reservation. False where it was not being written.
 pub(crate) async fn mark_stored(tx: &mut Tx, blob: BlobId, facts: &BlobFacts) -> Result<bool> {
     let sql = "update blobs set state = 'stored', size = $2, stored = $3, md5 = $4, \
-               sha256 = $5, sha512 = $6, lease_expires = null, deletable_at = null \
-               where id = $1 and state = 'writing'";
+               sha256 = $5, sha512 = $6, lease_expires = null, deletable_at = null, \
+               reserved_for = null, reserved = 0 where id = $1 and state = 'writing'";
     let args = vec![
         Arg::text(blob),
         size_arg(Some(facts.size))?,
@@ -354,23 +282,6 @@ pub(crate) async fn lock_image(tx: &mut Tx, id: ImageId) -> Result<Option<Locked
         uploading_blob: row.opt_parsed("uploading_blob")?,
         created_at: row.time("created_at")?,
     }))
-}
-
-/// Locks the usage of an image's owner, then the image: the order in which all take them.
-pub(crate) async fn lock_usage_and_image(tx: &mut Tx, id: ImageId) -> Result<Option<LockedImage>> {
-    lock_usage_of_owner(tx, id).await?;
-    lock_image(tx, id).await
-}
-
-/// Locks the usage of an image's owner. The owner never changes, so it may be read before.
-pub(crate) async fn lock_usage_of_owner(tx: &mut Tx, id: ImageId) -> Result<()> {
-    let sql = "select owner from images where id = $1";
-    if let Some(row) = tx.fetch_optional(sql, vec![Arg::text(id)]).await? {
-        let sql = "select project from project_usage where project = $1";
-        let args = vec![Arg::text(row.text("owner")?)];
-        tx.fetch_locked(sql, "for update", args).await?;
-    }
-    Ok(())
 }
 
 /// Whether an unfinished job is making the image.

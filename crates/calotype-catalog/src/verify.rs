@@ -105,12 +105,43 @@ const CHECKS: &[(u8, &str, &str)] = &[
     ),
     (
         6,
-        "a project's usage is not the sum over its images",
-        "select coalesce(u.project, s.owner) as id from (select owner, count(*) as images, \
-         coalesce(sum(size), 0) as bytes from images group by owner) as s \
+        "a project's count of images is not theirs",
+        "select coalesce(u.project, s.owner) as id from (select owner, count(*) as images \
+         from images group by owner) as s full outer join project_usage u on u.project = s.owner \
+         where coalesce(u.images, 0) <> coalesce(s.images, 0)",
+    ),
+    (
+        6,
+        "a project's bytes are not the sum over its images and what shares their blobs soon",
+        "select coalesce(u.project, s.owner) as id from (select h.owner, sum(h.size) as bytes from \
+         (select i.owner, b.size from images i join blobs b on b.id = i.blob union all \
+         select j.project, b.size from jobs j join blobs b on b.id = j.blob \
+         where j.ended_at is null and j.target_blob is null) as h group by h.owner) as s \
          full outer join project_usage u on u.project = s.owner \
-         where coalesce(u.images, 0) <> coalesce(s.images, 0) \
-         or coalesce(u.bytes, 0) <> coalesce(s.bytes, 0)",
+         where coalesce(u.bytes, 0) <> coalesce(s.bytes, 0)",
+    ),
+    (
+        6,
+        "a project's bytes are not the sum over its blobs",
+        "select coalesce(u.project, s.owner) as id from (select h.owner, sum(h.size) as bytes from \
+         (select i.owner, b.id, b.size from images i join blobs b on b.id = i.blob union \
+         select j.project, b.id, b.size from jobs j join blobs b on b.id = j.blob \
+         where j.ended_at is null and j.target_blob is null) as h group by h.owner) as s \
+         full outer join project_usage u on u.project = s.owner \
+         where coalesce(u.blob_bytes, 0) <> coalesce(s.bytes, 0)",
+    ),
+    (
+        6,
+        "what a project has reserved is not what is being written for it",
+        "select coalesce(u.project, s.owner) as id from (select reserved_for as owner, \
+         sum(reserved) as bytes from blobs where reserved_for is not null group by reserved_for) \
+         as s full outer join project_usage u on u.project = s.owner \
+         where coalesce(u.reserved, 0) <> coalesce(s.bytes, 0)",
+    ),
+    (
+        6,
+        "a blob that is not being written has bytes reserved",
+        "select id from blobs where state <> 'writing' and (reserved_for is not null or reserved <> 0)",
     ),
     (
         10,

@@ -41,6 +41,8 @@ word_enum! {
         ServerImagesCreate = "ims:serverImages:create",
         /// Make data disk images from files.
         DataImagesCreate = "ims:dataImages:create",
+        /// See what the project may have and has.
+        QuotasGet = "ims:quotas:get",
         /// Make an image public.
         ImagesPublish = "ims:images:publish",
         /// Act on every project's images.
@@ -438,7 +440,7 @@ mod tests {
         };
         assert_eq!(may(&[]), Vec::<&str>::new());
         assert_eq!(may(&["nobody"]), Vec::<&str>::new());
-        let images = ["ims:images:list", "ims:images:get"];
+        let images = ["ims:images:list", "ims:images:get", "ims:quotas:get"];
         let keys = [
             "kms:cmk:list",
             "kms:cmk:get",

@@ -12,9 +12,11 @@ mod members;
 mod members_job;
 mod os_version;
 mod patch;
+mod quotas;
 mod reconcile;
 mod replicate;
 mod reseal;
+mod reserved;
 mod transfer;
 mod verify;
 mod worker;
@@ -33,7 +35,7 @@ use crate::keys::{Authority, CallerToken, KeyUser};
 use crate::object::BucketAccess;
 use crate::ports::{
     AuditEvent, Blobs, Catalog, Clock, DigestChoice, EnterpriseProject, Entropy, KeyService,
-    Objects, SeenImage, StoredAnswer, Trail,
+    Objects, SeenImage, SharedBlobs, StoredAnswer, Trail,
 };
 use crate::query::Viewer;
 use crate::size::ByteSize;
@@ -45,6 +47,7 @@ pub use ims_patch::check_patchable;
 pub use members_job::{MOST_MEMBER_PAIRS, MembersOrder};
 pub use os_version::{OsVersion, catalogue as os_versions};
 pub use patch::{Change, Setting, check_settable};
+pub use quotas::{LimitInForce, Quota};
 pub use reconcile::{Reconciled, Reconciler};
 pub use replicate::{EncryptionMode, ReplicaOrder, Strictness};
 pub use transfer::{Download, Upload};
@@ -104,7 +107,7 @@ pub enum Profile {
     Otc,
 }
 
-/// Limits (decision D14).
+/// Limits (decision D14). A project may have its own images, members and bytes instead.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Images that a project may have.
@@ -123,6 +126,10 @@ pub struct Limits {
     pub members_per_image: u64,
     /// Free attributes that an image may have (Glance's default).
     pub properties_per_image: usize,
+    /// Bytes that a project may have; none: any number.
+    pub bytes_per_project: Option<ByteSize>,
+    /// How a project pays for a blob that several of its images refer to.
+    pub shared_blobs: SharedBlobs,
     /// Bytes that an image may have; none: what the store takes.
     pub max_image_size: Option<ByteSize>,
     /// Bytes of an image that may be replicated; none: any.
@@ -142,6 +149,8 @@ impl Default for Limits {
             ims_tags_per_image: 10,
             members_per_image: 256,
             properties_per_image: 128,
+            bytes_per_project: None,
+            shared_blobs: SharedBlobs::Once,
             max_image_size: None,
             max_replica_size: None,
             max_import_size: None,

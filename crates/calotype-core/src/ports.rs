@@ -5,6 +5,7 @@ mod catalog;
 mod directory;
 mod master_keys;
 mod objects;
+mod quotas;
 
 use std::fmt;
 
@@ -21,9 +22,9 @@ pub use blobs::{
     ResealProgress, WriteOptions,
 };
 pub use catalog::{
-    AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, ImageLimit, Images,
-    ImportedImage, Jobs, Ledger, MembersStep, NewImport, NewMembersJob, NewReplica, Reconcile,
-    SeenImage, StoredAnswer, Trail, Usage, Violation,
+    AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, Images, ImportedImage, Jobs,
+    Ledger, MembersStep, NewImport, NewMembersJob, NewReplica, Reconcile, SeenImage, StoredAnswer,
+    Trail, Violation,
 };
 pub use directory::{
     AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,
@@ -34,6 +35,11 @@ pub use objects::{NoBuckets, ObjectFacts, ObjectWriter, Objects};
 pub use master_keys::{
     KeyReaders, KeyUsage, Legacy, MasterKeys, Page, Placed, RootRecord, TagChange, Window,
     WrappedMaterial,
+};
+
+pub use quotas::{
+    ByteLimit, ImageLimit, LimitChange, MemberLimit, OwnLimit, OwnLimits, ProjectQuota, Quotas,
+    Reservation, SharedBlobs, Usage,
 };
 
 /// The one clock.

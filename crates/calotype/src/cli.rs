@@ -15,7 +15,8 @@ use crate::output::Format;
 
 pub(crate) use admin::{
     AccessKeyCommand, AdminCommand, AdoptStoreArgs, EnterpriseProjectCommand, ProjectCommand,
-    RoleCommand, RoleTarget, RootKeyCommand, UserCommand, VerifyArgs,
+    QuotaCommand, QuotaLimit, QuotaLimits, RoleCommand, RoleTarget, RootKeyCommand, UserCommand,
+    VerifyArgs,
 };
 pub(crate) use image::{
     AcceptArgs, CreateArgs, DownloadArgs, ImageCommand, ImageTagCommand, ImportArgs, ImportType,

@@ -10,6 +10,7 @@ mod image_members;
 mod image_tags;
 pub(crate) mod job;
 pub(crate) mod keys;
+mod quota;
 
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use calotype_core::app::{Limits, Settings};
 use calotype_core::image::{Image, ImageStatus, MemberStatus, Visibility};
-use calotype_core::ports::{Images as _, Jobs as _};
+use calotype_core::ports::{Images as _, Jobs as _, Quotas as _};
 use calotype_keys::Wrong;
 use http::header;
 

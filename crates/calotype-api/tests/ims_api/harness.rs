@@ -21,9 +21,9 @@ use calotype_core::image::{Digests, Image, ImageStatus, Member, MemberStatus, Vi
 use calotype_core::job::Job;
 use calotype_core::keys::{Authority, KeyResult, KeyUser, MasterKey};
 use calotype_core::ports::{
-    AuditEvent, BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Catalog, Clock, DigestChoice,
-    Directory as _, DomainRecord, Entropy, ImageLimit, Images as _, Jobs as _, ProjectRecord,
-    ResealOrder, Trail, WrappedKey, WriteOptions,
+    AuditEvent, BlobCheck, BlobFacts, BlobReader, Blobs, ByteLimit, ByteStream, Catalog, Clock,
+    DigestChoice, Directory as _, DomainRecord, Entropy, ImageLimit, Images as _, Jobs as _,
+    MemberLimit, ProjectRecord, ResealOrder, Reservation, Trail, WrappedKey, WriteOptions,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -199,7 +199,7 @@ impl World {
         }
         let blob = BlobId::random(self.entropy.as_ref());
         self.catalog
-            .begin_upload(image.id, blob, LONG)
+            .begin_upload(image.id, blob, LONG, Reservation::NONE)
             .await
             .unwrap();
         if wanted == ImageStatus::Saving {
@@ -208,7 +208,7 @@ impl World {
         let facts = self.write(blob, image.cmk_id.clone()).await;
         let finished = self
             .catalog
-            .finish_upload(image.id, blob, &facts, None, self.trail())
+            .finish_upload(image.id, blob, &facts, None, ByteLimit::NONE, self.trail())
             .await;
         finished.unwrap()
     }
@@ -249,7 +249,11 @@ impl World {
             created_at: now,
             updated_at: now,
         };
-        let added = self.catalog.add_member(&member, 100, self.trail()).await;
+        let limit = MemberLimit {
+            configured: 100,
+            at_most: None,
+        };
+        let added = self.catalog.add_member(&member, limit, self.trail()).await;
         added.unwrap();
         if status != MemberStatus::Pending {
             let answered = self

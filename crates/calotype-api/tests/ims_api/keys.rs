@@ -6,7 +6,8 @@ use calotype_core::app::Settings;
 use calotype_core::id::KeyId;
 use calotype_core::image::{Image, MemberStatus, Visibility};
 use calotype_core::job::{JobStatus, ReplicaBytes, Work};
-use calotype_core::ports::{Images as _, Jobs as _, Ledger as _, Reconcile as _};
+use calotype_core::ports::{Images as _, Jobs as _, Ledger as _, Quotas as _, Reconcile as _};
+use calotype_core::size::ByteSize;
 use calotype_keys::{SERVICE, Wrong};
 use serde_json::{Value, json};
 
@@ -481,11 +482,17 @@ async fn a_rewrap_whose_key_is_closed_meanwhile_fails_with_the_targets_code() {
 
 #[tokio::test]
 async fn who_is_over_a_limit_gives_the_key_service_nothing_to_wrap() {
-    let limits = [(0, 9, "IMG.0015"), (9, 0, "IMG.0060")];
-    for (images_per_project, concurrent_replicas, code) in limits {
+    let little = Some(ByteSize::new(1));
+    let limits = [
+        (0, 9, None, "IMG.0015"),
+        (9, 0, None, "IMG.0060"),
+        (9, 9, little, "IMG.0059"),
+    ];
+    for (images_per_project, concurrent_replicas, bytes_per_project, code) in limits {
         let mut settings = Settings::default();
         settings.limits.images_per_project = images_per_project;
         settings.limits.concurrent_replicas = concurrent_replicas;
+        settings.limits.bytes_per_project = bytes_per_project;
         let world = World::with(settings).await;
         let source = sealed(&world).await;
         let before = world.keys.wrapped();

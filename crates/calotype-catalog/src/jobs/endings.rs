@@ -4,15 +4,14 @@ use calotype_core::id::{BlobId, ImageId, JobId};
 use calotype_core::job::{
     JobFailure, JobStatus, JobType, Release, ReplicaBytes, Replication, Work,
 };
-use calotype_core::ports::BlobFacts;
+use calotype_core::ports::{BlobFacts, ByteLimit};
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 
 use crate::db::{Arg, Row, Tx};
-use crate::rows::{
-    burn_image, lock_image, lock_usage_of_owner, mark_stored, one, recount, return_quota,
-};
+use crate::rows::{burn_image, lock_image, one};
+use crate::usage::{end_reservation, holds, lock_usage_of_owner, remove_image, store_blob};
 
 /// Why an attempt could not let go of its job: it was cancelled, or the attempt does not have it any more.
 pub(super) async fn why_not(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Release> {
@@ -80,18 +79,15 @@ pub(super) async fn end_well(
     let Some(row) = lock_image(tx, image).await? else {
         return Err(Error::internal("the image of an unfinished job is gone"));
     };
+    // As much was reserved as it takes, so no limit is asked for. Who shares a blob pays since its submission.
     if let Some(facts) = facts
-        && !mark_stored(tx, blob, facts).await?
+        && !store_blob(tx, &row.owner, blob, facts, ByteLimit::NONE).await?
     {
         return Err(Error::internal("a job's new blob is not being written"));
     }
-    let sql = "update blobs set deletable_at = null where id = $1 and state = 'stored' \
-               returning size";
-    let Some(stored) = tx.fetch_optional(sql, vec![Arg::text(blob)]).await? else {
-        return Err(Error::internal("a job holds a blob that is not stored"));
-    };
-    let size = stored.opt_count("size")?.map(ByteSize::new);
-    recount(tx, &row.owner, row.size, size).await?;
+    let sql = "update blobs set deletable_at = null where id = $1 and state = 'stored'";
+    let changed = tx.execute(sql, vec![Arg::text(blob)]).await?;
+    one(changed, "a job holds a blob that is not stored")?;
     // The wrap that the image's readers are to use; none: the one in the blob's manifest.
     let wrapped = match &held.work {
         Work::Replicate(Replication {
@@ -120,13 +116,20 @@ pub(super) async fn end_well(
     Ok(true)
 }
 
-/// Removes what a job that has ended badly was making.
+/// Removes what a job that has ended badly was making. The usage of its image's owner is locked.
 pub(super) async fn undo(tx: &mut Tx, held: &Held, now: Timestamp) -> Result<()> {
     if held.job_type.makes_its_image()
         && let Some(image) = held.image
         && let Some(row) = lock_image(tx, image).await?
     {
-        return_quota(tx, &row.owner, row.size).await?;
+        let shared = match (held.work.source_blob(), held.work.target_blob()) {
+            (Some(blob), None) => {
+                let last = !holds(tx, &row.owner, blob, None).await?;
+                Some((size_of(tx, blob).await?, last))
+            }
+            _ => None,
+        };
+        remove_image(tx, &row.owner, shared).await?;
         burn_image(tx, image, now).await?;
     }
     if held.job_type == JobType::NativeImportImage
@@ -138,10 +141,18 @@ pub(super) async fn undo(tx: &mut Tx, held: &Held, now: Timestamp) -> Result<()>
             .await?;
     }
     if let Some(target) = held.work.target_blob() {
+        end_reservation(tx, target).await?;
         let sql = "update blobs set state = 'deleting' where id = $1 and state = 'writing'";
         tx.execute(sql, vec![Arg::text(target)]).await?;
     }
     Ok(())
+}
+
+async fn size_of(tx: &mut Tx, blob: BlobId) -> Result<ByteSize> {
+    let sql = "select size from blobs where id = $1 and state = 'stored'";
+    let row = tx.fetch_optional(sql, vec![Arg::text(blob)]).await?;
+    let row = row.ok_or_else(|| Error::internal("a job holds a blob that is not stored"))?;
+    Ok(ByteSize::new(row.count("size")?))
 }
 
 /// Ends the job `$1`: it lets go of its lease and of its blobs.

@@ -16,7 +16,8 @@ use crate::SqlCatalog;
 use crate::db::{Arg, Tx};
 use crate::ledger::insert_event;
 use crate::members::{count_members, insert_member, leave_private_if_empty, show_to_members};
-use crate::rows::{LockedImage, lock_image, lock_usage, write_trail};
+use crate::rows::{LockedImage, lock_image, write_trail};
+use crate::usage::{Account, lock_usage_of_owner, most_members};
 
 impl SqlCatalog {
     pub(super) async fn submit_members_once(
@@ -27,10 +28,11 @@ impl SqlCatalog {
         let NewMembersJob { job, change, .. } = members;
         let mut tx = self.db.write().await?;
         // Of many that ask at once, each counts those before it.
-        lock_usage(&mut tx, &job.project).await?;
+        Account::open(&mut tx, &job.project).await?;
         let family = job.job_type.family();
         check_concurrency(&mut tx, &job.project, family, members.concurrency).await?;
-        insert_job(&mut tx, job, &Work::ChangeMembers(change.clone())).await?;
+        let work = Work::ChangeMembers(change.clone());
+        insert_job(&mut tx, job, &work, None).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
@@ -42,6 +44,8 @@ impl SqlCatalog {
         step: &MembersStep,
     ) -> Result<Release> {
         let mut tx = self.db.write().await?;
+        // Before the job, as all take them: the owner's limits are read under it.
+        lock_usage_of_owner(&mut tx, step.image).await?;
         let sql = "select results from jobs where id = $1 and attempt = $2 \
                    and ended_at is null and lease_owner is not null and not cancelled";
         let args = vec![Arg::text(job), attempt.into()];
@@ -142,7 +146,8 @@ async fn change_pair(
                 let from = MemberStatus::Rejected;
                 return move_member(tx, step, project, Some(from), MemberStatus::Pending).await;
             }
-            if count_members(tx, step.image).await? >= step.limit {
+            let most = most_members(tx, &image.owner, step.limit).await?;
+            if count_members(tx, step.image).await? >= most {
                 return Ok(Became::Refused(ImsCode::IMG_0088));
             }
             insert_member(tx, step.image, image.created_at, project, step.line.at).await?;

@@ -3,16 +3,17 @@
 use calotype_core::codes::ImsCode;
 use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
 use calotype_core::image::ImageStatus;
-use calotype_core::job::{Job, JobFamily, JobType, Work};
-use calotype_core::ports::{ImportedImage, NewImport, NewReplica, Trail};
+use calotype_core::job::{Job, JobFamily, JobType, ReplicaBytes, Work};
+use calotype_core::ports::{ImportedImage, NewImport, NewReplica, Reservation, Trail};
+use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
 
 use crate::SqlCatalog;
 use crate::db::{Arg, Tx};
 use crate::rows::{
-    insert_image_row, is_being_made, lock_image, one, placeholders, size_arg, take_quota,
-    write_trail,
+    insert_image_row, is_being_made, lock_image, one, placeholders, size_arg, write_trail,
 };
+use crate::usage::{Account, holds};
 
 impl SqlCatalog {
     pub(super) async fn submit_replica_once(
@@ -22,20 +23,35 @@ impl SqlCatalog {
     ) -> Result<()> {
         let NewReplica { job, image, .. } = replica;
         let mut tx = self.db.write().await?;
-        take_quota(&mut tx, &image.owner, image.size, replica.image_limit).await?;
+        let mut account = Account::open(&mut tx, &image.owner).await?;
+        account.add_image(replica.image_limit)?;
         let family = job.job_type.family();
         check_concurrency(&mut tx, &job.project, family, replica.concurrency).await?;
         // The lock keeps the source until the job holds its blob: a deletion waits and then sees the job.
-        let sql = "select id from images where id = $1 and status = 'active' and blob = $2";
-        let source = replica.replication.source;
-        let args = vec![Arg::opt_text(job.source), Arg::text(source)];
-        if tx.fetch_locked(sql, "for share", args).await?.is_none() {
+        let sql = "select size from images where id = $1 and status = 'active' and blob = $2";
+        let blob = replica.replication.source;
+        let args = vec![Arg::opt_text(job.source), Arg::text(blob)];
+        let Some(source) = tx.fetch_locked(sql, "for share", args).await? else {
             return Err(Error::ims(ImsCode::IMG_0144));
-        }
+        };
+        let size = ByteSize::new(source.count("size")?);
         check_enterprise_project(&mut tx, image.enterprise_project).await?;
+        let reserved = match &replica.replication.bytes {
+            ReplicaBytes::Share { .. } => {
+                let first = !holds(&mut tx, &image.owner, blob, None).await?;
+                account.add_hold(size, first, Some(replica.byte_limit))?;
+                ByteSize::ZERO
+            }
+            ReplicaBytes::Reseal(_) => account.reserve(Reservation {
+                needed: size,
+                wanted: size,
+                limit: replica.byte_limit,
+            })?,
+        };
+        account.save(&mut tx).await?;
         insert_image_row(&mut tx, image).await?;
         let work = Work::Replicate(replica.replication.clone());
-        insert_job(&mut tx, job, &work).await?;
+        insert_job(&mut tx, job, &work, Some((&image.owner, reserved))).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
@@ -43,9 +59,21 @@ impl SqlCatalog {
     pub(super) async fn submit_import_once(&self, import: &NewImport, trail: &Trail) -> Result<()> {
         let job = &import.job;
         let mut tx = self.db.write().await?;
-        if let ImportedImage::New { image, limit } = &import.image {
-            take_quota(&mut tx, &image.owner, image.size, *limit).await?;
+        let owner = match &import.image {
+            ImportedImage::New { image, .. } => image.owner.clone(),
+            ImportedImage::Queued { id, .. } => owner_of(&mut tx, *id).await?,
+        };
+        let mut account = Account::open(&mut tx, &owner).await?;
+        if let ImportedImage::New { limit, .. } = &import.image {
+            account.add_image(*limit)?;
         }
+        let size = import.import.facts.size;
+        let reserved = account.reserve(Reservation {
+            needed: size,
+            wanted: size,
+            limit: import.byte_limit,
+        })?;
+        account.save(&mut tx).await?;
         let family = job.job_type.family();
         check_concurrency(&mut tx, &job.project, family, import.concurrency).await?;
         match &import.image {
@@ -58,10 +86,21 @@ impl SqlCatalog {
             }
         }
         let work = Work::Import(import.import.clone());
-        insert_job(&mut tx, job, &work).await?;
+        insert_job(&mut tx, job, &work, Some((&owner, reserved))).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
+}
+
+/// The owner of an image, which never changes.
+///
+/// # Errors
+/// IMG.0027.
+async fn owner_of(tx: &mut Tx, id: ImageId) -> Result<ProjectId> {
+    let sql = "select owner from images where id = $1";
+    let row = tx.fetch_optional(sql, vec![Arg::text(id)]).await?;
+    let row = row.ok_or_else(|| Error::ims(ImsCode::IMG_0027))?;
+    row.parsed("owner")
 }
 
 /// Locks an image that waits for bytes, so that from here on it waits for those of the job alone, and gives it the formats
@@ -104,12 +143,25 @@ async fn check_enterprise_project(tx: &mut Tx, id: EnterpriseProjectId) -> Resul
     Err(Error::ims(ImsCode::IMG_0155))
 }
 
-/// Writes a job that is due at once, and the row of the blob that it is to make.
-pub(super) async fn insert_job(tx: &mut Tx, job: &Job, work: &Work) -> Result<()> {
+/// Writes a job that is due at once, and the row of the blob that it is to make, with what is reserved for that,
+/// and for whom.
+pub(super) async fn insert_job(
+    tx: &mut Tx,
+    job: &Job,
+    work: &Work,
+    reserved: Option<(&ProjectId, ByteSize)>,
+) -> Result<()> {
     let target = work.target_blob();
     if let Some(target) = target {
-        let sql = "insert into blobs (id, state) values ($1, 'writing')";
-        tx.execute(sql, vec![Arg::text(target)]).await?;
+        let sql = "insert into blobs (id, state, reserved_for, reserved) \
+                   values ($1, 'writing', $2, $3)";
+        let (project, reserved) = reserved.unzip();
+        let args = vec![
+            Arg::text(target),
+            Arg::opt_text(project),
+            size_arg(Some(reserved.unwrap_or_default()))?,
+        ];
+        tx.execute(sql, args).await?;
     }
     let due = tx.now().await?;
     let sql = "insert into jobs (id, project, user_id, job_type, status, source_image, image_id, \

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use calotype_core::image::ImageStatus;
 use calotype_core::job::Release;
-use calotype_core::ports::{BlobState, Images as _, Jobs as _, Reconcile as _};
+use calotype_core::ports::{
+    BlobState, ByteLimit, Images as _, Jobs as _, Reconcile as _, Reservation,
+};
 
 use crate::world::{LEASE, World, facts, trail};
 
@@ -66,7 +68,10 @@ pub(crate) async fn an_expired_upload_is_ended_once(world: World) {
         .zip(leases)
     {
         world.insert(image).await;
-        catalog.begin_upload(image.id, blob, lease).await.unwrap();
+        catalog
+            .begin_upload(image.id, blob, lease, Reservation::NONE)
+            .await
+            .unwrap();
     }
     let saving = world.get(deleted.id).await;
     catalog
@@ -82,12 +87,26 @@ pub(crate) async fn an_expired_upload_is_ended_once(world: World) {
     assert_eq!(world.get(alive.id).await.status, ImageStatus::Saving);
     assert!(
         catalog
-            .finish_upload(lapsed.id, blobs[0], &facts(1), None, trail())
+            .finish_upload(
+                lapsed.id,
+                blobs[0],
+                &facts(1),
+                None,
+                ByteLimit::NONE,
+                trail()
+            )
             .await
             .is_err()
     );
     catalog
-        .finish_upload(alive.id, blobs[1], &facts(1), None, trail())
+        .finish_upload(
+            alive.id,
+            blobs[1],
+            &facts(1),
+            None,
+            ByteLimit::NONE,
+            trail(),
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -110,6 +129,21 @@ pub(crate) async fn a_broken_catalog_is_told_from_a_sound_one(world: World) {
         (
             "update project_usage set bytes = bytes + 1",
             "update project_usage set bytes = bytes - 1",
+            6,
+        ),
+        (
+            "update project_usage set images = images + 1 where project = 'p2'",
+            "update project_usage set images = images - 1 where project = 'p2'",
+            6,
+        ),
+        (
+            "update project_usage set blob_bytes = blob_bytes + 1 where project = 'p2'",
+            "update project_usage set blob_bytes = blob_bytes - 1 where project = 'p2'",
+            6,
+        ),
+        (
+            "update project_usage set reserved = reserved + 1",
+            "update project_usage set reserved = reserved - 1",
             6,
         ),
         (

@@ -7,13 +7,15 @@ use calotype_core::codes::ImsCode;
 use calotype_core::id::EnterpriseProjectId;
 use calotype_core::image::{Image, ImageStatus, Member, MemberStatus, Visibility};
 use calotype_core::ports::{
-    Directory as _, EnterpriseProject, ImageLimit, Images as _, Ledger as _, RoleRecord,
-    StoredAnswer, Trail, Usage,
+    ByteLimit, Directory as _, EnterpriseProject, ImageLimit, Images as _, Ledger as _,
+    Quotas as _, Reservation, RoleRecord, StoredAnswer, Trail, Usage,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 
-use crate::world::{DAY, LEASE, NO_LIMIT, World, assert_kind, event, facts, project, trail};
+use crate::world::{
+    DAY, LEASE, NO_LIMIT, World, assert_kind, at_most, event, facts, project, trail,
+};
 
 pub(crate) async fn an_image_comes_back_as_it_was_written(world: World) {
     let mut image = world.image("p1");
@@ -138,6 +140,8 @@ pub(crate) async fn usage_follows_the_images_and_never_passes_the_limit(world: W
     let usage = |images, bytes| Usage {
         images,
         bytes: ByteSize::new(bytes),
+        blob_bytes: ByteSize::new(bytes),
+        reserved: ByteSize::ZERO,
     };
     assert_eq!(
         world.catalog.usage(&project("p1")).await.unwrap(),
@@ -227,18 +231,24 @@ pub(crate) async fn members_are_counted_answered_and_removed(world: World) {
         updated_at: image.created_at,
     };
     let catalog = &world.catalog;
-    catalog.add_member(&member("m2"), 2, trail()).await.unwrap();
-    catalog.add_member(&member("m1"), 2, trail()).await.unwrap();
+    catalog
+        .add_member(&member("m2"), at_most(2), trail())
+        .await
+        .unwrap();
+    catalog
+        .add_member(&member("m1"), at_most(2), trail())
+        .await
+        .unwrap();
     let accepted = MemberStatus::Accepted;
     let set = catalog
         .set_member_status(image.id, &project("m1"), accepted, trail())
         .await;
     assert_eq!(set.unwrap().unwrap().status, accepted);
     assert_kind(
-        catalog.add_member(&member("m1"), 2, trail()).await,
+        catalog.add_member(&member("m1"), at_most(2), trail()).await,
         ErrorKind::Conflict,
     );
-    let full = catalog.add_member(&member("m3"), 2, trail()).await;
+    let full = catalog.add_member(&member("m3"), at_most(2), trail()).await;
     assert_eq!(full.unwrap_err().code(), Some(ImsCode::IMG_0088));
     let set = catalog
         .set_member_status(image.id, &project("m3"), accepted, trail())
@@ -279,7 +289,9 @@ pub(crate) async fn members_are_counted_answered_and_removed(world: World) {
     assert_eq!(world.get(image.id).await.visibility, Visibility::Shared);
     assert!(remove("m2", Visibility::Private).await);
     assert_eq!(world.get(image.id).await.visibility, Visibility::Private);
-    catalog.add_member(&member("m2"), 2, trail()).await.unwrap();
+    let again = member("m2");
+    let added = catalog.add_member(&again, at_most(2), trail());
+    added.await.unwrap();
     assert!(remove("m2", Visibility::Shared).await);
     assert_eq!(world.get(image.id).await.visibility, Visibility::Shared);
     let orphan = Member {
@@ -287,7 +299,7 @@ pub(crate) async fn members_are_counted_answered_and_removed(world: World) {
         ..member("m1")
     };
     assert_kind(
-        catalog.add_member(&orphan, 9, trail()).await,
+        catalog.add_member(&orphan, at_most(9), trail()).await,
         ErrorKind::NotFound,
     );
     catalog
@@ -308,22 +320,27 @@ pub(crate) async fn an_upload_makes_the_image_active_once(world: World) {
         ..image.clone()
     };
     catalog.update_image(&changed, trail()).await.unwrap();
-    let begun = catalog.begin_upload(image.id, blob, LEASE).await.unwrap();
+    let (begun, _) = catalog
+        .begin_upload(image.id, blob, LEASE, Reservation::NONE)
+        .await
+        .unwrap();
     assert_eq!(begun.disk_format.as_deref(), Some("raw"));
     assert_eq!(begun.status, ImageStatus::Saving);
     assert_eq!(world.get(image.id).await, begun);
     assert_kind(
-        catalog.begin_upload(image.id, other, LEASE).await,
+        catalog
+            .begin_upload(image.id, other, LEASE, Reservation::NONE)
+            .await,
         ErrorKind::Conflict,
     );
     assert!(catalog.extend_upload(blob, LEASE).await.unwrap());
     assert!(!catalog.extend_upload(other, LEASE).await.unwrap());
     let foreign = catalog
-        .finish_upload(image.id, other, &facts(1), None, trail())
+        .finish_upload(image.id, other, &facts(1), None, ByteLimit::NONE, trail())
         .await;
     assert_kind(foreign, ErrorKind::Conflict);
     let done = catalog
-        .finish_upload(image.id, blob, &facts(77), None, trail())
+        .finish_upload(image.id, blob, &facts(77), None, ByteLimit::NONE, trail())
         .await
         .unwrap();
     assert_eq!(done.status, ImageStatus::Active);
@@ -335,14 +352,16 @@ pub(crate) async fn an_upload_makes_the_image_active_once(world: World) {
     assert_eq!(done.active_at, Some(trail().event.at));
     assert_eq!(world.get(image.id).await, done);
     let twice = catalog
-        .finish_upload(image.id, blob, &facts(78), None, trail())
+        .finish_upload(image.id, blob, &facts(78), None, ByteLimit::NONE, trail())
         .await;
     assert_kind(twice, ErrorKind::Conflict);
     // Whoever would end it now must know that the bytes are an image's.
     assert!(!catalog.abort_upload(image.id, blob).await.unwrap());
     assert_eq!(world.get(image.id).await, done);
     assert_kind(
-        catalog.begin_upload(image.id, other, LEASE).await,
+        catalog
+            .begin_upload(image.id, other, LEASE, Reservation::NONE)
+            .await,
         ErrorKind::Conflict,
     );
     world.assert_sound().await;
@@ -354,7 +373,7 @@ pub(crate) async fn an_aborted_upload_leaves_a_queued_image(world: World) {
     let (blob, next) = (world.blob_id(), world.blob_id());
     world
         .catalog
-        .begin_upload(image.id, blob, LEASE)
+        .begin_upload(image.id, blob, LEASE, Reservation::NONE)
         .await
         .unwrap();
     assert!(world.catalog.abort_upload(image.id, blob).await.unwrap());
@@ -363,17 +382,17 @@ pub(crate) async fn an_aborted_upload_leaves_a_queued_image(world: World) {
     assert!(!world.catalog.extend_upload(blob, LEASE).await.unwrap());
     let late = world
         .catalog
-        .finish_upload(image.id, blob, &facts(1), None, trail())
+        .finish_upload(image.id, blob, &facts(1), None, ByteLimit::NONE, trail())
         .await;
     assert_kind(late, ErrorKind::Conflict);
     world
         .catalog
-        .begin_upload(image.id, next, LEASE)
+        .begin_upload(image.id, next, LEASE, Reservation::NONE)
         .await
         .unwrap();
     world
         .catalog
-        .finish_upload(image.id, next, &facts(1), None, trail())
+        .finish_upload(image.id, next, &facts(1), None, ByteLimit::NONE, trail())
         .await
         .unwrap();
     world.assert_sound().await;
@@ -385,7 +404,7 @@ pub(crate) async fn an_upload_whose_image_was_deleted_is_gone(world: World) {
     let blob = world.blob_id();
     world
         .catalog
-        .begin_upload(image.id, blob, LEASE)
+        .begin_upload(image.id, blob, LEASE, Reservation::NONE)
         .await
         .unwrap();
     let saving = world.get(image.id).await;
@@ -397,7 +416,7 @@ pub(crate) async fn an_upload_whose_image_was_deleted_is_gone(world: World) {
     assert!(!world.catalog.extend_upload(blob, LEASE).await.unwrap());
     let late = world
         .catalog
-        .finish_upload(image.id, blob, &facts(1), None, trail())
+        .finish_upload(image.id, blob, &facts(1), None, ByteLimit::NONE, trail())
         .await;
     assert_kind(late, ErrorKind::Gone);
     world.catalog.abort_upload(image.id, blob).await.unwrap();

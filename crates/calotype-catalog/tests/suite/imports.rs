@@ -9,12 +9,12 @@ use calotype_core::image::{Image, ImageStatus};
 use calotype_core::job::{Import, Job, JobFailure, JobType, Release, Work};
 use calotype_core::object::ObjectAddress;
 use calotype_core::ports::{
-    BlobState, ImageLimit, Images as _, ImportedImage, Jobs as _, NewImport, ObjectFacts,
-    Reconcile as _, Usage,
+    BlobState, ByteLimit, ImageLimit, Images as _, ImportedImage, Jobs as _, LimitChange,
+    NewImport, ObjectFacts, OwnLimit, Quotas as _, Reconcile as _, Reservation, Usage,
 };
 use calotype_core::size::ByteSize;
 
-use crate::world::{LEASE, NO_LIMIT, World, assert_kind, facts, project, trail, wrapped};
+use crate::world::{LEASE, NO_LIMIT, World, assert_kind, event, facts, project, trail, wrapped};
 
 fn import_of(world: &World, job_type: JobType, image: ImportedImage, owner: &str) -> NewImport {
     let target = world.blob_id();
@@ -28,6 +28,7 @@ fn import_of(world: &World, job_type: JobType, image: ImportedImage, owner: &str
     let mut job = Job::accepted(id, project(owner), "u1".parse().unwrap(), job_type, at);
     job.image = Some(about);
     NewImport {
+        byte_limit: ByteLimit::NONE,
         job,
         image,
         import: Import {
@@ -71,7 +72,9 @@ pub(crate) async fn an_import_makes_its_image_and_leaves_nothing_where_it_fails(
         let before = catalog.usage(&project("p1")).await.unwrap();
         catalog.submit_import(&import, trail()).await.unwrap();
         assert_eq!(world.get(image.id).await.status, ImageStatus::Queued);
-        let upload = catalog.begin_upload(image.id, world.blob_id(), LEASE).await;
+        let upload = catalog
+            .begin_upload(image.id, world.blob_id(), LEASE, Reservation::NONE)
+            .await;
         assert_kind(upload, ErrorKind::Conflict);
         let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
         assert_eq!(claim.work, Work::Import(import.import.clone()));
@@ -96,7 +99,14 @@ pub(crate) async fn an_import_makes_its_image_and_leaves_nothing_where_it_fails(
             let usage = catalog.usage(&project("p1")).await.unwrap();
             let bytes = ByteSize::new(before.bytes.bytes() + 100);
             let images = before.images + 1;
-            assert_eq!(usage, Usage { images, bytes });
+            let blob_bytes = bytes;
+            let now = Usage {
+                images,
+                bytes,
+                blob_bytes,
+                ..Usage::default()
+            };
+            assert_eq!(usage, now);
         } else {
             let failed = catalog.fail_job(&claim.job.id, 1, &failure()).await;
             assert!(failed.unwrap());
@@ -135,7 +145,9 @@ pub(crate) async fn an_image_that_waits_gets_its_bytes_from_one_job_and_waits_ag
     let waiting = world.get(image.id).await;
     assert_eq!(waiting.disk_format.as_deref(), Some("vhd"));
     assert_eq!(waiting.container_format.as_deref(), Some("bare"));
-    let upload = catalog.begin_upload(image.id, world.blob_id(), LEASE).await;
+    let upload = catalog
+        .begin_upload(image.id, world.blob_id(), LEASE, Reservation::NONE)
+        .await;
     assert_kind(upload, ErrorKind::Conflict);
     let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
     assert_eq!(world.get(image.id).await.status, ImageStatus::Saving);
@@ -191,4 +203,44 @@ pub(crate) async fn imports_are_counted_by_themselves(world: World) {
     assert_eq!(submit(NO_LIMIT, 1).await, Some(ImsCode::IMG_0060));
     assert_eq!(submit(ImageLimit(3), 9).await, Some(ImsCode::IMG_0015));
     assert_eq!(submit(ImageLimit(4), 9).await, None);
+}
+
+pub(crate) async fn an_import_has_its_bytes_reserved_when_it_is_accepted(world: World) {
+    let catalog = &world.catalog;
+    let p1 = project("p1");
+    let change = LimitChange {
+        bytes: Some(OwnLimit::At(199)),
+        ..LimitChange::default()
+    };
+    let set = catalog.set_limits(&p1, &change, &event("setQuota")).await;
+    set.unwrap();
+    let queued = world.image("p1");
+    world.insert(&queued).await;
+    let submit = async |job_type, image| {
+        let import = import_of(&world, job_type, image, "p1");
+        catalog.submit_import(&import, trail()).await
+    };
+    let new = || new_image(&world.image("p1"), NO_LIMIT);
+    submit(JobType::ImportImage, new()).await.unwrap();
+    let before = catalog.usage(&p1).await.unwrap();
+    assert_eq!(before.reserved, ByteSize::new(100));
+    assert_kind(
+        submit(JobType::ImportImage, new()).await,
+        ErrorKind::TooLarge,
+    );
+    let waits = ImportedImage::Queued {
+        id: queued.id,
+        formats: ["raw", "bare"],
+    };
+    let register = submit(JobType::NativeImportImage, waits.clone()).await;
+    assert_kind(register, ErrorKind::TooLarge);
+    assert_eq!(catalog.usage(&p1).await.unwrap(), before);
+
+    let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
+    let failed = catalog.fail_job(&claim.job.id, 1, &failure()).await;
+    assert!(failed.unwrap());
+    assert_eq!(catalog.usage(&p1).await.unwrap().reserved, ByteSize::ZERO);
+    let register = submit(JobType::NativeImportImage, waits).await;
+    register.unwrap();
+    world.assert_sound().await;
 }

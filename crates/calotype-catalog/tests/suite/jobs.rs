@@ -10,7 +10,8 @@ use calotype_core::job::{
     Heartbeat, JobFailure, JobFamily, JobStatus, Progress, Release, ReplicaBytes, ResealPlan, Work,
 };
 use calotype_core::ports::{
-    BlobState, ImageLimit, Images as _, Jobs as _, Ledger as _, NewReplica, Reconcile as _, Usage,
+    BlobState, ImageLimit, Images as _, Jobs as _, Ledger as _, NewReplica, Quotas as _,
+    Reconcile as _, Reservation, Usage,
 };
 use calotype_core::size::ByteSize;
 
@@ -26,13 +27,12 @@ fn failure() -> JobFailure {
 pub(crate) async fn a_replica_shares_the_blob_and_takes_its_size(world: World) {
     let catalog = &world.catalog;
     let source = world.active("p1", 100).await;
-    let mut replica = world.replica(&source, "p2");
-    replica.image.size = None;
+    let replica = world.replica(&source, "p2");
     catalog.submit_replica(&replica, trail()).await.unwrap();
     assert_eq!(world.get(replica.image.id).await, replica.image);
     assert_eq!(catalog.unfinished_jobs().await.unwrap(), (1, 0));
     let upload = catalog
-        .begin_upload(replica.image.id, world.blob_id(), LEASE)
+        .begin_upload(replica.image.id, world.blob_id(), LEASE, Reservation::NONE)
         .await;
     assert_kind(upload, ErrorKind::Conflict);
     let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::world::{DAY, World, assert_kind, project, trail};
+use crate::world::{DAY, World, assert_kind, at_most, project, trail};
 
 type Members = BTreeMap<(ImageId, ProjectId), MemberStatus>;
 
@@ -68,7 +68,11 @@ pub(crate) async fn each_view_shows_what_it_promises(world: World) {
             created_at: image.created_at,
             updated_at: image.created_at,
         };
-        world.catalog.add_member(&member, 9, trail()).await.unwrap();
+        world
+            .catalog
+            .add_member(&member, at_most(9), trail())
+            .await
+            .unwrap();
         let me = project("me");
         let set = world
             .catalog
@@ -436,7 +440,11 @@ pub(crate) async fn every_list_is_what_the_model_says(world: World) {
                 created_at: image.created_at,
                 updated_at: image.created_at,
             };
-            world.catalog.add_member(&member, 9, trail()).await.unwrap();
+            world
+                .catalog
+                .add_member(&member, at_most(9), trail())
+                .await
+                .unwrap();
             let set = world
                 .catalog
                 .set_member_status(image.id, &project, status, trail())

@@ -26,6 +26,8 @@ mod master_keys;
 #[cfg(test)]
 mod member_jobs;
 #[cfg(test)]
+mod quotas;
+#[cfg(test)]
 mod races;
 #[cfg(test)]
 mod schema;
@@ -54,11 +56,9 @@ macro_rules! promises {
             $({
                 println!(stringify!($name));
                 let url = server.database(stringify!($name)).await;
-                // Boxed, since all of them in one future are more than a stack holds.
-                Box::pin(async {
-                    $module::$name(world::World::open(&url).await).await;
-                })
-                .await;
+                let world = world::World::open(&url).await;
+                // On the heap: all of them together are more than a thread's stack holds.
+                Box::pin($module::$name(world)).await;
             })+
         }
     };
@@ -82,6 +82,7 @@ promises! {
     imports::an_import_makes_its_image_and_leaves_nothing_where_it_fails,
     imports::an_image_that_waits_gets_its_bytes_from_one_job_and_waits_again_where_it_fails,
     imports::imports_are_counted_by_themselves,
+    imports::an_import_has_its_bytes_reserved_when_it_is_accepted,
     jobs::a_replica_shares_the_blob_and_takes_its_size,
     jobs::a_replication_that_breaks_a_rule_writes_nothing,
     jobs::a_failed_job_leaves_only_its_record,
@@ -104,6 +105,7 @@ promises! {
     member_jobs::a_step_is_done_once_whoever_goes_on_with_the_job,
     member_jobs::a_private_image_is_shared_with_nobody_who_was_not_named,
     member_jobs::jobs_about_members_have_a_limit_of_their_own,
+    member_jobs::a_projects_own_limit_of_members_goes_before_the_configurations,
     directory::records_come_back_and_names_are_unique,
     directory::losing_a_right_revokes_the_tokens,
     directory::deleting_takes_what_depends_along,
@@ -128,6 +130,17 @@ promises! {
     grants::tags_are_set_counted_and_removed,
     master_keys::a_key_whose_time_has_come_goes_with_all_that_is_its,
     master_keys::a_project_with_keys_is_not_deleted,
+    quotas::a_shared_blob_is_paid_for_once_and_until_its_last_image_goes,
+    quotas::each_image_of_a_shared_blob_is_paid_for_where_it_is_so_set,
+    quotas::bytes_are_reserved_before_they_come_and_what_is_left_is_given_back,
+    quotas::a_reservation_grows_by_steps_that_leave_room_for_others,
+    quotas::what_was_not_reserved_is_judged_at_the_end,
+    quotas::an_upload_keeps_its_reservation_until_it_has_ended_though_its_image_is_deleted,
+    quotas::a_reseal_has_its_bytes_reserved_when_it_is_accepted,
+    quotas::limits_of_a_projects_own_go_before_the_configurations,
+    quotas::a_project_that_is_deleted_takes_limits_and_reservations_along,
+    quotas::usage_is_what_the_model_says_in_whatever_order_things_happen,
+    quotas::many_at_once_fill_a_project_to_the_byte_and_no_further,
     races::many_keys_at_once_stay_under_the_quota_and_share_no_alias,
     races::many_inserts_at_once_stay_under_the_limit,
     races::no_job_is_picked_twice,

@@ -10,10 +10,11 @@ use calotype_core::job::{
     JobFailure, JobStatus, JobType, MemberResult, MembersChange, MembersVerb, Release, Work,
 };
 use calotype_core::ports::{
-    Images as _, Jobs as _, Ledger as _, MembersStep, NewMembersJob, Reconcile as _,
+    Images as _, Jobs as _, Ledger as _, LimitChange, MembersStep, NewMembersJob, OwnLimit,
+    Quotas as _, Reconcile as _,
 };
 
-use crate::world::{LEASE, World, assert_kind, event, project, trail};
+use crate::world::{LEASE, World, assert_kind, at_most, event, project, trail};
 
 const ACCEPT: MembersVerb = MembersVerb::Accept { with_vault: false };
 
@@ -52,7 +53,7 @@ fn step(image: &Image, verb: MembersVerb, projects: &[&str]) -> MembersStep {
         version: Some(image.version),
         verb,
         pairs: pairs.collect(),
-        limit: 3,
+        limit: at_most(3),
         line: event("addMember"),
     }
 }
@@ -254,4 +255,20 @@ pub(crate) async fn jobs_about_members_have_a_limit_of_their_own(world: World) {
     assert_eq!(submit(2).await, None);
     assert_eq!(catalog.unfinished_jobs().await.unwrap(), (3, 0));
     world.assert_sound().await;
+}
+
+pub(crate) async fn a_projects_own_limit_of_members_goes_before_the_configurations(world: World) {
+    let catalog = &world.catalog;
+    let image = world.active("p1", 10).await;
+    let job = begun(&world, &[image.id]).await;
+    let change = LimitChange {
+        members: Some(OwnLimit::At(1)),
+        ..LimitChange::default()
+    };
+    let (p1, line) = (project("p1"), event("setQuota"));
+    catalog.set_limits(&p1, &change, &line).await.unwrap();
+    let add = step(&image, MembersVerb::Add, &["m1", "m2"]);
+    catalog.change_members(&job, 1, &add).await.unwrap();
+    let told = refused(&[("m1", None), ("m2", Some(ImsCode::IMG_0088))]);
+    assert_eq!(refusals(&world, &job).await, told);
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use calotype_core::ErrorKind;
 use calotype_core::image::Image;
 use calotype_core::job::Release;
-use calotype_core::ports::{ImageLimit, Images as _, Jobs as _, Reconcile as _};
+use calotype_core::ports::{
+    ImageLimit, Images as _, Jobs as _, Quotas as _, Reconcile as _, Reservation,
+};
 use tokio::task::JoinSet;
 
 use crate::images::trail_with_answer;
@@ -180,7 +182,12 @@ pub(crate) async fn uploads_of_one_image_begin_once(world: World) {
     let mut set = JoinSet::new();
     for _ in 0..8 {
         let (catalog, blob, id) = (Arc::clone(&world.catalog), world.blob_id(), image.id);
-        set.spawn(async move { catalog.begin_upload(id, blob, LEASE).await.map(|_| ()) });
+        set.spawn(async move {
+            catalog
+                .begin_upload(id, blob, LEASE, Reservation::NONE)
+                .await
+                .map(|_| ())
+        });
     }
     assert_eq!(count_ok(set, ErrorKind::Conflict).await, 1);
     assert_eq!(world.catalog.blobs(None, 99).await.unwrap().len(), 1);

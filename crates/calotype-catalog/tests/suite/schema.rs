@@ -2,10 +2,11 @@
 
 use calotype_core::ErrorKind;
 use calotype_core::job::Work;
-use calotype_core::ports::{Directory as _, Jobs as _, Reconcile as _};
+use calotype_core::ports::{Directory as _, Images as _, Jobs as _, Quotas as _, Reconcile as _};
 use sqlx::{Connection as _, Row as _};
 
-use crate::world::{LEASE, World, assert_kind, open, trail};
+use crate::quotas::{limit, needing};
+use crate::world::{LEASE, World, assert_kind, open, project, trail};
 
 pub(crate) async fn a_newer_schema_is_refused(world: World) {
     world
@@ -72,7 +73,10 @@ async fn a_replication_that_an_earlier_version_accepted_is_gone_on_with() {
     // As the version before left them: how the replica gets its bytes alone, and not even that where it shares them.
     let bytes = serde_json::to_string(&resealed.replication.bytes).unwrap();
     let back = format!(
-        "drop index jobs_by_parent; alter table jobs drop column parent; \
+        "drop table project_limits; drop index blobs_by_reservation; \
+         alter table blobs drop column reserved; alter table blobs drop column reserved_for; \
+         alter table project_usage drop column reserved; \
+         alter table project_usage drop column blob_bytes; drop index jobs_by_parent; alter table jobs drop column parent; \
          alter table jobs drop column results; alter table jobs rename column work to replica_bytes; \
          update jobs set replica_bytes = null; \
          update jobs set replica_bytes = '{bytes}' where target_blob is not null; \
@@ -85,6 +89,63 @@ async fn a_replication_that_an_earlier_version_accepted_is_gone_on_with() {
         assert_eq!(claim.job.id, replica.job.id);
         assert_eq!(claim.work, Work::Replicate(replica.replication));
     }
+    assert_eq!(catalog.violations().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_projects_have_is_counted_when_a_catalog_of_the_first_version_is_brought_up_to_date() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("catalog.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true);
+    let mut c = sqlx::SqliteConnection::connect_with(&options)
+        .await
+        .unwrap();
+    let first = include_str!("../../migrations/0001_foundation.sql")
+        .replace("{text}", "text")
+        .replace("{blob}", "blob")
+        .replace("{serial}", "integer primary key autoincrement");
+    // Two images that share a blob, one that is uploaded, and one that a replication will make share it.
+    let blob = |n| format!("11111111-0000-4000-8000-00000000000{n}");
+    let filled = format!(
+        "create table schema_migrations \
+        (version bigint not null primary key, name text not null, applied_at bigint not null); \
+        insert into schema_migrations values (1, 'foundation', 0); \
+        insert into blobs (id, state, size, stored) values ('{stored}', 'stored', 5, 9); \
+        insert into blobs (id, state, lease_expires) values ('{writing}', 'writing', 1); \
+        insert into images (id, owner, status, size, blob, uploading_blob, visibility, name_key, \
+        min_disk, min_ram, protected, hidden, enterprise_project, created_at, updated_at, version) \
+        select v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, \
+        'private', '', 0, 0, false, false, '0', 0, 0, 1 from (values \
+        ('22222222-0000-4000-8000-000000000001', 'p1', 'active', 5, '{stored}', null), \
+        ('22222222-0000-4000-8000-000000000002', 'p1', 'active', 5, '{stored}', null), \
+        ('22222222-0000-4000-8000-000000000003', 'p1', 'saving', null, null, '{writing}'), \
+        ('22222222-0000-4000-8000-000000000004', 'p2', 'queued', null, null, null)) as v; \
+        insert into jobs (id, project, user_id, job_type, status, image_id, blob, done_bytes, \
+        total_bytes, attempt, due_at, cancelled, created_at) values \
+        ('00000000000000000000000000000001', 'p2', 'u1', 'imsCopyImageInRegionJob', 'INIT', \
+        '22222222-0000-4000-8000-000000000004', '{stored}', 0, 0, 0, 1, false, 1); \
+        insert into project_usage values ('p1', 3, 10), ('p2', 1, 0)",
+        stored = blob(1),
+        writing = blob(2),
+    );
+    for sql in [first, filled] {
+        let sql = sqlx::AssertSqlSafe(sql);
+        sqlx::raw_sql(sql).execute(&mut c).await.unwrap();
+    }
+    let catalog = open(&format!("sqlite://{}", path.display())).await.unwrap();
+    for (name, images, bytes) in [("p1", 3, 10), ("p2", 1, 5)] {
+        let usage = catalog.usage(&project(name)).await.unwrap();
+        assert_eq!((usage.images, usage.bytes.bytes()), (images, bytes));
+        assert_eq!((usage.blob_bytes.bytes(), usage.reserved.bytes()), (5, 0));
+    }
+    assert_eq!(catalog.violations().await.unwrap(), []);
+    let image = "22222222-0000-4000-8000-000000000003".parse().unwrap();
+    let reserved = catalog.reserve(blob(2).parse().unwrap(), needing(7, limit(20)));
+    assert_eq!(reserved.await.unwrap().bytes(), 7);
+    let ended = catalog.abort_upload(image, blob(2).parse().unwrap());
+    assert!(ended.await.unwrap());
     assert_eq!(catalog.violations().await.unwrap(), []);
 }
 

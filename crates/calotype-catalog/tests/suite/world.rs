@@ -11,8 +11,8 @@ use calotype_core::id::{BlobId, ImageId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
 use calotype_core::job::{Job, JobType, ReplicaBytes, Replication, ResealPlan};
 use calotype_core::ports::{
-    AuditEvent, BlobFacts, Clock, ImageLimit, Images as _, NewReplica, Reconcile as _, Trail,
-    WrappedKey,
+    AuditEvent, BlobFacts, ByteLimit, Clock, ImageLimit, Images as _, MemberLimit, NewReplica,
+    Reconcile as _, Reservation, Trail, WrappedKey,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -118,21 +118,18 @@ impl World {
         self.insert(&image).await;
         let blob = self.blob_id();
         self.catalog
-            .begin_upload(image.id, blob, LEASE)
+            .begin_upload(image.id, blob, LEASE, Reservation::NONE)
             .await
             .unwrap();
         self.catalog
-            .finish_upload(image.id, blob, &facts(size), None, trail())
+            .finish_upload(image.id, blob, &facts(size), None, ByteLimit::NONE, trail())
             .await
             .unwrap()
     }
 
     /// A replication of `source` into `owner`'s project.
     pub(crate) fn replica(&self, source: &Image, owner: &str) -> NewReplica {
-        let image = Image {
-            size: source.size,
-            ..self.image(owner)
-        };
+        let image = self.image(owner);
         let job = Job {
             source: Some(source.id),
             image: Some(image.id),
@@ -147,6 +144,7 @@ impl World {
                 bytes: ReplicaBytes::Share { wrapped: None },
             },
             image_limit: NO_LIMIT,
+            byte_limit: ByteLimit::NONE,
             concurrency: u64::MAX,
         }
     }
@@ -267,6 +265,13 @@ pub(crate) fn event(trace: &str) -> AuditEvent {
         resource_type: "image".to_owned(),
         resource_id: "1".to_owned(),
         detail: serde_json::json!({"name": "cirros"}),
+    }
+}
+
+pub(crate) const fn at_most(most: u64) -> MemberLimit {
+    MemberLimit {
+        configured: most,
+        at_most: None,
     }
 }
 

@@ -158,6 +158,7 @@ impl Service {
         let limit = ImageLimit(self.settings.limits.images_per_project);
         self.check_room_to_import(project, limit).await?;
         let (facts, format) = self.look_at(project, &order.object, order.quick).await?;
+        self.check_room_for(project, facts.size).await?;
         check_format(order, format)?;
         let import = self
             .plan_import(call, &order.object, facts, key.clone())
@@ -213,6 +214,7 @@ impl Service {
         self.check_room_to_import(project, ImageLimit(u64::MAX))
             .await?;
         let (facts, format) = self.look_at(project, object, false).await?;
+        self.check_room_for(&image.owner, facts.size).await?;
         let import = self
             .plan_import(call, object, facts, image.cmk_id.clone())
             .await?;
@@ -235,6 +237,12 @@ impl Service {
         self.catalog
             .check_room(project, limit, JobFamily::Import, concurrency)
             .await
+    }
+
+    /// Whether the bytes have room now; the submission decides.
+    async fn check_room_for(&self, project: &ProjectId, size: ByteSize) -> Result<()> {
+        let limit = self.byte_limit();
+        self.catalog.check_bytes(project, size, limit).await
     }
 
     /// The object as it is now, and the format that it is in.
@@ -327,6 +335,7 @@ impl Service {
             job,
             image,
             import,
+            byte_limit: self.byte_limit(),
             concurrency: self.settings.limits.concurrent_imports,
         };
         self.catalog.submit_import(&accepted, trail).await?;

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ImageId, ProjectId};
 use crate::image::{Image, Member, MemberStatus, Visibility};
 use crate::keys::{KeyFault, KeyRole};
-use crate::ports::Trail;
+use crate::ports::{MemberLimit, Trail};
 
 /// The most members of a full-ECS image (spec 6.2).
 const WHOLE_IMAGE_MEMBERS: u64 = 10;
@@ -51,7 +51,7 @@ impl Service {
             answer: keep.map(|keep| keep(&member)),
             ..self.member_trail(call, "addMember", id, project)
         };
-        let limit = self.member_limit(&image);
+        let limit = self.member_limit(Some(&image));
         let added = self.catalog.add_member(&member, limit, trail).await;
         added.map(|()| member).map_err(|error| match error.kind() {
             ErrorKind::Conflict => {
@@ -124,13 +124,12 @@ impl Service {
         check_is_shared(image)
     }
 
-    /// How many members an image may have.
-    pub(super) fn member_limit(&self, image: &Image) -> u64 {
-        let most = self.settings.limits.members_per_image;
-        if image.is_whole() {
-            most.min(WHOLE_IMAGE_MEMBERS)
-        } else {
-            most
+    /// How many members an image may have, where it is known.
+    pub(super) fn member_limit(&self, image: Option<&Image>) -> MemberLimit {
+        let whole = image.is_some_and(Image::is_whole);
+        MemberLimit {
+            configured: self.settings.limits.members_per_image,
+            at_most: whole.then_some(WHOLE_IMAGE_MEMBERS),
         }
     }
 

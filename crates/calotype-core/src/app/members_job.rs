@@ -217,7 +217,7 @@ impl Service {
             version: image.as_ref().map(|image| image.version),
             verb: change.verb,
             pairs,
-            limit: image.as_ref().map_or(0, |image| self.member_limit(image)),
+            limit: self.member_limit(image.as_ref()),
             line: AuditEvent {
                 at: self.clock.now(),
                 trace: change.verb.trace().to_owned(),

@@ -92,7 +92,8 @@ impl Service {
     ///
     /// # Errors
     /// Each with its code, in the order of spec 3.3: IMG.0026, 0027, 0083, 0196, 0197, 0130, 0167, 0046, 0057, 0059,
-    /// 0118, 0095, 0096, 0101 to 0103, 0097, 0099, 0187, 0155, 0015, 0060. A refusal changes nothing.
+    /// 0118, 0095, 0096, 0101 to 0103, 0097, 0099, 0187, 0155, 0015, 0060, 0059 where the project has no room for the
+    /// bytes. A refusal changes nothing.
     pub async fn replicate(
         &self,
         call: &Call,
@@ -116,6 +117,11 @@ impl Service {
         self.catalog
             .check_room(project, image_limit, JobFamily::Replication, concurrency)
             .await?;
+        let byte_limit = self.byte_limit();
+        if reseals(&keys, order.mode) {
+            let size = source.size.unwrap_or_default();
+            self.catalog.check_bytes(project, size, byte_limit).await?;
+        }
         let bytes = self.plan_bytes(call, source, blob, order, &keys).await?;
 
         let now = self.clock.now();
@@ -154,6 +160,7 @@ impl Service {
                 bytes,
             },
             image_limit,
+            byte_limit,
             concurrency,
         };
         self.catalog.submit_replica(&accepted, trail).await?;
@@ -272,6 +279,11 @@ impl Service {
             version: 1,
         }
     }
+}
+
+/// Whether the replica gets bytes of its own.
+fn reseals(keys: &Keys, mode: EncryptionMode) -> bool {
+    mode == EncryptionMode::Reseal && (keys.source.is_some() || keys.target.is_some())
 }
 
 fn is_key(text: Option<&str>) -> bool {

@@ -49,7 +49,8 @@ impl Service {
     /// the clean-up, which outlives the future, has run, or the lease has ended.
     ///
     /// # Errors
-    /// NotFound, Forbidden; Conflict where the image is not `queued` or has no formats; TooLarge;
+    /// NotFound, Forbidden; Conflict where the image is not `queued` or has no formats; TooLarge, also where the
+    /// project has no room for the bytes;
     /// InvalidRequest where the size is not the expected one; UnsupportedMediaType where the bytes are not what
     /// the image says or refer to other files; StorageFull; Gone where the image was deleted
     /// meanwhile. After an error other than Gone the image is `queued` again.
@@ -85,8 +86,13 @@ impl Service {
             armed: true,
         };
         let lease = self.settings.upload_lease;
-        let stored = match self.catalog.begin_upload(id, blob, lease).await {
-            Ok(image) => {
+        let first = self.first_reservation(upload.expected_size);
+        let stored = match self.catalog.begin_upload(id, blob, lease, first).await {
+            Ok((image, granted)) => {
+                let upload = Upload {
+                    source: self.reserving(blob, granted, upload.source),
+                    ..upload
+                };
                 self.inspect_and_store(call, &image, blob, max_size, upload)
                     .await
             }
@@ -102,7 +108,7 @@ impl Service {
                 };
                 let finished = self
                     .catalog
-                    .finish_upload(id, blob, &facts, virtual_size, trail)
+                    .finish_upload(id, blob, &facts, virtual_size, self.byte_limit(), trail)
                     .await;
                 guard.settle(finished).await
             }

@@ -9,6 +9,7 @@ use super::WrappedKey;
 use super::blobs::BlobFacts;
 use super::directory::Directory;
 use super::master_keys::{Page, Window};
+use super::quotas::{ByteLimit, ImageLimit, MemberLimit, Quotas, Reservation};
 use crate::error::Result;
 use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, UserId};
 use crate::image::{Image, Member, MemberStatus, Visibility};
@@ -71,19 +72,6 @@ pub struct Trail {
     pub answer: Option<StoredAnswer>,
 }
 
-/// The most images that a project may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageLimit(pub u64);
-
-/// What a project has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Images of any status.
-    pub images: u64,
-    /// Their bytes of plaintext, a shared blob counted for each image.
-    pub bytes: ByteSize,
-}
-
 /// An image, and how the asking project is related to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeenImage {
@@ -104,6 +92,8 @@ pub struct NewReplica {
     pub replication: Replication,
     /// The most images that the project may have: over it, IMG.0015.
     pub image_limit: ImageLimit,
+    /// The most bytes that the project may have: over it, IMG.0059.
+    pub byte_limit: ByteLimit,
     /// The most unfinished replications that the project may have: over it, IMG.0060.
     pub concurrency: u64,
 }
@@ -131,7 +121,7 @@ pub struct MembersStep {
     /// The projects, each with the refusal that was decided.
     pub pairs: Vec<MemberResult>,
     /// The most members that the image may have: who would come over it is refused with IMG.0088.
-    pub limit: u64,
+    pub limit: MemberLimit,
     /// The audit trail's line of each change; its detail is told what became whose.
     pub line: AuditEvent,
 }
@@ -145,6 +135,8 @@ pub struct NewImport {
     pub image: ImportedImage,
     /// What it is imported from.
     pub import: Import,
+    /// The most bytes that the image's project may have: over it, IMG.0059.
+    pub byte_limit: ByteLimit,
     /// The most unfinished imports that the project may have: over it, IMG.0060.
     pub concurrency: u64,
 }
@@ -219,8 +211,8 @@ pub trait Images: Send + Sync {
     /// from then on.
     ///
     /// # Errors
-    /// Conflict where the project is a member already; LimitReached (IMG.0088) at `limit` members.
-    async fn add_member(&self, member: &Member, limit: u64, trail: Trail) -> Result<()>;
+    /// Conflict where the project is a member already; LimitReached (IMG.0088) at the limit.
+    async fn add_member(&self, member: &Member, limit: MemberLimit, trail: Trail) -> Result<()>;
 
     /// Writes a member's answer and returns it; none where the project is no member.
     async fn set_member_status(
@@ -245,11 +237,19 @@ pub trait Images: Send + Sync {
     async fn members(&self, image: ImageId) -> Result<Vec<Member>>;
 
     /// Moves a `queued` image to `saving`, and records the blob that is being written for it, alive as
-    /// long as its lease. Returns the image as it now is: what it says of its bytes can't change any more.
+    /// long as its lease, with its first reservation. Returns the image as it now is (what it says of its bytes can't change
+    /// any more), and how many bytes are reserved.
     ///
     /// # Errors
-    /// Conflict where the image is not `queued`, or a job is making it; NotFound where it is gone.
-    async fn begin_upload(&self, image: ImageId, blob: BlobId, lease: Duration) -> Result<Image>;
+    /// Conflict where the image is not `queued`, or a job is making it; NotFound where it is gone; TooLarge (IMG.0059)
+    /// where the project has no room.
+    async fn begin_upload(
+        &self,
+        image: ImageId,
+        blob: BlobId,
+        lease: Duration,
+        first: Reservation,
+    ) -> Result<(Image, ByteSize)>;
 
     /// Extends an upload's lease. False where the upload was ended by another: its image was deleted, or
     /// its lease ran out.
@@ -259,22 +259,21 @@ pub trait Images: Send + Sync {
     /// is known.
     ///
     /// # Errors
-    /// Gone where the image was deleted meanwhile; Conflict where the upload was ended by another.
+    /// Gone where the image was deleted meanwhile; Conflict where the upload was ended by another; TooLarge (IMG.0059)
+    /// where more came than was reserved, and the project has no room for it.
     async fn finish_upload(
         &self,
         image: ImageId,
         blob: BlobId,
         facts: &BlobFacts,
         virtual_size: Option<ByteSize>,
+        limit: ByteLimit,
         trail: Trail,
     ) -> Result<Image>;
 
     /// Ends an upload without bytes: the image is `queued` again, the blob is garbage at once. False, and nothing
     /// changed, where the upload had ended: it may have ended well, so the bytes are not the caller's to remove.
     async fn abort_upload(&self, image: ImageId, blob: BlobId) -> Result<bool>;
-
-    /// What a project has.
-    async fn usage(&self, project: &ProjectId) -> Result<Usage>;
 }
 
 /// Jobs. See the module [`crate::job`].
@@ -293,11 +292,12 @@ pub trait Jobs: Send + Sync {
         concurrency: u64,
     ) -> Result<()>;
 
-    /// Accepts a replication, and wakes a worker.
+    /// Accepts a replication, and wakes a worker. The project pays for the replica's bytes from now on, or has them
+    /// reserved where it gets a blob of its own.
     ///
     /// # Errors
     /// IMG.0015, IMG.0060; IMG.0144 where the source is gone or is no longer `active` with this blob;
-    /// IMG.0155 where the enterprise project is unknown or disabled.
+    /// IMG.0155 where the enterprise project is unknown or disabled; IMG.0059 where the project has no room for the bytes.
     async fn submit_replica(&self, replica: &NewReplica, trail: Trail) -> Result<()>;
 
     /// Accepts a job about members, and wakes a worker.
@@ -545,6 +545,6 @@ pub trait Reconcile: Send + Sync {
 }
 
 /// The whole catalog.
-pub trait Catalog: Images + Jobs + Ledger + Reconcile + Directory {}
+pub trait Catalog: Images + Jobs + Ledger + Quotas + Reconcile + Directory {}
 
-impl<T: Images + Jobs + Ledger + Reconcile + Directory> Catalog for T {}
+impl<T: Images + Jobs + Ledger + Quotas + Reconcile + Directory> Catalog for T {}

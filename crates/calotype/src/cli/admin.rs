@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::config::parse_bytes;
+
 /// `admin`. Needs the credentials of an administrator.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AdminCommand {
@@ -20,6 +22,9 @@ pub(crate) enum AdminCommand {
     /// Projects.
     #[command(subcommand)]
     Project(ProjectCommand),
+    /// What projects may have and have.
+    #[command(subcommand)]
+    Quota(QuotaCommand),
     /// Users.
     #[command(subcommand)]
     User(UserCommand),
@@ -122,6 +127,79 @@ pub(crate) enum ProjectCommand {
         /// Id, or unique name.
         project: String,
     },
+}
+
+/// `admin quota`. A PROJECT is an id, or a name that only one has.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuotaCommand {
+    /// Show what a project may have and has.
+    Show {
+        /// Id, or unique name.
+        project: String,
+    },
+    /// Set limits of a project's own. Below what it has they take nothing away: it gets no more.
+    Set {
+        /// Id, or unique name.
+        project: String,
+        #[command(flatten)]
+        limits: QuotaLimits,
+    },
+    /// Take a project's own limits away: the configuration's count again.
+    Reset {
+        /// Id, or unique name.
+        project: String,
+    },
+}
+
+/// Limits of a project's own: a number, `unlimited`, or `default` for the configuration's.
+#[derive(Debug, Clone, Copy, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct QuotaLimits {
+    /// Images: a number, "unlimited", or "default" for the configuration's limit.
+    #[arg(long, value_name = "LIMIT", value_parser = parse_limit)]
+    pub(crate) images: Option<QuotaLimit>,
+    /// Projects that an image is shared with, in the same form.
+    #[arg(long, value_name = "LIMIT", value_parser = parse_limit)]
+    pub(crate) members: Option<QuotaLimit>,
+    /// Bytes of the images: a size such as "500 GiB", or as above.
+    #[arg(long, value_name = "LIMIT", value_parser = parse_byte_limit)]
+    pub(crate) bytes: Option<QuotaLimit>,
+}
+
+/// A limit of a project's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QuotaLimit {
+    /// The configuration's.
+    Default,
+    /// None.
+    Unlimited,
+    /// So many.
+    At(u64),
+}
+
+fn parse_limit(text: &str) -> Result<QuotaLimit, String> {
+    parse_word(text).map_or_else(
+        || {
+            let number = text.parse().map(QuotaLimit::At);
+            number.map_err(|_| format!("{text:?} is no number, \"unlimited\" or \"default\""))
+        },
+        Ok,
+    )
+}
+
+fn parse_byte_limit(text: &str) -> Result<QuotaLimit, String> {
+    parse_word(text).map_or_else(
+        || parse_bytes(text).map(|bytes| QuotaLimit::At(bytes.0.bytes())),
+        Ok,
+    )
+}
+
+fn parse_word(text: &str) -> Option<QuotaLimit> {
+    match text {
+        "default" => Some(QuotaLimit::Default),
+        "unlimited" => Some(QuotaLimit::Unlimited),
+        _ => None,
+    }
 }
 
 /// `admin user`. A USER is an id, or a name that only one has.

@@ -48,6 +48,8 @@ pub(crate) enum ImageCommand {
     Import(Box<ImportArgs>),
     /// Give an image without bytes those of an object in a bucket.
     Register(RegisterArgs),
+    /// Show what your project may have of images, and has.
+    Quota,
     /// List the operating systems that the service knows, as `__os_version` names them.
     OsVersions {
         /// Only those for this use.

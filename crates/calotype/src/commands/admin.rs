@@ -54,6 +54,7 @@ pub(crate) async fn run(
             enterprise_project(&session, command, output).await
         }
         AdminCommand::Project(command) => project(&session, command, output).await,
+        AdminCommand::Quota(command) => super::quota::run(command, &session, output).await,
         AdminCommand::User(command) => user(&session, command, output).await,
         AdminCommand::Role(command) => role(&session, command, output).await,
         AdminCommand::AccessKey(command) => access_key(&session, command, output).await,
@@ -318,7 +319,11 @@ async fn switch(
 }
 
 /// The id, escaped for a path, of what `reference`, a name or an id, names. A name wins.
-async fn find(session: &Session, kind: &str, reference: &str) -> Result<String, Failure> {
+pub(super) async fn find(
+    session: &Session,
+    kind: &str,
+    reference: &str,
+) -> Result<String, Failure> {
     let path = format!("/{kind}?name={}", encode(reference));
     let found = json_of(session.keystone(Call::get(path)).await?).await?;
     let ids: Vec<&str> = found[kind]
@@ -356,7 +361,7 @@ fn columns(document: &Value, headings: &[&'static str], names: &[&str]) -> Rows 
     rows
 }
 
-async fn json_of(response: reqwest::Response) -> Result<Value, Failure> {
+pub(super) async fn json_of(response: reqwest::Response) -> Result<Value, Failure> {
     response
         .json()
         .await

@@ -49,6 +49,7 @@ pub(crate) async fn run(
         ImageCommand::Register(args) => {
             super::image_imports::register(&session, &args, output).await
         }
+        ImageCommand::Quota => super::quota::show_own(&session, output).await,
         ImageCommand::OsVersions { tag } => {
             let versions = session.os_versions(tag.as_deref()).await?;
             output.result(&Value::Array(versions), table_of_versions)

@@ -330,6 +330,10 @@ mod tests {
             ("store.main.path", config.store.main.path.is_some()),
             ("keys.root_key_file", config.keys.root_key_file.is_some()),
             (
+                "limits.bytes_per_project",
+                config.limits.bytes_per_project.is_some(),
+            ),
+            (
                 "limits.max_image_size",
                 config.limits.max_image_size.is_some(),
             ),

@@ -164,6 +164,11 @@ pub(crate) struct Limits {
     pub(crate) properties_per_image: u32,
     /// Master keys of a project.
     pub(crate) keys_per_project: u32,
+    /// Bytes of the images of a project. None: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_per_project: Option<Bytes>,
+    /// Whether a project pays for bytes that its images share once for each of them.
+    pub(crate) charge_shared: bool,
     /// The largest image. None: the store's own limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_image_size: Option<Bytes>,
@@ -194,6 +199,8 @@ impl Limits {
             members_per_image: 256,
             properties_per_image: 128,
             keys_per_project: 100,
+            bytes_per_project: None,
+            charge_shared: false,
             max_image_size: None,
             max_replica_size: None,
             max_import_size: None,

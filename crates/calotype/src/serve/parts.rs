@@ -12,7 +12,9 @@ use calotype_catalog::SqlCatalog;
 use calotype_core::Error;
 use calotype_core::access::Access;
 use calotype_core::app::{Limits, Profile, Service, Settings};
-use calotype_core::ports::{Catalog, Clock, DigestChoice, Entropy, KeyService, Secrets};
+use calotype_core::ports::{
+    Catalog, Clock, DigestChoice, Entropy, KeyService, Secrets, SharedBlobs,
+};
 use calotype_identity::{Embedded, Options, Ports, Renewal};
 use calotype_keys::{EmbeddedKeys, SystemEntropy};
 
@@ -290,6 +292,11 @@ fn settings(config: &Config) -> Settings {
             members_per_image: limits.members_per_image.into(),
             properties_per_image: usize::try_from(limits.properties_per_image)
                 .unwrap_or(usize::MAX),
+            bytes_per_project: limits.bytes_per_project.map(|size| size.0),
+            shared_blobs: match limits.charge_shared {
+                true => SharedBlobs::Each,
+                false => SharedBlobs::Once,
+            },
             max_image_size: limits.max_image_size.map(|size| size.0),
             max_replica_size: limits.max_replica_size.map(|size| size.0),
             max_import_size: limits.max_import_size.map(|size| size.0),

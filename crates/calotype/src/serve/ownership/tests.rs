@@ -6,7 +6,9 @@ use calotype_blob::store::MemoryStore;
 use calotype_catalog::SqlCatalog;
 use calotype_core::id::{EnterpriseProjectId, ImageId};
 use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
-use calotype_core::ports::{AuditEvent, BlobFacts, ImageLimit, Images as _, Trail};
+use calotype_core::ports::{
+    AuditEvent, BlobFacts, ByteLimit, ImageLimit, Images as _, Reservation, Trail,
+};
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_keys::SystemEntropy;
@@ -107,14 +109,17 @@ async fn row(catalog: &SqlCatalog, blob: BlobId, stored: bool) {
     let inserted = catalog.insert_image(&image, ImageLimit(9), trail());
     inserted.await.unwrap();
     let lease = std::time::Duration::from_secs(60);
-    catalog.begin_upload(id, blob, lease).await.unwrap();
+    catalog
+        .begin_upload(id, blob, lease, Reservation::NONE)
+        .await
+        .unwrap();
     if stored {
         let facts = BlobFacts {
             size: ByteSize::new(1),
             stored: ByteSize::new(1),
             digests: Digests::default(),
         };
-        let finished = catalog.finish_upload(id, blob, &facts, None, trail());
+        let finished = catalog.finish_upload(id, blob, &facts, None, ByteLimit::NONE, trail());
         finished.await.unwrap();
     }
 }
