@@ -40,6 +40,7 @@ from huaweicloudsdkims.v2 import (
     ImsClient,
     ListImageByTagsRequest,
     ListImageByTagsRequestBody,
+    ListImageMembersRequest,
     ListImagesRequest,
     ListImagesTagsRequest,
     ListImageTagsRequest,
@@ -47,6 +48,7 @@ from huaweicloudsdkims.v2 import (
     ListTagsRequest,
     ListVersionsRequest,
     ResourceTag,
+    ShowImageMemberRequest,
     ShowImageQuotaRequest,
     ShowJobProgressRequest,
     ShowJobRequest,
@@ -212,6 +214,9 @@ rows = [(r.image_id, r.project_id, r.status) for r in document.entities.results]
 assert rows == [(source.id, other, "success"), (replica, other, "success")], rows
 shared = signed.list_images(ListImagesRequest(imagetype="shared")).images
 assert {source.id, replica} <= {i.id for i in shared}, shared
+listed = signed.list_image_members(ListImageMembersRequest(image_id=source.id, limit=1))
+assert [m.member_id for m in listed.members] == [other] and listed.page_info.current_count == 1, listed
+assert signed.show_image_member(ShowImageMemberRequest(image_id=source.id, member_id=other)).status == "pending"
 body = BatchUpdateMembersRequestBody(images=[source.id], project_id=PROJECT, status="accepted")
 document = ended(signed.batch_update_members(BatchUpdateMembersRequest(body=body)).job_id)
 assert (document.status, document.error_code) == ("FAIL", "IMG.0114"), document

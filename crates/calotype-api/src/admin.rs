@@ -40,7 +40,7 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(audit::show_audit_trail))
 }
 
-fn params(query: Option<&str>) -> Result<Params> {
+pub(crate) fn params(query: Option<&str>) -> Result<Params> {
     Params::parse(query).map_err(|BadParameter(message)| bad(message))
 }
 
@@ -49,7 +49,7 @@ fn bad(message: impl Into<String>) -> Error {
 }
 
 /// A parameter read as a `T`, if it is there.
-fn parsed<T: std::str::FromStr>(params: &Params, name: &str) -> Result<Option<T>> {
+pub(crate) fn parsed<T: std::str::FromStr>(params: &Params, name: &str) -> Result<Option<T>> {
     params
         .last(name)
         .map(|text| {
@@ -60,7 +60,7 @@ fn parsed<T: std::str::FromStr>(params: &Params, name: &str) -> Result<Option<T>
 }
 
 /// A page's length, between 1 and [`MAX_LIMIT`].
-fn limit(params: &Params) -> Result<u32> {
+pub(crate) fn limit(params: &Params) -> Result<u32> {
     match parsed(params, "limit")? {
         Some(0) => Err(bad("The parameter 'limit' must be at least 1.")),
         limit => Ok(limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)),

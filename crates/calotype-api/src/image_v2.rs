@@ -27,6 +27,7 @@ use utoipa_axum::routes;
 use crate::state::ApiState;
 
 pub(crate) use bodies::media_type;
+pub(crate) use members::document as member_document;
 pub(crate) use path::ImagePath;
 
 /// The paths of this module.

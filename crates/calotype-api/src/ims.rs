@@ -2,6 +2,7 @@
 //! changing and tagging images as OTC's clients do, and what a project may have of them.
 
 pub mod copy;
+pub mod image_members;
 pub mod import;
 mod import_body;
 pub mod job_document;
@@ -30,6 +31,8 @@ pub fn router() -> OpenApiRouter<ApiState> {
             members::remove_members,
             members::answer_members
         ))
+        .routes(routes!(image_members::list_image_members))
+        .routes(routes!(image_members::show_image_member))
         .routes(routes!(jobs::show_job))
         .routes(routes!(jobs::show_job_progress))
         .routes(routes!(list::list_cloud_images))

@@ -192,7 +192,8 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-fn document(member: &Member) -> Value {
+/// A member, as both APIs show it (spec 6.2).
+pub(crate) fn document(member: &Member) -> Value {
     json!({
         "member_id": member.project.as_str(),
         "image_id": member.image.to_string(),

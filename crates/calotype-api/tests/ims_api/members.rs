@@ -447,3 +447,61 @@ async fn a_key_makes_one_job_and_a_sharer_may_cancel_it() {
     );
     assert_eq!(members(&world, &image).await, []);
 }
+
+#[tokio::test]
+async fn whom_an_image_is_shared_with_is_told_in_pages_as_huaweis_sdks_ask() {
+    let world = world().await;
+    let image = world.image(|_| ()).await;
+    let path = format!("/v1/{OWN}/cloudimages/{}/members", image.id);
+    let projects = async |query: &str| {
+        let answer = world.get(MEMBER, &format!("{path}{query}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let body = answer.json();
+        let members = body["members"].as_array().unwrap().clone();
+        assert_eq!(body["page_info"]["current_count"], members.len());
+        let ids = members.iter().map(|member| member["member_id"].clone());
+        (
+            ids.collect::<Vec<_>>(),
+            body["page_info"]["next_marker"].clone(),
+        )
+    };
+    assert_eq!(projects("").await, (vec![], Value::Null));
+    share(&world, &[&image], &[OTHER, THIRD]).await;
+    assert_eq!(
+        projects("").await,
+        (vec![json!(THIRD), json!(OTHER)], Value::Null)
+    );
+    assert_eq!(
+        projects("?limit=1").await,
+        (vec![json!(THIRD)], json!(THIRD))
+    );
+    let rest = format!("?limit=2&marker={THIRD}");
+    assert_eq!(projects(&rest).await, (vec![json!(OTHER)], Value::Null));
+    let one = world.get(MEMBER, &format!("{path}/{OTHER}")).await.json();
+    assert_eq!(
+        (&one["member_id"], &one["status"]),
+        (&json!(OTHER), &json!("pending"))
+    );
+    // A member knows of itself alone.
+    let theirs = format!("/v1/{OTHER}/cloudimages/{}/members", image.id);
+    let shown = world.get(STRANGER, &theirs).await.json();
+    assert_eq!(shown["members"].as_array().unwrap().len(), 1);
+
+    let unknown = format!("/v1/{OWN}/cloudimages/{UNKNOWN}/members");
+    let malformed = format!("/v1/{OWN}/cloudimages/x/members");
+    let nobody = format!("{path}/{NOBODY}");
+    for (token, path, status, code) in [
+        ("", &path, 401, "IMG.0087"),
+        (READER, &path, 403, "IMG.0026"),
+        (STRANGER, &path, 400, "IMG.0030"),
+        (MEMBER, &format!("{path}?limit=0"), 400, "IMG.0001"),
+        (MEMBER, &malformed, 400, "IMG.0066"),
+        (MEMBER, &unknown, 404, "IMG.0027"),
+        (MEMBER, &format!("{unknown}/{OTHER}"), 404, "IMG.0027"),
+        (MEMBER, &nobody, 404, "IMG.0121"),
+        (STRANGER, &format!("{theirs}/{THIRD}"), 404, "IMG.0121"),
+    ] {
+        let refused = world.get(token, path).await.refusal();
+        assert_eq!(refused, (status, code.to_owned()), "{path}");
+    }
+}
