@@ -31,6 +31,16 @@ fn the_huawei_sdk_with_signed_requests_manages_keys() {
 }
 
 #[test]
+fn the_huawei_sdk_with_signed_requests_imports_images() {
+    script("huawei_sdk_imports.py");
+}
+
+#[test]
+fn otcextensions_imports_images() {
+    script_by(&program::otc_python(), "otcextensions_imports.py");
+}
+
+#[test]
 fn otcextensions_manages_keys() {
     script_by(&program::otc_python(), "otcextensions_keys.py");
 }
@@ -71,6 +81,7 @@ fn script_by(python: &Path, name: &str) {
         .env("OS_CLOUD", "calotype")
         .env("CALOTYPE_URL", server.base())
         .env("CALOTYPE_PROJECT", client.project())
+        .env("CALOTYPE_BUCKET", server.bucket("images"))
         .env("CALOTYPE_ACCESS_KEY", clouds.get("access_key"))
         .env("CALOTYPE_SECRET_KEY", clouds.get("secret_key"))
         .env("HOME", directory.path())

@@ -5,6 +5,7 @@ mod barbican;
 mod clients;
 mod cloud_images;
 mod command;
+mod command_imports;
 mod command_keys;
 mod command_members;
 mod command_replicas;

@@ -1,0 +1,81 @@
+"""huaweicloudsdkims: images from objects in buckets, by each of its calls for them."""
+
+import hashlib
+import os
+import time
+
+from huaweicloudsdkcore.auth.credentials import BasicCredentials
+from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
+from huaweicloudsdkims.v2 import (
+    CreateDataImageRequest,
+    CreateDataImageRequestBody,
+    CreateImageRequest,
+    CreateImageRequestBody,
+    GlanceCreateImageMetadataRequest,
+    GlanceCreateImageMetadataRequestBody,
+    GlanceShowImageRequest,
+    ImportImageQuickRequest,
+    ImsClient,
+    ListImagesRequest,
+    QuickImportImageByFileRequestBody,
+    RegisterImageRequest,
+    RegisterImageRequestBody,
+    ShowJobRequest,
+    TagKeyValue,
+)
+
+PROJECT = os.environ["CALOTYPE_PROJECT"]
+CONTENT = b"y" * 3_000_000
+
+with open(os.path.join(os.environ["CALOTYPE_BUCKET"], "disk.raw"), "wb") as file:
+    file.write(CONTENT)
+
+credentials = BasicCredentials(os.environ["CALOTYPE_ACCESS_KEY"], os.environ["CALOTYPE_SECRET_KEY"], PROJECT)
+ims = ImsClient.new_builder().with_credentials(credentials).with_endpoint(os.environ["CALOTYPE_URL"]).build()
+
+
+def done(answer, job_type):
+    for _ in range(600):
+        job = ims.show_job(ShowJobRequest(job_id=answer.job_id))
+        if job.status in ("SUCCESS", "FAIL"):
+            break
+        time.sleep(0.02)
+    assert (job.status, job.job_type) == ("SUCCESS", job_type), job
+    image = ims.list_images(ListImagesRequest(id=job.entities.image_id)).images[0]
+    assert image.status == "active" and image.image_size == str(len(CONTENT)), image
+    shown = ims.glance_show_image(GlanceShowImageRequest(image_id=image.id))
+    assert shown.checksum == hashlib.md5(CONTENT).hexdigest(), shown
+    return image
+
+
+body = CreateImageRequestBody(
+    name="system", description="by the SDK", image_url="images:disk.raw", min_disk=40, os_version="CentOS 7.2 64bit",
+    is_config=False, type="ECS", min_ram=1024, max_ram=4096, image_tags=[TagKeyValue(key="env", value="dev")])
+image = done(ims.create_image(CreateImageRequest(body=body)), "imsImportImageJob")
+assert (image.name, image.description, image.min_disk) == ("system", "by the SDK", 40), image
+assert (image.platform, image.os_type, image.os_bit) == ("CentOS", "Linux", "64"), image
+assert (image.max_ram, image.tags, image.data_origin) == ("4096", ["env=dev"], "file,images:disk.raw"), image
+
+body = QuickImportImageByFileRequestBody(
+    name="quick", image_url="images:disk.raw", min_disk=40, os_version="CentOS 7.2 64bit", architecture="arm")
+image = done(ims.import_image_quick(ImportImageQuickRequest(body=body)), "imsImportImageJob")
+assert image.hw_firmware_type == "uefi", image
+
+body = CreateDataImageRequestBody(name="data", image_url="images:disk.raw", min_disk=100, os_type="Windows")
+image = done(ims.create_data_image(CreateDataImageRequest(body=body)), "imsImportDataImageJob")
+assert (image.virtual_env_type, image.os_type) == ("DataImage", "Windows"), image
+
+waiting = ims.glance_create_image_metadata(
+    GlanceCreateImageMetadataRequest(body=GlanceCreateImageMetadataRequestBody(name="waiting", os_version="CentOS 7.2 64bit")))
+body = RegisterImageRequestBody(image_url="images:disk.raw")
+image = done(ims.register_image(RegisterImageRequest(image_id=waiting.id, body=body)), "imsNativeImportImageJob")
+assert image.id == waiting.id and image.name == "waiting", image
+
+for url, code in [("images:nothing", "IMG.0057"), ("elsewhere:disk.raw", "IMG.0069"), ("disk.raw", "IMG.0017")]:
+    try:
+        body = CreateDataImageRequestBody(name="no", image_url=url, min_disk=40)
+        ims.create_data_image(CreateDataImageRequest(body=body))
+    except ClientRequestException as error:
+        assert (error.status_code, error.error_code) == (400, code), error
+    else:
+        raise AssertionError(f"{url} was not refused")
