@@ -23,6 +23,7 @@ mod image_keys;
 mod import_faults;
 mod import_refusals;
 mod imports;
+mod inspection;
 mod kms;
 mod kms_data;
 mod kms_elsewhere;

@@ -7,8 +7,8 @@
 //! reconciler moves the image back to `queued` and removes the bytes.
 //!
 //! # Hostile bytes
-//! What comes in a `bare` container is inspected on its way ([`crate::inspect`]): an image whose bytes refer to
-//! other files, or are not in the format that it says, never becomes `active`.
+//! What comes is inspected on its way ([`crate::inspect`]): an image whose bytes refer to other files, are not in the format
+//! that it says, or describe a larger disk than its `min_disk`, never becomes `active`.
 
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -18,6 +18,7 @@ use futures_util::StreamExt as _;
 
 use crate::access::Action;
 use crate::app::{Call, Service};
+use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, ImageId};
 use crate::image::{Image, ImageStatus};
@@ -51,7 +52,7 @@ impl Service {
     /// # Errors
     /// NotFound, Forbidden; Conflict where the image is not `queued` or has no formats; TooLarge, also where the
     /// project has no room for the bytes;
-    /// InvalidRequest where the size is not the expected one; UnsupportedMediaType where the bytes are not what
+    /// InvalidRequest where the size is not the expected one, or the disk is larger than `min_disk`; UnsupportedMediaType where the bytes are not what
     /// the image says or refer to other files; StorageFull; Gone where the image was deleted
     /// meanwhile. After an error other than Gone the image is `queued` again.
     pub async fn upload(
@@ -276,21 +277,28 @@ impl BlobReader for Watched {
     }
 }
 
-/// The look at an upload's bytes; none into containers other than `bare`.
-pub(super) struct Inspection(Option<Arc<Mutex<Inspector>>>);
+/// The look at the bytes of an image that has its formats.
+pub(super) struct Inspection {
+    inspector: Arc<Mutex<Inspector>>,
+    /// The disk that must be large enough; none where that is not said, or the bytes are no disk but a medium to install from.
+    disk: Option<ByteSize>,
+}
 
 impl Inspection {
     pub(super) fn of(image: &Image) -> Self {
-        let bare = image.container_format.as_deref() == Some("bare");
-        let format = image.disk_format.clone().filter(|_| bare);
-        Self(format.map(|format| Arc::new(Mutex::new(Inspector::new(format)))))
+        let format = image.disk_format.clone().unwrap_or_default();
+        let container = image.container_format.as_deref().unwrap_or_default();
+        let disk = (image.min_disk > 0 && format != "iso")
+            .then(|| ByteSize::gib(u64::from(image.min_disk)));
+        Self {
+            inspector: Arc::new(Mutex::new(Inspector::new(format, container))),
+            disk,
+        }
     }
 
     /// The same bytes, ended by an error once they are known to be unacceptable.
     pub(super) fn watch(&self, source: ByteStream) -> ByteStream {
-        let Some(inspector) = self.0.clone() else {
-            return source;
-        };
+        let inspector = Arc::clone(&self.inspector);
         Box::pin(source.map(move |chunk| {
             let chunk = chunk?;
             lock(&inspector).feed(&chunk)?;
@@ -299,8 +307,14 @@ impl Inspection {
     }
 
     pub(super) fn virtual_size(&self) -> Result<Option<ByteSize>> {
-        let inspector = self.0.as_deref();
-        inspector.map_or(Ok(None), |inspector| lock(inspector).finish())
+        let size = lock(&self.inspector).finish()?;
+        match (size, self.disk) {
+            (Some(size), Some(disk)) if size > disk => Err(Error::invalid(format!(
+                "The image describes a disk of {size}, which does not fit on its min_disk of {disk}."
+            ))
+            .with_code(ImsCode::IMG_0055)),
+            _ => Ok(size),
+        }
     }
 }
 
