@@ -4,6 +4,7 @@
 //! passes because something was not there. What a chore starts (a PostgreSQL, a Keystone, a Barbican) it also stops.
 
 mod checks;
+mod fuzz;
 mod machine;
 mod openstack;
 mod postgres;
@@ -39,6 +40,11 @@ const CHORES: &[Chore] = &[
         name: "openapi",
         about: "write openapi/calotype.json from the binary",
         run: tests::openapi,
+    },
+    Chore {
+        name: "fuzz",
+        about: "inspect ten million mutated images of each format; --executions N, --seed N",
+        run: fuzz::fuzz,
     },
     Chore {
         name: "bench",

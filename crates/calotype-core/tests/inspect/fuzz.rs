@@ -293,8 +293,9 @@ fn number(random: &mut Random) -> Vec<u8> {
 struct Random(u64);
 
 impl Random {
+    /// Seeds that follow each other must not begin at places that do.
     fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        Self(Self(seed).next())
     }
 
     fn next(&mut self) -> u64 {
