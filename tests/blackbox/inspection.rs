@@ -9,11 +9,11 @@ mod samples;
 use std::path::{Path, PathBuf};
 
 use calotype_tests::client::try_send;
-use calotype_tests::program::run;
+use calotype_tests::program::{python, run};
 use calotype_tests::{Client, Content, Server};
 use reqwest::Method;
 use samples::Sample;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The disk that all of qemu-img's images describe.
 const DISK: u64 = 5 << 20;
@@ -270,4 +270,40 @@ fn a_disk_that_its_min_disk_has_no_room_for_is_refused_and_may_be_uploaded_once_
     let id = client.create_with(json!({
         "name": "medium", "disk_format": "iso", "container_format": "bare", "min_disk": 1}));
     client.upload(&id, samples::iso()).expect(204);
+}
+
+#[test]
+fn what_is_accepted_here_is_accepted_by_the_openstack_services_too_and_has_the_same_size() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let good = samples::good();
+    for (number, sample) in good.iter().enumerate() {
+        std::fs::write(directory.path().join(number.to_string()), &sample.bytes).expect("room");
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/oslo_verdicts.py");
+    let python = python();
+    let verdicts = run(&python.to_string_lossy(), &[&*script, directory.path()]);
+    let verdicts: Value = serde_json::from_str(&verdicts).expect("a document");
+    for (number, sample) in good.iter().enumerate() {
+        let (name, verdict) = (sample.name, &verdicts[number.to_string()]);
+        let size = sample.outcome.expect("a good one");
+        let format = verdict["format"].as_str();
+        let wanted: &[&str] = match sample.format {
+            // It knows neither fixed VHDs nor ploop, and takes them for what is in front.
+            "vhd" if name != "dynamic vhd" => &["raw", "gpt"],
+            "ploop" => &["raw"],
+            "raw" => &["raw", "gpt", "iso", "luks"],
+            // These are opaque here.
+            "zvhd" | "zvhd2" | "aki" => continue,
+            own => &[own],
+        };
+        // Of LUKS it refuses what is declared as it, and here is a raw disk.
+        if name == "LUKS 2" || sample.container != "bare" {
+            continue;
+        }
+        let is_known = format.is_some_and(|format| wanted.contains(&format));
+        assert!(is_known, "{name}: {verdict}");
+        if format == Some(sample.format) {
+            assert_eq!(verdict["size"].as_u64(), size, "{name}");
+        }
+    }
 }
