@@ -128,9 +128,12 @@ impl Disk {
         }
     }
 
+    /// The end may be here: that of a VMDK may be three sectors, every other's is one.
     fn keep_tail(&mut self, bytes: &[u8]) {
-        let last = &bytes[bytes.len().saturating_sub(TAIL)..];
-        let surplus = (self.tail.len() + last.len()).saturating_sub(TAIL);
+        let is_one_sector = self.begun && self.found != Some(Format::Vmdk);
+        let length = if is_one_sector { vhd::FOOTER } else { TAIL };
+        let last = &bytes[bytes.len().saturating_sub(length)..];
+        let surplus = (self.tail.len() + last.len()).saturating_sub(length);
         self.tail.drain(..surplus.min(self.tail.len()));
         self.tail.extend_from_slice(last);
     }

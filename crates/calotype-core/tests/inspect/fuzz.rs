@@ -140,7 +140,8 @@ struct Image {
 impl Image {
     fn new(sample: &Sample) -> Self {
         let mut room = sample.bytes.clone();
-        let spots = (0..room.len()).filter(|at| room[*at] != 0);
+        // The data that fills an image tells it nothing: the headers are in front.
+        let spots = (0..room.len()).filter(|at| room[*at] != 0).take(4096);
         let format = match sample.container {
             "ova" => "ova",
             _ => sample.format,
@@ -152,8 +153,7 @@ impl Image {
             whole: sample.bytes.len(),
             length: sample.bytes.len(),
             room,
-            // The data that fills an image tells it nothing: the headers are in front.
-            spots: spots.into_iter().take(4096).collect(),
+            spots,
             before: Vec::new(),
         }
     }
