@@ -33,8 +33,8 @@ use crate::state::ApiState;
 /// The operations of this module.
 pub fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
-        .routes(routes!(create_image))
-        .routes(routes!(create_image_by_older_path))
+        .routes(routes!(import_image))
+        .routes(routes!(import_image_by_older_path))
         .routes(routes!(import_image_quickly))
         .routes(routes!(import_data_image))
         .routes(routes!(register_image))
@@ -92,7 +92,7 @@ pub struct RegisterImageRequest {
 #[utoipa::path(
     post,
     path = "/v2/cloudimages/action",
-    operation_id = "createImage",
+    operation_id = "importImage",
     tag = "Imports",
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
     request_body(content = CreateImageRequest, content_type = "application/json"),
@@ -107,7 +107,7 @@ pub struct RegisterImageRequest {
     ),
     security(("token" = []), ("signature" = [])),
 )]
-pub async fn create_image(
+pub async fn import_image(
     state: State<ApiState>,
     caller: Caller,
     key: Result<IdempotencyKey, Failure>,
@@ -121,7 +121,7 @@ pub async fn create_image(
 #[utoipa::path(
     post,
     path = "/v1/cloudimages/action",
-    operation_id = "createImageByOlderPath",
+    operation_id = "importImageByOlderPath",
     tag = "Imports",
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
     request_body(content = CreateImageRequest, content_type = "application/json"),
@@ -136,7 +136,7 @@ pub async fn create_image(
     ),
     security(("token" = []), ("signature" = [])),
 )]
-pub async fn create_image_by_older_path(
+pub async fn import_image_by_older_path(
     state: State<ApiState>,
     caller: Caller,
     key: Result<IdempotencyKey, Failure>,
