@@ -1,6 +1,6 @@
 //! What a replication gives: the job's document (spec 3.7) and what the replica inherits (spec 3.6).
 
-use calotype_tests::{Options, Server, config, database};
+use calotype_tests::{Options, Server, config, database, program};
 use serde_json::{Value, json};
 
 const JSON_PATCH: &str = "application/openstack-images-v2.1-json-patch";
@@ -73,7 +73,7 @@ fn a_replica_inherits_what_the_spec_says_and_nothing_else() {
         "min_disk": 10, "min_ram": 512, "protected": true, "tags": ["env=dev", "flag"],
         "__os_version": "Ubuntu 18.04 server 64bit", "hw_firmware_type": "uefi",
         "hw_vif_multiqueue_enabled": "true", "custom": "value", "__description": "the source's"}));
-    client.upload(&source, qcow2()).expect(204);
+    client.upload(&source, program::qcow2("10M")).expect(204);
     let accepted = client
         .copy(
             &source,
@@ -218,20 +218,4 @@ fn is_job_time(text: &str) -> bool {
             b'0' => byte.is_ascii_digit(),
             other => byte == *other,
         })
-}
-
-/// A qcow2 of a disk of ten megabytes.
-fn qcow2() -> Vec<u8> {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("disk.qcow2");
-    let arguments = [
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        &path.to_string_lossy(),
-        "10M",
-    ];
-    calotype_tests::program::run("qemu-img", &arguments);
-    std::fs::read(path).expect("the image")
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use calotype_tests::{Client, Content, Digests, Options, Server, client, config, until};
+use calotype_tests::{Client, Content, Digests, Options, Server, client, config, program, until};
 use serde_json::json;
 
 /// Large enough to be met on its way, of zeros and so of few bytes in the store.
@@ -61,8 +61,8 @@ fn an_object_that_changes_or_goes_while_it_is_read_makes_no_image() {
 fn bytes_that_refer_to_other_files_or_need_a_larger_disk_make_no_image() {
     let server = impatient();
     let client = server.user();
-    let backed = server.put_object("backed.qcow2", &qcow2(1 << 30, 4096)[..]);
-    let vast = server.put_object("vast.qcow2", &qcow2(41 << 30, 0)[..]);
+    let backed = server.put_object("backed.qcow2", &backed()[..]);
+    let vast = server.put_object("vast.qcow2", &program::qcow2("41G")[..]);
     for (object, code) in [(&backed, "IMG.0057"), (&vast, "IMG.0055")] {
         let job = client.begin_import(object, json!({}));
         let ended = client.job(&job).document;
@@ -81,7 +81,7 @@ fn bytes_that_refer_to_other_files_or_need_a_larger_disk_make_no_image() {
 fn an_image_whose_registering_failed_waits_for_bytes_again() {
     let server = impatient();
     let client = server.user();
-    let backed = server.put_object("backed.qcow2", &qcow2(1 << 30, 4096)[..]);
+    let backed = server.put_object("backed.qcow2", &backed()[..]);
     let waiting = client.create_with(json!({
         "name": "waiting", "disk_format": "qcow2", "container_format": "bare"}));
     let path = format!("/v1/cloudimages/{waiting}/upload");
@@ -92,7 +92,7 @@ fn an_image_whose_registering_failed_waits_for_bytes_again() {
     assert_eq!(ended["status"], "FAIL", "{ended}");
     assert_eq!(ended["error_code"], "IMG.1075", "{ended}");
     assert_eq!(client.show(&waiting)["status"], "queued");
-    let sound = server.put_object("sound.qcow2", &qcow2(1 << 30, 0)[..]);
+    let sound = server.put_object("sound.qcow2", &program::qcow2("1G")[..]);
     let accepted = client.put(&path, json!({"image_url": sound})).expect(200);
     let job = client.job(&client::text(&accepted.json()["job_id"]));
     assert_eq!(job.status(), "SUCCESS", "{}", job.document);
@@ -100,13 +100,13 @@ fn an_image_whose_registering_failed_waits_for_bytes_again() {
     server.verify();
 }
 
-/// The header of a qcow2 image of this size, with a backing file's name at this offset, if it is not zero; and more bytes.
-fn qcow2(size: u64, backing: u64) -> Vec<u8> {
-    let mut image = vec![0; 1 << 20];
-    image[..8].copy_from_slice(b"QFI\xfb\0\0\0\x02");
-    image[8..16].copy_from_slice(&backing.to_be_bytes());
-    image[20..24].copy_from_slice(&16_u32.to_be_bytes());
-    image[24..32].copy_from_slice(&size.to_be_bytes());
+/// A qcow2 image that names a file of the host as what lies below it.
+fn backed() -> Vec<u8> {
+    let mut image = program::qcow2("1G");
+    let (place, name) = (512_u64, b"/etc/passwd");
+    image[8..16].copy_from_slice(&place.to_be_bytes());
+    image[16..20].copy_from_slice(&(name.len() as u32).to_be_bytes());
+    image[512..512 + name.len()].copy_from_slice(name);
     image
 }
 

@@ -164,7 +164,9 @@ fn disc() -> Vec<u8> {
     let mut disc = vec![0; 20 * 2048];
     disc[0x8000..0x8007].copy_from_slice(b"\x01CD001\x01");
     disc[0x8000 + 80..0x8000 + 84].copy_from_slice(&20_u32.to_le_bytes());
+    disc[0x8000 + 84..0x8000 + 88].copy_from_slice(&20_u32.to_be_bytes());
     disc[0x8000 + 128..0x8000 + 130].copy_from_slice(&2048_u16.to_le_bytes());
+    disc[0x8000 + 130..0x8000 + 132].copy_from_slice(&2048_u16.to_be_bytes());
     disc
 }
 

@@ -114,29 +114,35 @@ fn a_shared_image_is_replicated_by_its_member_while_the_key_is_granted() {
     let (theirs, own) = (owner.create_key("owner"), member.create_key("member"));
     let plain = owner.image("source", 1, 100_000);
     let sealed = owner.replicate_with(&plain, under(&theirs));
+    let grant = || {
+        let grant = json!({
+            "key_id": theirs,
+            "grantee_principal": member.user(),
+            "operations": ["describe-key", "decrypt-datakey"],
+        });
+        let grant = owner.kms("create-grant", grant).expect(200).json();
+        json!({"key_id": theirs, "grant_id": grant["grant_id"]})
+    };
     let path = format!("/v2/images/{sealed}");
     let shared = json!([{"op": "replace", "path": "/visibility", "value": "shared"}]);
     owner.patch(&path, JSON_PATCH, shared).expect(200);
     let path = format!("{path}/members");
-    owner
-        .post(&path, json!({"member": member.project()}))
-        .expect(200);
+    let share = || owner.post(&path, json!({"member": member.project()}));
+    // Nobody is offered what the key would not open for him.
+    share().expect(400);
+    let granted = grant();
+    share().expect(200);
     let path = format!("{path}/{}", member.project());
     member.put(&path, json!({"status": "accepted"})).expect(200);
 
+    owner.kms("revoke-grant", granted).expect(200);
     member.copy(&sealed, under(&own)).refused(400, "IMG.0103");
-    let grant = json!({
-        "key_id": theirs,
-        "grantee_principal": member.user(),
-        "operations": ["describe-key", "decrypt-datakey"],
-    });
-    let grant = owner.kms("create-grant", grant).expect(200).json();
+    let granted = grant();
     let replica = member.replicate_with(&sealed, under(&own));
     assert_eq!(cmk(&member, &replica), json!(own));
     assert_eq!(member.download(&replica), owner.download(&sealed));
 
-    let revoked = json!({"key_id": theirs, "grant_id": grant["grant_id"]});
-    owner.kms("revoke-grant", revoked).expect(200);
+    owner.kms("revoke-grant", granted).expect(200);
     member.copy(&sealed, under(&own)).refused(400, "IMG.0103");
     assert_eq!(
         member.download(&replica),

@@ -85,6 +85,12 @@ fn jobs_end_with_the_code_of_what_became_of_their_keys_while_they_ran() {
     let own = member.create_key("own");
     let sealed =
         [&disabled, &doomed, &granted].map(|key| client.replicate_with(&plain, under(key)));
+    let grant = json!({
+        "key_id": granted,
+        "grantee_principal": member.user(),
+        "operations": ["describe-key", "decrypt-datakey"],
+    });
+    let grant = client.kms("create-grant", grant).expect(200).json();
     let shared = format!("/v2/images/{}", sealed[2]);
     let visible = json!([{"op": "replace", "path": "/visibility", "value": "shared"}]);
     client.patch(&shared, JSON_PATCH, visible).expect(200);
@@ -95,12 +101,6 @@ fn jobs_end_with_the_code_of_what_became_of_their_keys_while_they_ran() {
     member
         .put(&format!("{members}/{}", member.project()), accepted)
         .expect(200);
-    let grant = json!({
-        "key_id": granted,
-        "grantee_principal": member.user(),
-        "operations": ["describe-key", "decrypt-datakey"],
-    });
-    let grant = client.kms("create-grant", grant).expect(200).json();
 
     // Slow from here on: each would take more than a minute.
     let slow = config::reseal_pace(UNBOUNDED, 16 * MIB, 4);

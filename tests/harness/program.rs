@@ -51,3 +51,12 @@ pub fn memtest_iso() -> PathBuf {
     let iso = places.iter().map(PathBuf::from).find(|path| path.exists());
     iso.unwrap_or_else(|| panic!("no memtest86+ ISO: run `cargo xtask test`, which installs it"))
 }
+
+/// A qcow2 image without data, of a disk of this size as qemu-img writes it.
+pub fn qcow2(size: &str) -> Vec<u8> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("disk.qcow2");
+    let path = path.to_string_lossy();
+    run("qemu-img", &["create", "-q", "-f", "qcow2", &path, size]);
+    std::fs::read(&*path).expect("the image")
+}
