@@ -191,6 +191,23 @@ fn limits_are_kept_with_their_codes() {
 }
 
 #[test]
+fn a_stores_bucket_is_closed_to_projects_that_nobody_named() {
+    let store = calotype_tests::S3Store::start();
+    let object = store.put("disk.raw", Content::new(1, 5000));
+    let unlisted = store.config().replace("unlisted_buckets = \"allow\"\n", "");
+    let mut server = Server::start(Options::config(unlisted.clone()));
+    let client = server.user();
+    client.import(&object, json!({})).refused(400, "IMG.0069");
+    let named = format!(
+        "{unlisted}[objects.buckets]\nimages = [{:?}]\n",
+        client.project()
+    );
+    server.try_restart(Options::config(named)).expect("a start");
+    let client = client.at(server.base());
+    client.import(&object, json!({})).expect(200);
+}
+
+#[test]
 fn a_store_that_is_away_is_told_as_that() {
     let mut store = calotype_tests::S3Store::start();
     let text = format!(

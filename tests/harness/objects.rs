@@ -121,7 +121,7 @@ impl S3Store {
     /// The section that makes a server use it.
     pub fn config(&self) -> String {
         format!(
-            "[objects]\ntype = \"s3\"\nendpoint = {:?}\nallow_http = true\naccess_key = {ID:?}\nsecret_file = {:?}\n",
+            "[objects]\ntype = \"s3\"\nendpoint = {:?}\nallow_http = true\nunlisted_buckets = \"allow\"\naccess_key = {ID:?}\nsecret_file = {:?}\n",
             self.endpoint,
             self.directory.path().join("secret"),
         )

@@ -23,7 +23,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -114,7 +114,9 @@ pub(crate) async fn reseal(
         plan,
         flow,
         staged: Arc::clone(&staged),
+        given_up: AtomicBool::new(false),
     });
+    let _given_up = GivenUp(Arc::clone(&work));
     let mut noting = Noting::new(Arc::clone(&staged), work.plan.target, progress);
     let sealed = seal_all(&work, todo, &mut headers, &mut noting).await;
     // What is finished is worth keeping, whatever happened.
@@ -290,6 +292,18 @@ struct Work {
     /// This reseal's own pace.
     pace: Pace,
     staged: Arc<dyn Staged>,
+    /// Set when nobody waits for the reseal any more: another attempt may have adopted what is staged.
+    given_up: AtomicBool,
+}
+
+/// Tells the segments that are on that the reseal is over. One that computes just then is not stopped by being aborted,
+/// and must write nothing more.
+struct GivenUp(Arc<Work>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.given_up.store(true, Ordering::Release);
+    }
 }
 
 impl Work {
@@ -383,6 +397,9 @@ impl Work {
         let sealed = crypt
             .reseal(source, &fetched)
             .map_err(|error| error.of_blob(source.manifest.blob))?;
+        if self.given_up.load(Ordering::Acquire) {
+            return Err(Error::internal("the reseal was given up"));
+        }
         writer.append(sealed.clone()).await?;
         // Sealed into again, where the store has let go of it.
         crypt.out = sealed.try_into_mut().unwrap_or_default();

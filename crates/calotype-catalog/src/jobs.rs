@@ -76,15 +76,17 @@ impl Jobs for SqlCatalog {
     async fn check_room(
         &self,
         project: &ProjectId,
-        image_limit: ImageLimit,
+        image_limit: Option<ImageLimit>,
         family: JobFamily,
         concurrency: u64,
     ) -> Result<()> {
         let mut tx = self.db.read().await?;
-        let own = own_limits(&mut tx, project).await?.images;
-        let most = own.or(Some(image_limit.0)).unwrap_or(u64::MAX);
-        if read_usage(&mut tx, project).await?.images >= most {
-            return Err(Error::ims(ImsCode::IMG_0015));
+        if let Some(limit) = image_limit {
+            let own = own_limits(&mut tx, project).await?.images;
+            let most = own.or(Some(limit.0)).unwrap_or(u64::MAX);
+            if read_usage(&mut tx, project).await?.images >= most {
+                return Err(Error::ims(ImsCode::IMG_0015));
+            }
         }
         check_concurrency(&mut tx, project, family, concurrency).await
     }

@@ -39,6 +39,11 @@ impl SqlCatalog {
         let Some(image) = lock_usage_and_image(&mut tx, member.image).await? else {
             return Err(no_image());
         };
+        if image.visibility == Visibility::Private {
+            // Whom it was shared with before it became private is not asked for now.
+            let sql = "delete from image_members where image_id = $1";
+            tx.execute(sql, vec![Arg::text(member.image)]).await?;
+        }
         let sql = "select count(*) as members, \
                    coalesce(sum(case when project = $2 then 1 else 0 end), 0) as taken \
                    from image_members where image_id = $1";

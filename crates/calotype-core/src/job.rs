@@ -260,6 +260,9 @@ pub struct Import {
     pub target_key: WrappedKey,
     /// The customer's key that it is sealed under, if it is one.
     pub target_cmk: Option<KeyId>,
+    /// Which formats the image got from the object, of the disk and of what wraps it: it has them no more where the import
+    /// fails.
+    pub filled: [bool; 2],
 }
 
 /// What a replication is made from.

@@ -115,6 +115,13 @@ impl Directory {
             let file = File::from(file);
             // The lock says that somebody still writes it. Another's start may have been between.
             let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+            if let Err(error) = locked
+                && error != Errno::WOULDBLOCK
+            {
+                // No file system to stage in: another turn would end as this one.
+                let _ = rustix::fs::unlinkat(&*self.staged, name.as_str(), AtFlags::empty());
+                return Err(io_error(error.into()));
+            }
             if locked.is_ok() && file.metadata().map_err(io_error)?.nlink() > 0 {
                 return Ok(Writing {
                     directory: self.clone(),

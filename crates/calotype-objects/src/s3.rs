@@ -290,6 +290,14 @@ impl Place {
             Some("PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed") => {
                 return Error::ims(ImsCode::IMG_0058).with_context(error);
             }
+            // The operator's to mend, whatever was asked for: a job waits for that.
+            Some(
+                "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+                | "RequestTimeTooSkewed"
+                | "ExpiredToken"
+                | "InvalidToken",
+            ) => return away(error),
             _ => {}
         }
         match told.status {
@@ -298,6 +306,7 @@ impl Place {
                 match listing.next().await {
                     None | Some(Ok(_)) => no_object().with_context(error),
                     Some(Err(refused)) => match Told::by(&refused).status {
+                        Some(408 | 429) => away(refused),
                         Some(400..500) => no_bucket().with_context(refused),
                         _ => away(refused),
                     },
@@ -309,7 +318,7 @@ impl Place {
             Some(416) => no_object().with_context(error),
             Some(301 | 302 | 307 | 308) => Error::ims(ImsCode::IMG_0058).with_context(error),
             Some(507) => full(error),
-            Some(400 | 401) => no_bucket().with_context(error),
+            Some(400) => no_bucket().with_context(error),
             _ => away(error),
         }
     }

@@ -134,11 +134,20 @@ pub(super) async fn undo(tx: &mut Tx, held: &Held, now: Timestamp) -> Result<()>
     }
     if held.job_type == JobType::NativeImportImage
         && let Some(image) = held.image
+        && let Work::Import(import) = &held.work
     {
-        let sql = "update images set status = 'queued', updated_at = $2, version = version + 1 \
-                   where id = $1 and status = 'saving'";
-        tx.execute(sql, vec![Arg::text(image), Arg::time(now)])
-            .await?;
+        let [disk, container] = import.filled;
+        let sql = "update images set status = 'queued', updated_at = $2, version = version + 1, \
+                   disk_format = case when $3 then null else disk_format end, \
+                   container_format = case when $4 then null else container_format end \
+                   where id = $1 and status in ('queued', 'saving')";
+        let args = vec![
+            Arg::text(image),
+            Arg::time(now),
+            disk.into(),
+            container.into(),
+        ];
+        tx.execute(sql, args).await?;
     }
     if let Some(target) = held.work.target_blob() {
         end_reservation(tx, target).await?;

@@ -76,16 +76,17 @@ impl SqlCatalog {
         account.save(&mut tx).await?;
         let family = job.job_type.family();
         check_concurrency(&mut tx, &job.project, family, import.concurrency).await?;
+        let mut order = import.import.clone();
         match &import.image {
             ImportedImage::New { image, .. } => {
                 check_enterprise_project(&mut tx, image.enterprise_project).await?;
                 insert_image_row(&mut tx, image).await?;
             }
             ImportedImage::Queued { id, formats } => {
-                wait_for_job(&mut tx, *id, formats, trail).await?;
+                order.filled = wait_for_job(&mut tx, *id, formats, trail).await?;
             }
         }
-        let work = Work::Import(import.import.clone());
+        let work = Work::Import(order);
         insert_job(&mut tx, job, &work, Some((&owner, reserved))).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
@@ -104,17 +105,29 @@ async fn owner_of(tx: &mut Tx, id: ImageId) -> Result<ProjectId> {
 }
 
 /// Locks an image that waits for bytes, so that from here on it waits for those of the job alone, and gives it the formats
-/// that it lacks.
+/// that it lacks. Which ones these were is returned.
 ///
 /// # Errors
 /// IMG.0027, IMG.0046.
-async fn wait_for_job(tx: &mut Tx, id: ImageId, formats: &[&str; 2], trail: &Trail) -> Result<()> {
+async fn wait_for_job(
+    tx: &mut Tx,
+    id: ImageId,
+    formats: &[&str; 2],
+    trail: &Trail,
+) -> Result<[bool; 2]> {
     let Some(row) = lock_image(tx, id).await? else {
         return Err(Error::ims(ImsCode::IMG_0027));
     };
     if row.status != ImageStatus::Queued || is_being_made(tx, id).await? {
         return Err(Error::ims(ImsCode::IMG_0046));
     }
+    let sql = "select disk_format, container_format from images where id = $1";
+    let found = tx.fetch_optional(sql, vec![Arg::text(id)]).await?;
+    let found = found.ok_or_else(|| Error::internal("a locked image is gone"))?;
+    let filled = [
+        found.opt_text("disk_format")?.is_none(),
+        found.opt_text("container_format")?.is_none(),
+    ];
     let sql = "update images set disk_format = coalesce(disk_format, $2), \
                container_format = coalesce(container_format, $3), \
                updated_at = $4, version = version + 1 where id = $1";
@@ -125,7 +138,8 @@ async fn wait_for_job(tx: &mut Tx, id: ImageId, formats: &[&str; 2], trail: &Tra
         Arg::text(container),
         Arg::time(trail.event.at),
     ];
-    one(tx.execute(sql, args).await?, "a locked image is gone")
+    one(tx.execute(sql, args).await?, "a locked image is gone")?;
+    Ok(filled)
 }
 
 /// Checks that images may be put into an enterprise project, and keeps it so.

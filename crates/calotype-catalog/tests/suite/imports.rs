@@ -40,6 +40,7 @@ fn import_of(world: &World, job_type: JobType, image: ImportedImage, owner: &str
             target,
             target_key: wrapped("k"),
             target_cmk: None,
+            filled: [false; 2],
         },
         concurrency: 40,
     }
@@ -161,7 +162,9 @@ pub(crate) async fn an_image_that_waits_gets_its_bytes_from_one_job_and_waits_ag
             .await
             .unwrap()
     );
-    assert_eq!(world.get(image.id).await.status, ImageStatus::Queued);
+    let again = world.get(image.id).await;
+    assert_eq!(again.status, ImageStatus::Queued);
+    assert_eq!((again.disk_format, again.container_format), (None, None));
     assert_eq!(catalog.usage(&project("p1")).await.unwrap(), usage);
     assert_eq!(catalog.violations().await.unwrap(), []);
 

@@ -303,7 +303,7 @@ pub(crate) async fn whether_there_is_room_is_told_as_the_submission_decides_it(w
         let told = catalog
             .check_room(
                 &project("p2"),
-                ImageLimit(limit),
+                Some(ImageLimit(limit)),
                 JobFamily::Replication,
                 concurrency,
             )
@@ -351,7 +351,9 @@ pub(crate) async fn jobs_are_limited_with_those_of_their_family(world: World) {
     catalog.submit_replica(&replica, trail()).await.unwrap();
     let room = async |family| {
         let owner = project("p2");
-        let told = catalog.check_room(&owner, ImageLimit(9), family, 1).await;
+        let told = catalog
+            .check_room(&owner, Some(ImageLimit(9)), family, 1)
+            .await;
         told.err().and_then(|error| error.code())
     };
     assert_eq!(room(JobFamily::Replication).await, Some(ImsCode::IMG_0060));

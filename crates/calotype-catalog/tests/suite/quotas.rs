@@ -364,9 +364,12 @@ pub(crate) async fn limits_of_a_projects_own_go_before_the_configurations(world:
     let over = catalog.insert_image(&second, NO_LIMIT, trail()).await;
     assert_eq!(over.unwrap_err().code(), Some(ImsCode::IMG_0015));
     let room = catalog
-        .check_room(&p1, NO_LIMIT, JobFamily::Replication, 9)
+        .check_room(&p1, Some(NO_LIMIT), JobFamily::Replication, 9)
         .await;
     assert_eq!(room.unwrap_err().code(), Some(ImsCode::IMG_0015));
+    // What fills an image that is there needs no room for one.
+    let room = catalog.check_room(&p1, None, JobFamily::Import, 9).await;
+    room.unwrap();
     let blob = world.blob_id();
     let begin = async |needed| {
         let first = needing(needed, ByteLimit::NONE);

@@ -156,7 +156,7 @@ impl Service {
             self.check_key(&user, key, KeyRole::Target).await?;
         }
         let limit = ImageLimit(self.settings.limits.images_per_project);
-        self.check_room_to_import(project, limit).await?;
+        self.check_room_to_import(project, Some(limit)).await?;
         let (facts, format) = self.look_at(project, &order.object, order.quick).await?;
         self.check_room_for(project, facts.size).await?;
         check_format(order, format)?;
@@ -211,8 +211,7 @@ impl Service {
             let user = self.key_user(call)?;
             self.check_key(&user, key, KeyRole::Target).await?;
         }
-        self.check_room_to_import(project, ImageLimit(u64::MAX))
-            .await?;
+        self.check_room_to_import(project, None).await?;
         let (facts, format) = self.look_at(project, object, false).await?;
         self.check_room_for(&image.owner, facts.size).await?;
         let import = self
@@ -232,7 +231,11 @@ impl Service {
             .await
     }
 
-    async fn check_room_to_import(&self, project: &ProjectId, limit: ImageLimit) -> Result<()> {
+    async fn check_room_to_import(
+        &self,
+        project: &ProjectId,
+        limit: Option<ImageLimit>,
+    ) -> Result<()> {
         let concurrency = self.settings.limits.concurrent_imports;
         self.catalog
             .check_room(project, limit, JobFamily::Import, concurrency)
@@ -282,6 +285,7 @@ impl Service {
             target,
             target_key: self.import_key(call, target, key.as_ref()).await?,
             target_cmk: key,
+            filled: [false; 2],
         })
     }
 
@@ -422,7 +426,7 @@ fn check_format(order: &ImportOrder, format: Format) -> Result<()> {
     if iso != (format == Format::Iso) {
         return Err(Error::ims(ImsCode::IMG_0057));
     }
-    if order.quick && !iso && !matches!(format, Format::Raw | Format::Zvhd2) {
+    if order.quick && !matches!(format, Format::Raw | Format::Zvhd2) {
         return Err(Error::ims(ImsCode::IMG_0072));
     }
     Ok(())

@@ -115,7 +115,12 @@ impl Service {
         let concurrency = limits.concurrent_replicas;
         // So that who is over a limit gives the key services nothing to do.
         self.catalog
-            .check_room(project, image_limit, JobFamily::Replication, concurrency)
+            .check_room(
+                project,
+                Some(image_limit),
+                JobFamily::Replication,
+                concurrency,
+            )
             .await?;
         let byte_limit = self.byte_limit();
         if reseals(&keys, order.mode) {

@@ -322,7 +322,7 @@ fn lock(inspector: &Mutex<Inspector>) -> MutexGuard<'_, Inspector> {
     inspector.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn check_formats(image: &Image) -> Result<()> {
+pub(super) fn check_formats(image: &Image) -> Result<()> {
     if image.disk_format.is_some() && image.container_format.is_some() {
         return Ok(());
     }

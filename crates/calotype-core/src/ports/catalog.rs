@@ -280,14 +280,14 @@ pub trait Images: Send + Sync {
 #[async_trait::async_trait]
 pub trait Jobs: Send + Sync {
     /// Whether the project has room for one more image and, among `concurrency` unfinished ones of the family, for one
-    /// more job now. It changes nothing: the submission decides.
+    /// more job now. Without a limit no image is asked for. It changes nothing: the submission decides.
     ///
     /// # Errors
     /// IMG.0015, IMG.0060.
     async fn check_room(
         &self,
         project: &ProjectId,
-        image_limit: ImageLimit,
+        image_limit: Option<ImageLimit>,
         family: JobFamily,
         concurrency: u64,
     ) -> Result<()>;

@@ -34,8 +34,9 @@ pub(crate) struct Objects {
     /// The file that holds its secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) secret_file: Option<PathBuf>,
-    /// Whether a bucket that is not listed is every project's.
-    pub(crate) unlisted_buckets: Permission,
+    /// Whether a bucket that is not listed is every project's. None: those below a directory are, those of a store are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unlisted_buckets: Option<Permission>,
     /// The ids of the projects that may use a bucket, by its name.
     pub(crate) buckets: BTreeMap<String, Vec<String>>,
     /// How the store is reached.
@@ -53,7 +54,7 @@ impl Default for Objects {
             allow_http: false,
             access_key: None,
             secret_file: None,
-            unlisted_buckets: Permission::Allow,
+            unlisted_buckets: None,
             buckets: BTreeMap::new(),
             connection: ObjectsConnection::default(),
         }

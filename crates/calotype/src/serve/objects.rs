@@ -65,6 +65,10 @@ pub(super) fn bucket_access(section: &config::Objects) -> BucketAccess {
     });
     BucketAccess {
         projects: projects.collect(),
-        others: section.unlisted_buckets == Permission::Allow,
+        others: match section.unlisted_buckets {
+            Some(permission) => permission == Permission::Allow,
+            // Directories are put there for the service; a store has the buckets of others too.
+            None => section.kind == config::ObjectsType::Directory,
+        },
     }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use crate::app::Service;
-use crate::app::transfer::Inspection;
+use crate::app::transfer::{Inspection, check_formats};
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::KeyId;
@@ -51,7 +51,12 @@ impl Service {
         if let Some(key) = key {
             self.check_key(&user, key, KeyRole::Target).await?;
         }
+        // The operator may have closed it since the import was accepted.
+        self.settings
+            .buckets
+            .check(&claim.job.project, &import.object)?;
         let image = self.image_of(claim).await?;
+        check_formats(&image)?;
         let inspection = Inspection::of(&image);
         let found = match claim.attempt {
             1 => None,
@@ -69,9 +74,7 @@ impl Service {
                 }
             }
         };
-        let virtual_size = inspection.virtual_size()?;
-        check_disk(&image, virtual_size)?;
-        Ok((facts, virtual_size))
+        Ok((facts, inspection.virtual_size()?))
     }
 
     async fn image_of(&self, claim: &Claim) -> Result<Image> {
@@ -126,8 +129,13 @@ impl Service {
                 let opened = opened.map_err(|fault| fault.into_error(KeyRole::Target));
                 opened.map(|_| None)
             }
+            // What is staged alone: by now another attempt may have finished the blob.
+            BlobCheck::Missing => {
+                self.blobs.discard(blob).await?;
+                Ok(None)
+            }
             // Nobody has it yet: it is made again.
-            BlobCheck::Missing | BlobCheck::Damaged(_) => {
+            BlobCheck::Damaged(_) => {
                 self.blobs.delete(blob).await?;
                 Ok(None)
             }
@@ -146,19 +154,6 @@ fn counted(source: ByteStream, progress: &Arc<ResealProgress>) -> ByteStream {
         }
         chunk
     }))
-}
-
-/// A disk that the bytes describe has to fit the one that the image says it needs.
-fn check_disk(image: &Image, virtual_size: Option<ByteSize>) -> Result<()> {
-    let room = ByteSize::gib(image.min_disk.into());
-    match virtual_size {
-        Some(size) if image.min_disk > 0 && size > room => Err(Error::invalid(format!(
-            "The image's disk has {size}, which is more than its min_disk of {} GB.",
-            image.min_disk
-        ))
-        .with_code(ImsCode::IMG_0055)),
-        _ => Ok(()),
-    }
 }
 
 /// What is wrong with bytes has no code by itself; here they are those of an image file.
