@@ -39,6 +39,18 @@ mod world;
 #[cfg(test)]
 use engines::Server;
 
+/// A promise on a database of its own. Made here and on the heap: all of them together are more than a thread's stack holds.
+#[cfg(test)]
+fn kept<F>(
+    url: String,
+    promise: impl FnOnce(world::World) -> F + 'static,
+) -> std::pin::Pin<Box<dyn Future<Output = ()>>>
+where
+    F: Future<Output = ()> + 'static,
+{
+    Box::pin(async move { promise(world::World::open(&url).await).await })
+}
+
 macro_rules! promises {
     ($($module:ident :: $name:ident,)+) => {
         mod on_sqlite {
@@ -56,9 +68,7 @@ macro_rules! promises {
             $({
                 println!(stringify!($name));
                 let url = server.database(stringify!($name)).await;
-                let world = world::World::open(&url).await;
-                // On the heap: all of them together are more than a thread's stack holds.
-                Box::pin($module::$name(world)).await;
+                kept(url, $module::$name).await;
             })+
         }
     };
