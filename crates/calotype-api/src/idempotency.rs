@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use calotype_core::access::Principal;
 use calotype_core::app::{Call, Service};
 use calotype_core::ports::StoredAnswer;
@@ -117,6 +117,22 @@ impl Slot {
         }
         replayed(kept).map(Some)
     }
+}
+
+/// Makes the answer that is kept with what was made.
+pub type Keeper<'a, T> = Box<dyn Fn(&T) -> StoredAnswer + Send + Sync + 'a>;
+
+/// How the answer is kept in a request's slot, if it has one.
+pub fn keeping<'a, T>(
+    slot: Option<&'a Slot>,
+    answer: impl Fn(&Slot, &T) -> StoredAnswer + Send + Sync + 'a,
+) -> Option<Keeper<'a, T>> {
+    slot.map(|slot| -> Keeper<'a, T> { Box::new(move |made| answer(slot, made)) })
+}
+
+/// An answer of this JSON text, as a kept one is given again.
+pub fn json_answer(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 /// Runs `make` once for a slot: an answer that is there is given again, also where another request with the same key

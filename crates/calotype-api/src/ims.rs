@@ -1,6 +1,7 @@
 //! The IMS API: replicating an image, importing one from an object, sharing images, following the jobs, listing,
 //! changing and tagging images as OTC's clients do, and what a project may have of them.
 
+pub mod accepted;
 pub mod copy;
 pub mod image_members;
 pub mod import;

@@ -75,7 +75,7 @@ pub async fn read_body(state: &ApiState, body: Body) -> Result<Bytes> {
 pub fn json_object(body: &[u8]) -> Result<Map<String, Value>> {
     match json_value(body)? {
         Value::Object(object) => Ok(object),
-        _ => Err(invalid("The request's body must be a JSON object.")),
+        _ => Err(malformed("The request's body must be a JSON object.")),
     }
 }
 
@@ -87,7 +87,7 @@ pub fn json_value(body: &[u8]) -> Result<Value> {
     if body.trim_ascii().is_empty() {
         return Err(Error::ims(ImsCode::IMG_0007));
     }
-    serde_json::from_slice(body).map_err(|_| invalid("The request's body is not JSON."))
+    serde_json::from_slice(body).map_err(|_| malformed("The request's body is not JSON."))
 }
 
 /// A field that is a text, absent, or null, which means absent.
@@ -98,7 +98,7 @@ pub fn optional_text(object: &mut Map<String, Value>, name: &str) -> Result<Opti
     match object.remove(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(invalid(&format!("The field '{name}' must be a string."))),
+        Some(_) => Err(malformed(&format!("The field '{name}' must be a string."))),
     }
 }
 
@@ -110,7 +110,7 @@ pub fn optional_bool(object: &mut Map<String, Value>, name: &str) -> Result<Opti
     match object.remove(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(yes)) => Ok(Some(yes)),
-        Some(_) => Err(invalid(&format!("The field '{name}' must be a boolean."))),
+        Some(_) => Err(malformed(&format!("The field '{name}' must be a boolean."))),
     }
 }
 
@@ -122,11 +122,12 @@ pub fn optional_list(object: &mut Map<String, Value>, name: &str) -> Result<Opti
     match object.remove(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Array(list)) => Ok(Some(list)),
-        Some(_) => Err(invalid(&format!("The field '{name}' must be a list."))),
+        Some(_) => Err(malformed(&format!("The field '{name}' must be a list."))),
     }
 }
 
-fn invalid(message: &str) -> Error {
+/// A request whose form is wrong (IMG.0001).
+pub fn malformed(message: &str) -> Error {
     Error::invalid(message).with_code(ImsCode::IMG_0001)
 }
 

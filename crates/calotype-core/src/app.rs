@@ -204,7 +204,7 @@ impl Call {
 }
 
 /// Makes the answer to keep under the request's `Idempotency-Key`, if it had one, from what was made.
-pub type Keep<'a, T> = Option<&'a (dyn Fn(&T) -> StoredAnswer + Sync)>;
+pub type Keep<'a, T> = Option<&'a (dyn Fn(&T) -> StoredAnswer + Send + Sync)>;
 
 /// The service: the use cases over the ports.
 pub struct Service {

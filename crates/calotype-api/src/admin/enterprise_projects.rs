@@ -9,7 +9,7 @@ use calotype_core::access::Action;
 use calotype_core::app::Call;
 use calotype_core::codes::ImsCode;
 use calotype_core::id::EnterpriseProjectId;
-use calotype_core::ports::{EnterpriseProject, StoredAnswer};
+use calotype_core::ports::EnterpriseProject;
 use calotype_core::{Error, Result};
 use http::StatusCode;
 use serde::Deserialize;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::bad;
 use crate::caller::Caller;
 use crate::errors::Reply;
-use crate::idempotency::{IdempotencyKey, once};
+use crate::idempotency::{IdempotencyKey, keeping, once};
 use crate::json_body::{json_object, optional_text, read_body};
 use crate::state::ApiState;
 
@@ -81,17 +81,12 @@ pub async fn create_enterprise_project(
     let slot = key.slot(&call, &body);
     let service = &state.service;
     once(service, slot.as_ref(), async {
-        let keep = slot.as_ref().map(|slot| {
-            move |project: &EnterpriseProject| {
-                let text = document(project).to_string();
-                slot.answer(service, StatusCode::CREATED, text, None)
-            }
+        let keep = keeping(slot.as_ref(), |slot, project: &EnterpriseProject| {
+            let text = document(project).to_string();
+            slot.answer(service, StatusCode::CREATED, text, None)
         });
-        let keep = keep
-            .as_ref()
-            .map(|keep| keep as &(dyn Fn(&EnterpriseProject) -> StoredAnswer + Sync));
         let project = service
-            .create_enterprise_project(&call, &name, keep)
+            .create_enterprise_project(&call, &name, keep.as_deref())
             .await?;
         Ok((StatusCode::CREATED, Json(document(&project))).into_response())
     })

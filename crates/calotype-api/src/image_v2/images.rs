@@ -6,7 +6,6 @@ use axum::response::{IntoResponse as _, Response};
 use calotype_core::access::Action;
 use calotype_core::app::Service;
 use calotype_core::image::Image;
-use calotype_core::ports::StoredAnswer;
 use calotype_core::{Error, ErrorKind};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
@@ -15,7 +14,7 @@ use super::path::ImagePath;
 use super::{attributes, bodies};
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
-use crate::idempotency::{IdempotencyKey, once};
+use crate::idempotency::{IdempotencyKey, keeping, once};
 use crate::image_document::image_document;
 use crate::json_patch::Form;
 use crate::state::ApiState;
@@ -55,21 +54,11 @@ pub(super) async fn create(
     let service = &state.service;
     once(service, slot.as_ref(), async {
         let location = |image: &Image| format!("{base_url}/v2/images/{}", image.id);
-        let keep = slot.as_ref().map(|slot| {
-            move |image: &Image| {
-                let document = document_text(service, image);
-                slot.answer(
-                    service,
-                    StatusCode::CREATED,
-                    document,
-                    Some(location(image)),
-                )
-            }
+        let keep = keeping(slot.as_ref(), |slot, image: &Image| {
+            let (text, location) = (document_text(service, image), location(image));
+            slot.answer(service, StatusCode::CREATED, text, Some(location))
         });
-        let keep = keep
-            .as_ref()
-            .map(|keep| keep as &(dyn Fn(&Image) -> StoredAnswer + Sync));
-        let image = service.create_image(&call, &order, keep).await?;
+        let image = service.create_image(&call, &order, keep.as_deref()).await?;
         let location = HeaderValue::from_str(&location(&image)).map_err(Error::internal)?;
         let mut response = document(service, &image);
         *response.status_mut() = StatusCode::CREATED;

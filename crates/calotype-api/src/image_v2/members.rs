@@ -6,7 +6,6 @@ use axum::response::IntoResponse as _;
 use calotype_core::access::Action;
 use calotype_core::id::ProjectId;
 use calotype_core::image::{Member, MemberStatus};
-use calotype_core::ports::StoredAnswer;
 use calotype_core::{Error, Result};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -15,7 +14,7 @@ use super::bodies;
 use super::path::{ImagePath, MemberPath};
 use crate::caller::Caller;
 use crate::errors::Reply;
-use crate::idempotency::{IdempotencyKey, once};
+use crate::idempotency::{IdempotencyKey, keeping, once};
 use crate::state::ApiState;
 
 /// Lists an image's members: all of them for its owner, itself alone for a member.
@@ -83,15 +82,12 @@ pub(super) async fn add(
         .map_err(|_| Error::invalid("Member is not a project's id."))?;
     let slot = key.slot(&call, &bytes);
     once(service, slot.as_ref(), async {
-        let keep = slot.as_ref().map(|slot| {
-            move |member: &Member| {
-                slot.answer(service, StatusCode::OK, document(member).to_string(), None)
-            }
+        let keep = keeping(slot.as_ref(), |slot, member: &Member| {
+            slot.answer(service, StatusCode::OK, document(member).to_string(), None)
         });
-        let keep = keep
-            .as_ref()
-            .map(|keep| keep as &(dyn Fn(&Member) -> StoredAnswer + Sync));
-        let member = service.add_member(&call, id, &project, keep).await?;
+        let member = service
+            .add_member(&call, id, &project, keep.as_deref())
+            .await?;
         Ok(Json(document(&member)).into_response())
     })
     .await

@@ -9,19 +9,18 @@
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::response::IntoResponse as _;
-use calotype_core::Result;
 use calotype_core::app::{EncryptionMode, ReplicaOrder, Strictness};
 use calotype_core::codes::ImsCode;
 use calotype_core::id::{ImageId, JobId};
 use calotype_core::name::{Description, ImageName};
-use calotype_core::{Error, ports::StoredAnswer};
+use calotype_core::{Error, Result};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use super::accepted::{JobAccepted, accepted_text};
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
-use crate::idempotency::{IdempotencyKey, once};
+use crate::idempotency::{IdempotencyKey, json_answer, keeping, once};
 use crate::json_body::{json_object, optional_text, read_body};
 use crate::state::ApiState;
 
@@ -39,24 +38,6 @@ pub struct CopyImageRequest {
     /// An extension: `reseal` (the default), or `rewrap` where the operator allows it. A rewrapped replica shares its
     /// source's bytes: whoever has the source's key and its former wrap can still open them. The answer says so.
     pub encryption_mode: Option<String>,
-}
-
-/// The answer to every asynchronous call.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct JobAccepted {
-    /// The job's id: 32 lower-case hexadecimal digits.
-    pub job_id: String,
-    /// An extension: what to know of what was accepted, where there is something.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub calotype: Option<AcceptedNotes>,
-}
-
-/// What to know of what was accepted.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct AcceptedNotes {
-    /// What was asked for does not give: of a rewrapped replica, that the source's key and its former wrap still open the
-    /// bytes.
-    pub warning: String,
 }
 
 /// What rewrapping does not give.
@@ -145,17 +126,12 @@ async fn copy(
     let slot = key?.slot(&call, &body);
     once(service, slot.as_ref(), async {
         let order = parse_order(path, &body, strictness)?;
-        let keep = slot.as_ref().map(|slot| {
-            |job: &JobId| -> StoredAnswer {
-                slot.answer(service, StatusCode::OK, accepted(job, order.mode), None)
-            }
+        let text = |job: &JobId| accepted(job, order.mode);
+        let keep = keeping(slot.as_ref(), |slot, job: &JobId| {
+            slot.answer(service, StatusCode::OK, text(job), None)
         });
-        let keep = keep
-            .as_ref()
-            .map(|keep| keep as &(dyn Fn(&JobId) -> StoredAnswer + Sync));
-        let job = service.replicate(&call, &order, keep).await?;
-        let content_type = [(http::header::CONTENT_TYPE, "application/json")];
-        Ok((content_type, accepted(&job, order.mode)).into_response())
+        let job = service.replicate(&call, &order, keep.as_deref()).await?;
+        Ok(json_answer(text(&job)))
     })
     .await
 }
@@ -190,9 +166,6 @@ fn parse_order(
 }
 
 fn accepted(job: &JobId, mode: EncryptionMode) -> String {
-    let mut body = serde_json::json!({ "job_id": job.as_str() });
-    if mode == EncryptionMode::Rewrap {
-        body["calotype"] = serde_json::json!({ "warning": REWRAP_WARNING });
-    }
-    body.to_string()
+    let rewraps = mode == EncryptionMode::Rewrap;
+    accepted_text(job, rewraps.then_some(REWRAP_WARNING))
 }

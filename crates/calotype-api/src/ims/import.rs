@@ -7,26 +7,24 @@
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::response::IntoResponse as _;
 use calotype_core::access::Action;
 use calotype_core::app::{Call, ImportOrder, Service};
 use calotype_core::id::JobId;
 use calotype_core::object::ObjectAddress;
-use calotype_core::ports::StoredAnswer;
 use calotype_core::{Error, Result, codes::ImsCode};
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::copy::JobAccepted;
+use super::accepted::{JobAccepted, accepted_text};
 use super::import_body::{Form, order};
 use super::path;
 use super::tags::ResourceTag;
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
-use crate::idempotency::{IdempotencyKey, Slot, once};
+use crate::idempotency::{IdempotencyKey, Keeper, Slot, json_answer, keeping, once};
 use crate::json_body::{json_object, optional_text, read_body};
 use crate::state::ApiState;
 
@@ -88,6 +86,32 @@ pub struct RegisterImageRequest {
     pub image_url: String,
 }
 
+/// What a request for an image of an object is answered with, for the API's description.
+#[derive(utoipa::IntoResponses)]
+pub enum ImportResponses {
+    /// The import was accepted.
+    #[response(status = 200)]
+    Accepted(JobAccepted),
+    /// The request breaks a rule; the code says which.
+    #[response(status = 400)]
+    Refused,
+    /// No credential, or not a good one (IMG.0087).
+    #[response(status = 401)]
+    Unauthorized,
+    /// The caller may not make such images (IMG.0026).
+    #[response(status = 403)]
+    Forbidden,
+    /// The Idempotency-Key was used with another body.
+    #[response(status = 409)]
+    Conflict,
+    /// A fault of the service (IMG.0061).
+    #[response(status = 500)]
+    Fault,
+    /// The service or the bucket can't do it now (IMG.0061).
+    #[response(status = 503)]
+    Unavailable,
+}
+
 /// Makes an image of an object in a bucket.
 #[utoipa::path(
     post,
@@ -96,15 +120,7 @@ pub struct RegisterImageRequest {
     tag = "Imports",
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
     request_body(content = CreateImageRequest, content_type = "application/json"),
-    responses(
-        (status = 200, description = "The import was accepted.", body = JobAccepted),
-        (status = 400, description = "The request breaks a rule; the code says which."),
-        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
-        (status = 403, description = "The caller may not make images (IMG.0026)."),
-        (status = 409, description = "The Idempotency-Key was used with another body."),
-        (status = 500, description = "A fault of the service (IMG.0061)."),
-        (status = 503, description = "The service or the bucket can't do it now (IMG.0061)."),
-    ),
+    responses(ImportResponses),
     security(("token" = []), ("signature" = [])),
 )]
 pub async fn import_image(
@@ -125,15 +141,7 @@ pub async fn import_image(
     tag = "Imports",
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
     request_body(content = CreateImageRequest, content_type = "application/json"),
-    responses(
-        (status = 200, description = "The import was accepted.", body = JobAccepted),
-        (status = 400, description = "The request breaks a rule; the code says which."),
-        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
-        (status = 403, description = "The caller may not make such images (IMG.0026)."),
-        (status = 409, description = "The Idempotency-Key was used with another body."),
-        (status = 500, description = "A fault of the service (IMG.0061)."),
-        (status = 503, description = "The service or the bucket can't do it now (IMG.0061)."),
-    ),
+    responses(ImportResponses),
     security(("token" = []), ("signature" = [])),
 )]
 pub async fn import_image_by_older_path(
@@ -153,15 +161,7 @@ pub async fn import_image_by_older_path(
     tag = "Imports",
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
     request_body(content = CreateImageRequest, content_type = "application/json"),
-    responses(
-        (status = 200, description = "The import was accepted.", body = JobAccepted),
-        (status = 400, description = "The request breaks a rule; the code says which."),
-        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
-        (status = 403, description = "The caller may not make such images (IMG.0026)."),
-        (status = 409, description = "The Idempotency-Key was used with another body."),
-        (status = 500, description = "A fault of the service (IMG.0061)."),
-        (status = 503, description = "The service or the bucket can't do it now (IMG.0061)."),
-    ),
+    responses(ImportResponses),
     security(("token" = []), ("signature" = [])),
 )]
 pub async fn import_image_quickly(
@@ -181,15 +181,7 @@ pub async fn import_image_quickly(
     tag = "Imports",
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
     request_body(content = CreateImageRequest, content_type = "application/json"),
-    responses(
-        (status = 200, description = "The import was accepted.", body = JobAccepted),
-        (status = 400, description = "The request breaks a rule; the code says which."),
-        (status = 401, description = "No credential, or not a good one (IMG.0087)."),
-        (status = 403, description = "The caller may not make images of data disks (IMG.0026)."),
-        (status = 409, description = "The Idempotency-Key was used with another body."),
-        (status = 500, description = "A fault of the service (IMG.0061)."),
-        (status = 503, description = "The service or the bucket can't do it now (IMG.0061)."),
-    ),
+    responses(ImportResponses),
     security(("token" = []), ("signature" = [])),
 )]
 pub async fn import_data_image(
@@ -240,31 +232,20 @@ pub async fn register_image(
         let url = optional_text(&mut body, "image_url")?.unwrap_or_default();
         let id = path::image(path)?;
         let object = ObjectAddress::parse(&url)?;
-        let keep = keeping(service, slot.as_ref());
-        let keep = keep.as_ref().map(|keep| keep as Kept<'_>);
-        let job = service.register(&call, id, &object, keep).await?;
-        Ok(accepted(&job))
+        let keep = kept(service, slot.as_ref());
+        let job = service
+            .register(&call, id, &object, keep.as_deref())
+            .await?;
+        Ok(json_answer(accepted_text(&job, None)))
     })
     .await
 }
 
-type Kept<'a> = &'a (dyn Fn(&JobId) -> StoredAnswer + Sync);
-
 /// Keeps the answer under the request's `Idempotency-Key`, if it had one.
-fn keeping<'a>(
-    service: &'a Service,
-    slot: Option<&'a Slot>,
-) -> Option<impl Fn(&JobId) -> StoredAnswer + Sync + 'a> {
-    slot.map(|slot| move |job: &JobId| slot.answer(service, StatusCode::OK, body_of(job), None))
-}
-
-fn body_of(job: &JobId) -> String {
-    json!({ "job_id": job.as_str() }).to_string()
-}
-
-fn accepted(job: &JobId) -> axum::response::Response {
-    let content_type = [(http::header::CONTENT_TYPE, "application/json")];
-    (content_type, body_of(job)).into_response()
+fn kept<'a>(service: &'a Service, slot: Option<&'a Slot>) -> Option<Keeper<'a, JobId>> {
+    keeping(slot, |slot, job: &JobId| {
+        slot.answer(service, StatusCode::OK, accepted_text(job, None), None)
+    })
 }
 
 async fn create(
@@ -281,10 +262,9 @@ async fn create(
     once(service, slot.as_ref(), async {
         let body = json_object(&body)?;
         let order = import_order(service, &call, body, form)?;
-        let keep = keeping(service, slot.as_ref());
-        let keep = keep.as_ref().map(|keep| keep as Kept<'_>);
-        let job = service.import(&call, &order, keep).await?;
-        Ok(accepted(&job))
+        let keep = kept(service, slot.as_ref());
+        let job = service.import(&call, &order, keep.as_deref()).await?;
+        Ok(json_answer(accepted_text(&job, None)))
     })
     .await
 }

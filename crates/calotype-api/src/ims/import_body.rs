@@ -9,7 +9,7 @@ use calotype_core::{Error, Result};
 use serde_json::{Map, Value};
 
 use super::tags::tag_of;
-use crate::json_body::{optional_bool, optional_list, optional_text};
+use crate::json_body::{malformed, optional_bool, optional_list, optional_text};
 
 /// The most further disks that one request names (spec 2.3).
 const FURTHER_DISKS: usize = 3;
@@ -167,10 +167,6 @@ fn tags(body: &mut Map<String, Value>) -> Result<Vec<Tag>> {
     };
     let texts = texts.iter().map(text);
     texts.chain(objects.iter().map(tag_of)).collect()
-}
-
-fn malformed(message: &str) -> Error {
-    Error::invalid(message).with_code(ImsCode::IMG_0001)
 }
 
 #[cfg(test)]

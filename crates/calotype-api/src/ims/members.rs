@@ -6,24 +6,22 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::IntoResponse as _;
 use calotype_core::access::Action;
 use calotype_core::app::{Call, MembersOrder};
 use calotype_core::codes::ImsCode;
 use calotype_core::id::{ImageId, JobId, ProjectId};
 use calotype_core::job::MembersVerb;
-use calotype_core::ports::StoredAnswer;
 use calotype_core::{Error, Result};
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::copy::JobAccepted;
+use super::accepted::{JobAccepted, accepted_text};
 use super::path::image_id;
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
-use crate::idempotency::{IdempotencyKey, once};
-use crate::json_body::{json_object, optional_list, optional_text, read_body};
+use crate::idempotency::{IdempotencyKey, json_answer, keeping, once};
+use crate::json_body::{json_object, malformed, optional_list, optional_text, read_body};
 use crate::state::ApiState;
 
 /// Images and projects, for the API's description: every image with every project, 1000 pairs at most. Unknown fields
@@ -81,16 +79,11 @@ pub async fn add_members(
     let slot = key?.slot(&call, &body);
     once(service, slot.as_ref(), async {
         let order = order(&body, MembersVerb::Add)?;
-        let keep = slot.as_ref().map(|slot| {
-            |job: &JobId| -> StoredAnswer {
-                slot.answer(service, StatusCode::OK, accepted(job), None)
-            }
+        let keep = keeping(slot.as_ref(), |slot, job: &JobId| {
+            slot.answer(service, StatusCode::OK, accepted_text(job, None), None)
         });
-        let keep = keep
-            .as_ref()
-            .map(|keep| keep as &(dyn Fn(&JobId) -> StoredAnswer + Sync));
-        let job = service.order_members(&call, order, keep).await?;
-        Ok(reply(&job))
+        let job = service.order_members(&call, order, keep.as_deref()).await?;
+        Ok(json_answer(accepted_text(&job, None)))
     })
     .await
 }
@@ -152,7 +145,8 @@ async fn change(
     let service = &state.service;
     service.admit(call, Action::ImagesShare)?;
     let order = parse(&read_body(state, body).await?)?;
-    Ok(reply(&service.order_members(call, order, None).await?))
+    let job = service.order_members(call, order, None).await?;
+    Ok(json_answer(accepted_text(&job, None)))
 }
 
 /// What a request to share or to end that asks for.
@@ -210,17 +204,4 @@ fn texts(body: &mut Map<String, Value>, name: &str) -> Result<Vec<String>> {
             "The field '{name}' must be a list of strings that is not empty."
         ))
     })
-}
-
-fn malformed(message: &str) -> Error {
-    Error::invalid(message).with_code(ImsCode::IMG_0001)
-}
-
-fn reply(job: &JobId) -> axum::response::Response {
-    let content_type = [(http::header::CONTENT_TYPE, "application/json")];
-    (content_type, accepted(job)).into_response()
-}
-
-fn accepted(job: &JobId) -> String {
-    json!({ "job_id": job.as_str() }).to_string()
 }

@@ -19,7 +19,9 @@ use serde_json::{Map, Value, json};
 use super::tags::{project, tag_document};
 use crate::caller::Caller;
 use crate::errors::Reply;
-use crate::json_body::{json_object, optional_bool, optional_list, optional_text, read_body};
+use crate::json_body::{
+    json_object, malformed, optional_bool, optional_list, optional_text, read_body,
+};
 use crate::state::ApiState;
 
 /// Keys that a list may have, and values that a key may have.
@@ -250,8 +252,4 @@ fn is_bad(text: &str, longest: usize) -> bool {
 fn has_twice(mut texts: Vec<&str>) -> bool {
     texts.sort_unstable();
     texts.windows(2).any(|pair| pair.first() == pair.last())
-}
-
-fn malformed(message: &str) -> Error {
-    Error::invalid(message).with_code(ImsCode::IMG_0001)
 }

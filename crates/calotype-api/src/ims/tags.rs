@@ -23,7 +23,7 @@ use super::list::{refusal, unknown_marker};
 use super::path::{check_project, image_id};
 use crate::caller::Caller;
 use crate::errors::Reply;
-use crate::json_body::{json_object, optional_text, read_body};
+use crate::json_body::{json_object, malformed, optional_text, read_body};
 use crate::list_query::{Params, ims};
 use crate::state::ApiState;
 
@@ -490,8 +490,4 @@ fn field<'a>(object: &'a Value, name: &str) -> Result<Option<&'a str>> {
         Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(malformed(&format!("A tag's {name} must be a string."))),
     }
-}
-
-fn malformed(message: &str) -> Error {
-    Error::invalid(message).with_code(ImsCode::IMG_0001)
 }

@@ -21,7 +21,7 @@ use crate::caller::Caller;
 use crate::errors::Reply;
 use crate::image_document::image_document;
 use crate::image_v2::media_type;
-use crate::json_body::{json_value, read_body};
+use crate::json_body::{json_value, malformed, read_body};
 use crate::json_patch::{Form, Operation, Verb, operations};
 use crate::state::ApiState;
 
@@ -153,8 +153,4 @@ fn mebibytes(value: &Value) -> Result<u32> {
     let amount = amount.and_then(|amount| i32::try_from(amount).ok());
     let amount = amount.and_then(|amount| u32::try_from(amount).ok());
     amount.ok_or_else(|| Error::ims(ImsCode::IMG_0055))
-}
-
-fn malformed(message: &str) -> Error {
-    Error::invalid(message).with_code(ImsCode::IMG_0001)
 }

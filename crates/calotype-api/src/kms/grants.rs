@@ -1,10 +1,9 @@
 //! Grants.
 
-use axum::response::IntoResponse as _;
 use calotype_core::access::Action;
 use calotype_core::codes::KmsCode;
 use calotype_core::master_key::{Grant, GrantId, GranteeType, granted_operations, is_name};
-use calotype_core::ports::{Page, StoredAnswer, Window};
+use calotype_core::ports::{Page, Window};
 use calotype_core::{Error, Result};
 use calotype_keys::kms::{NewGrant, Permitted};
 use http::StatusCode;
@@ -17,7 +16,7 @@ use super::fields::{Fields, missing};
 use super::keys::millis;
 use super::{KmsState, ok, paged, post};
 use crate::errors::Reply;
-use crate::idempotency::once;
+use crate::idempotency::{json_answer, keeping, once};
 
 pub(super) fn router() -> OpenApiRouter<KmsState> {
     OpenApiRouter::default()
@@ -61,17 +60,14 @@ async fn create(state: &KmsState, by: &Permitted<'_>, fields: &Fields) -> Reply 
     let service = &state.service;
     let text = |grant: &GrantId| json!({ "grant_id": grant.as_str() }).to_string();
     once(service, slot.as_ref(), async {
-        let keep = slot.as_ref().map(|slot| {
-            |grant: &GrantId| -> StoredAnswer {
-                slot.answer(service, StatusCode::OK, text(grant), None)
-            }
+        let keep = keeping(slot.as_ref(), |slot, grant: &GrantId| {
+            slot.answer(service, StatusCode::OK, text(grant), None)
         });
-        let keep = keep
-            .as_ref()
-            .map(|keep| keep as &(dyn Fn(&GrantId) -> StoredAnswer + Sync));
-        let grant = state.keys.create_grant(by, &key, new, keep).await?;
-        let content_type = [(http::header::CONTENT_TYPE, "application/json")];
-        Ok((content_type, text(&grant)).into_response())
+        let grant = state
+            .keys
+            .create_grant(by, &key, new, keep.as_deref())
+            .await?;
+        Ok(json_answer(text(&grant)))
     })
     .await
 }

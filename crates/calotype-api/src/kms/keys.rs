@@ -3,13 +3,12 @@
 use axum::extract::Path;
 use axum::extract::State;
 use axum::extract::rejection::PathRejection;
-use axum::response::IntoResponse as _;
 use calotype_core::access::Action;
 use calotype_core::codes::KmsCode;
 use calotype_core::master_key::{
     KeyAlias, KeyChange, KeyState, MasterKeyRecord, PENDING_DAYS, ROTATION_DAYS,
 };
-use calotype_core::ports::{Page, StoredAnswer};
+use calotype_core::ports::Page;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 use calotype_keys::kms::{NewKey, Permitted};
@@ -26,7 +25,7 @@ use super::fields::Fields;
 use super::{KmsState, enter, ok, paged, post, project};
 use crate::caller::Caller;
 use crate::errors::Reply;
-use crate::idempotency::once;
+use crate::idempotency::{json_answer, keeping, once};
 
 const TAG: &str = "Keys";
 
@@ -183,17 +182,11 @@ async fn create(state: &KmsState, by: &Permitted<'_>, fields: &Fields) -> Reply 
     let service = &state.service;
     once(service, slot.as_ref(), async {
         let text = |key: &MasterKeyRecord| made_text(key, &region);
-        let keep = slot.as_ref().map(|slot| {
-            |key: &MasterKeyRecord| -> StoredAnswer {
-                slot.answer(service, StatusCode::OK, text(key), None)
-            }
+        let keep = keeping(slot.as_ref(), |slot, key: &MasterKeyRecord| {
+            slot.answer(service, StatusCode::OK, text(key), None)
         });
-        let keep = keep
-            .as_ref()
-            .map(|keep| keep as &(dyn Fn(&MasterKeyRecord) -> StoredAnswer + Sync));
-        let key = state.keys.create_key(by, new, keep).await?;
-        let content_type = [(http::header::CONTENT_TYPE, "application/json")];
-        Ok((content_type, text(&key)).into_response())
+        let key = state.keys.create_key(by, new, keep.as_deref()).await?;
+        Ok(json_answer(text(&key)))
     })
     .await
 }
