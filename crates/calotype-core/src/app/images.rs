@@ -273,7 +273,8 @@ impl Service {
         }
     }
 
-    fn blank_image(&self, id: Option<ImageId>, owner: ProjectId) -> Image {
+    /// A record without anything, in status `queued`.
+    pub(super) fn blank_image(&self, id: Option<ImageId>, owner: ProjectId) -> Image {
         let now = self.clock.now();
         Image {
             id: id.unwrap_or_else(|| ImageId::random(self.entropy.as_ref())),

@@ -20,14 +20,14 @@ use super::{Call, Keep, Service};
 use crate::access::Action;
 use crate::codes::ImsCode;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, KeyId, ProjectId};
-use crate::image::{Digests, Image, ImageStatus, UnknownWord, Visibility, word_enum};
+use crate::id::{BlobId, ImageId, JobId, KeyId, ProjectId};
+use crate::image::{Image, ImageStatus, UnknownWord, Visibility, word_enum};
 use crate::image_tag::Tag;
 use crate::job::{Import, Job, JobFamily, JobType, Progress};
-use crate::keys::{KeyRole, MasterKey, requested_key};
+use crate::keys::{KeyRole, requested_key};
 use crate::name::{Description, ImageName};
 use crate::object::ObjectAddress;
-use crate::ports::{ImageLimit, ImportedImage, NewImport, ObjectFacts, Trail, WrappedKey};
+use crate::ports::{ImageLimit, ImportedImage, NewImport, ObjectFacts, Trail};
 use crate::size::ByteSize;
 
 word_enum! {
@@ -145,12 +145,13 @@ impl Service {
         self.authorize(call, order.kind.action())?;
         let project = call.principal.require_project()?;
         check_order(order)?;
-        let tags = self.import_tags(&order.tags)?;
+        let tags = self.tag_texts(&order.tags)?;
         let key = requested_key(order.cmk_id.as_deref())?;
         if key.is_some() && order.kind == ImportKind::BareMetal {
             return Err(Error::ims(ImsCode::IMG_0118));
         }
-        let enterprise_project = self.import_enterprise_project(order).await?;
+        let wanted = order.enterprise_project.as_deref();
+        let enterprise_project = self.wanted_enterprise_project(wanted).await?;
         if let Some(key) = &key {
             let user = self.key_user(call)?;
             self.check_key(&user, key, KeyRole::Target).await?;
@@ -279,28 +280,15 @@ impl Service {
         key: Option<KeyId>,
     ) -> Result<Import> {
         let target = BlobId::random(self.entropy.as_ref());
+        let master = self.master_key(call, key.as_ref())?;
         Ok(Import {
             object: object.clone(),
             facts,
             target,
-            target_key: self.import_key(call, target, key.as_ref()).await?,
+            target_key: self.new_data_key(target, &master).await?,
             target_cmk: key,
             filled: [false; 2],
         })
-    }
-
-    async fn import_key(
-        &self,
-        call: &Call,
-        blob: BlobId,
-        key: Option<&KeyId>,
-    ) -> Result<WrappedKey> {
-        let master = match key {
-            Some(key) => MasterKey::Customer(key.clone(), self.key_user(call)?),
-            None => MasterKey::Service,
-        };
-        let fresh = self.blobs.fresh_key(blob, &master).await;
-        fresh.map_err(|fault| fault.into_error(KeyRole::Target))
     }
 
     fn import_job(
@@ -346,53 +334,16 @@ impl Service {
         Ok(id)
     }
 
-    fn import_tags(&self, tags: &[Tag]) -> Result<Vec<String>> {
-        crate::image_tag::check_distinct_keys(tags)?;
-        if tags.len() > self.settings.limits.ims_tags_per_image {
-            return Err(Error::ims(ImsCode::IMG_0116));
-        }
-        let mut tags: Vec<String> = tags.iter().map(Tag::to_string).collect();
-        tags.sort_unstable();
-        Ok(tags)
-    }
-
-    async fn import_enterprise_project(&self, order: &ImportOrder) -> Result<EnterpriseProjectId> {
-        let text = order.enterprise_project.as_deref().unwrap_or_default();
-        let id: EnterpriseProjectId = text.parse().map_err(|_| Error::ims(ImsCode::IMG_0155))?;
-        match self.catalog.enterprise_project(id).await? {
-            Some(project) if project.enabled => Ok(id),
-            _ => Err(Error::ims(ImsCode::IMG_0155)),
-        }
-    }
-
     fn imported_image(&self, order: &ImportOrder, project: &ProjectId, format: Format) -> Image {
-        let now = self.clock.now();
         Image {
-            id: ImageId::random(self.entropy.as_ref()),
             name: Some(order.name.as_str().to_owned()),
-            owner: project.clone(),
-            status: ImageStatus::Queued,
             visibility: Visibility::Private,
             disk_format: Some(format.as_str().to_owned()),
             container_format: Some("bare".to_owned()),
             min_disk: order.min_disk,
             min_ram: order.min_ram,
-            protected: false,
-            hidden: false,
-            size: None,
-            virtual_size: None,
-            digests: Digests::default(),
-            blob: None,
-            wrapped_key: None,
-            damaged_at: None,
-            cmk_id: None,
-            enterprise_project: EnterpriseProjectId::Default,
             properties: properties_of(order),
-            tags: Vec::new(),
-            created_at: now,
-            updated_at: now,
-            active_at: None,
-            version: 1,
+            ..self.blank_image(None, project.clone())
         }
     }
 }

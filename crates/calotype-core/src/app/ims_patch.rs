@@ -145,8 +145,12 @@ impl Service {
     /// The tags of a list of texts, sorted.
     fn tags_of(&self, texts: &[String]) -> Result<Vec<String>> {
         let tags: Result<Vec<Tag>> = texts.iter().map(|text| Tag::parse(text)).collect();
-        let tags = tags?;
-        check_distinct_keys(&tags)?;
+        self.tag_texts(&tags?)
+    }
+
+    /// The texts of tags, sorted.
+    pub(super) fn tag_texts(&self, tags: &[Tag]) -> Result<Vec<String>> {
+        check_distinct_keys(tags)?;
         if tags.len() > self.settings.limits.ims_tags_per_image {
             return Err(Error::ims(ImsCode::IMG_0116));
         }

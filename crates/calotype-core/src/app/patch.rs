@@ -269,13 +269,28 @@ impl Service {
                 continue;
             };
             if let Setting::EnterpriseProject(id) = setting {
-                match self.catalog.enterprise_project(*id).await? {
-                    Some(project) if project.enabled => {}
-                    _ => return Err(Error::ims(ImsCode::IMG_0155)),
-                }
+                self.check_enterprise_project(*id).await?;
             }
         }
         Ok(())
+    }
+
+    /// The enterprise project that a request names, which must be there and enabled; without one, the default.
+    pub(super) async fn wanted_enterprise_project(
+        &self,
+        text: Option<&str>,
+    ) -> Result<EnterpriseProjectId> {
+        let id = text.unwrap_or_default().parse();
+        let id = id.map_err(|_| Error::ims(ImsCode::IMG_0155))?;
+        self.check_enterprise_project(id).await?;
+        Ok(id)
+    }
+
+    async fn check_enterprise_project(&self, id: EnterpriseProjectId) -> Result<()> {
+        match self.catalog.enterprise_project(id).await? {
+            Some(project) if project.enabled => Ok(()),
+            _ => Err(Error::ims(ImsCode::IMG_0155)),
+        }
     }
 }
 

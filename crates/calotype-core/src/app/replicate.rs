@@ -9,7 +9,7 @@ use crate::app::{Call, Keep, Service};
 use crate::codes::ImsCode;
 use crate::error::{Error, Result};
 use crate::id::{EnterpriseProjectId, ImageId, JobId, KeyId, ProjectId};
-use crate::image::{Digests, Image, ImageStatus, MemberStatus, UnknownWord, Visibility, word_enum};
+use crate::image::{Image, ImageStatus, MemberStatus, UnknownWord, Visibility, word_enum};
 use crate::job::{Job, JobFamily, JobType, Progress, ReplicaBytes, Replication};
 use crate::name::{Description, ImageName};
 use crate::ports::{ImageLimit, NewReplica, SeenImage, Trail};
@@ -108,7 +108,8 @@ impl Service {
         let source = &seen.image;
         self.check_kind_and_state(source)?;
         let keys = self.check_keys(call, source, order).await?;
-        let enterprise_project = self.target_enterprise_project(order).await?;
+        let wanted = order.enterprise_project.as_deref();
+        let enterprise_project = self.wanted_enterprise_project(wanted).await?;
         let blob = source.blob.ok_or_else(|| Error::ims(ImsCode::IMG_0046))?;
         let limits = &self.settings.limits;
         let image_limit = ImageLimit(limits.images_per_project);
@@ -226,16 +227,6 @@ impl Service {
         }
     }
 
-    /// Step 15.
-    async fn target_enterprise_project(&self, order: &ReplicaOrder) -> Result<EnterpriseProjectId> {
-        let text = order.enterprise_project.as_deref().unwrap_or_default();
-        let id: EnterpriseProjectId = text.parse().map_err(|_| Error::ims(ImsCode::IMG_0155))?;
-        match self.catalog.enterprise_project(id).await? {
-            Some(project) if project.enabled => Ok(id),
-            _ => Err(Error::ims(ImsCode::IMG_0155)),
-        }
-    }
-
     /// The replica's row, with what it inherits (spec 3.6, decisions D9 and D13).
     fn replica_of(
         &self,
@@ -257,31 +248,18 @@ impl Service {
             order.description.as_str().to_owned(),
         );
         Image {
-            id: ImageId::random(self.entropy.as_ref()),
             name: Some(order.name.as_str().to_owned()),
-            owner: project.clone(),
-            status: ImageStatus::Queued,
             visibility: Visibility::Private,
             disk_format: source.disk_format.clone(),
             container_format: source.container_format.clone(),
             min_disk: source.min_disk,
             min_ram: source.min_ram,
-            protected: false,
-            hidden: false,
-            size: None,
             virtual_size: source.virtual_size,
-            digests: Digests::default(),
-            blob: None,
-            wrapped_key: None,
-            damaged_at: None,
-            cmk_id: None,
             enterprise_project,
             properties,
-            tags: Vec::new(),
             created_at: now,
             updated_at: now,
-            active_at: None,
-            version: 1,
+            ..self.blank_image(None, project.clone())
         }
     }
 }

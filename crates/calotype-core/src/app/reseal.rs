@@ -105,6 +105,24 @@ impl Service {
         checked.map_err(|fault| fault.into_error(role))
     }
 
+    /// A customer's key for the caller to use; without one, the service's own.
+    pub(super) fn master_key(&self, call: &Call, key: Option<&KeyId>) -> Result<MasterKey> {
+        Ok(match key {
+            Some(key) => MasterKey::Customer(key.clone(), self.key_user(call)?),
+            None => MasterKey::Service,
+        })
+    }
+
+    /// The data key of a blob that is to be made, wrapped.
+    pub(super) async fn new_data_key(
+        &self,
+        blob: BlobId,
+        master: &MasterKey,
+    ) -> Result<WrappedKey> {
+        let fresh = self.blobs.fresh_key(blob, master).await;
+        fresh.map_err(|fault| fault.into_error(KeyRole::Target))
+    }
+
     /// How the replica gets its bytes, with the data key that it takes.
     pub(super) async fn plan_bytes(
         &self,
@@ -122,10 +140,7 @@ impl Service {
             }
             return Ok(ReplicaBytes::Share { wrapped: None });
         }
-        let master = match &keys.target {
-            Some(key) => MasterKey::Customer(key.clone(), self.key_user(call)?),
-            None => MasterKey::Service,
-        };
+        let master = self.master_key(call, keys.target.as_ref())?;
         if order.mode == EncryptionMode::Rewrap {
             self.check_rewrap(call, source, keys).await?;
             let current = source.wrapped_key.as_ref();
@@ -136,12 +151,11 @@ impl Service {
             });
         }
         let target = BlobId::random(self.entropy.as_ref());
-        let fresh = self.blobs.fresh_key(target, &master).await;
         Ok(ReplicaBytes::Reseal(ResealPlan {
             source_key: source.wrapped_key.clone(),
             source_cmk: keys.source.clone(),
             target,
-            target_key: fresh.map_err(|fault| fault.into_error(KeyRole::Target))?,
+            target_key: self.new_data_key(target, &master).await?,
             target_cmk: keys.target.clone(),
         }))
     }

@@ -149,8 +149,7 @@ impl Service {
                 MasterKey::Customer(key.clone(), user)
             }
         };
-        let fresh = self.blobs.fresh_key(blob, &master).await;
-        fresh.map_err(|fault| withheld(fault.into_error(KeyRole::Target)))
+        self.new_data_key(blob, &master).await.map_err(withheld)
     }
 
     /// Writes the blob while keeping the upload's lease alive.
