@@ -131,11 +131,11 @@ impl Jobs for SqlCatalog {
     }
 
     async fn finish_share(&self, job: &JobId, attempt: i64) -> Result<Release> {
-        again_on_contention!(self.finish_share_once(job, attempt))
+        again_on_contention!(self.finish_once(job, attempt, None, None))
     }
 
     async fn finish_reseal(&self, job: &JobId, attempt: i64, facts: &BlobFacts) -> Result<Release> {
-        again_on_contention!(self.finish_reseal_once(job, attempt, facts))
+        again_on_contention!(self.finish_once(job, attempt, Some(facts), None))
     }
 
     async fn finish_import(
@@ -145,7 +145,7 @@ impl Jobs for SqlCatalog {
         facts: &BlobFacts,
         virtual_size: Option<ByteSize>,
     ) -> Result<Release> {
-        again_on_contention!(self.finish_import_once(job, attempt, facts, virtual_size))
+        again_on_contention!(self.finish_once(job, attempt, Some(facts), virtual_size))
     }
 
     async fn fail_job(&self, job: &JobId, attempt: i64, failure: &JobFailure) -> Result<bool> {
@@ -324,54 +324,21 @@ impl SqlCatalog {
         }
     }
 
-    async fn finish_share_once(&self, job: &JobId, attempt: i64) -> Result<Release> {
-        let mut tx = self.db.write().await?;
-        let Some(held) = held_by(&mut tx, job, attempt).await? else {
-            return Ok(Release::Lost);
-        };
-        if !end_well(&mut tx, job, attempt, &held, held.work.source_blob(), None).await? {
-            return why_not(&mut tx, job, attempt).await;
-        }
-        tx.commit().await?;
-        Ok(Release::Done)
-    }
-
-    async fn finish_reseal_once(
+    /// Ends well a job that makes an image's bytes, or gives it a share in some.
+    async fn finish_once(
         &self,
         job: &JobId,
         attempt: i64,
-        facts: &BlobFacts,
-    ) -> Result<Release> {
-        let mut tx = self.db.write().await?;
-        let Some(held) = held_by(&mut tx, job, attempt).await? else {
-            return Ok(Release::Lost);
-        };
-        let target = held.work.target_blob();
-        if !end_well(&mut tx, job, attempt, &held, target, Some(facts)).await? {
-            return why_not(&mut tx, job, attempt).await;
-        }
-        tx.commit().await?;
-        Ok(Release::Done)
-    }
-
-    async fn finish_import_once(
-        &self,
-        job: &JobId,
-        attempt: i64,
-        facts: &BlobFacts,
+        facts: Option<&BlobFacts>,
         virtual_size: Option<ByteSize>,
     ) -> Result<Release> {
         let mut tx = self.db.write().await?;
         let Some(held) = held_by(&mut tx, job, attempt).await? else {
             return Ok(Release::Lost);
         };
-        let target = held.work.target_blob();
-        if !end_well(&mut tx, job, attempt, &held, target, Some(facts)).await? {
+        if !end_well(&mut tx, job, attempt, &held, facts, virtual_size).await? {
             return why_not(&mut tx, job, attempt).await;
         }
-        let sql = "update images set virtual_size = $2 where id = $1";
-        let args = vec![Arg::opt_text(held.image), size_arg(virtual_size)?];
-        one(tx.execute(sql, args).await?, "an imported image is gone")?;
         tx.commit().await?;
         Ok(Release::Done)
     }

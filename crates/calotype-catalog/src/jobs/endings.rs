@@ -10,7 +10,7 @@ use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 
 use crate::db::{Arg, Row, Tx};
-use crate::rows::{burn_image, lock_image, one};
+use crate::rows::{burn_image, lock_image, one, size_arg};
 use crate::usage::{end_reservation, holds, lock_usage_of_owner, remove_image, store_blob};
 
 /// Why an attempt could not let go of its job: it was cancelled, or the attempt does not have it any more.
@@ -56,21 +56,20 @@ pub(super) async fn held_by(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Op
     row.as_ref().map(held_of).transpose()
 }
 
-/// Ends a replication well, if this attempt still has it and nobody cancelled it: its image is `active` with this blob,
-/// which these facts, where they are given, make a stored one.
+/// Ends a job that makes an image active well, if this attempt still has it and nobody cancelled it: the image has the blob
+/// that the job made, which these facts make a stored one, or else shares its source's; and the disk's size, where it is given.
 pub(super) async fn end_well(
     tx: &mut Tx,
     job: &JobId,
     attempt: i64,
     held: &Held,
-    blob: Option<BlobId>,
     facts: Option<&BlobFacts>,
+    virtual_size: Option<ByteSize>,
 ) -> Result<bool> {
     let now = tx.now().await?;
+    let blob = held.work.target_blob().or(held.work.source_blob());
     let (Some(image), Some(blob)) = (held.image, blob) else {
-        return Err(Error::internal(
-            "a replication job names no image or no blob",
-        ));
+        return Err(Error::internal("a job names no image or no blob"));
     };
     lock_usage_of_owner(tx, image).await?;
     if !end_job(tx, job, attempt, JobStatus::Success, None, now).await? {
@@ -100,6 +99,7 @@ pub(super) async fn end_well(
     let sql = "update images set status = 'active', blob = $2, active_at = $3, \
                updated_at = $3, version = version + 1, wrapped_key = $4, \
                size = (select b.size from blobs b where b.id = $2), \
+               virtual_size = coalesce($5, virtual_size), \
                damaged_at = (select b.damaged_at from blobs b where b.id = $2), \
                md5 = coalesce((select b.md5 from blobs b where b.id = $2), md5), \
                sha256 = coalesce((select b.sha256 from blobs b where b.id = $2), sha256), \
@@ -110,6 +110,7 @@ pub(super) async fn end_well(
         Arg::text(blob),
         Arg::time(now),
         Arg::opt_text(wrapped.map_err(Error::internal)?),
+        size_arg(virtual_size)?,
     ];
     let changed = tx.execute(sql, args).await?;
     one(changed, "the image of an unfinished job is not being made")?;

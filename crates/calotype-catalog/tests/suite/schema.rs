@@ -1,5 +1,7 @@
 //! The schema.
 
+use std::path::Path;
+
 use calotype_core::ErrorKind;
 use calotype_core::job::Work;
 use calotype_core::ports::{Directory as _, Images as _, Jobs as _, Quotas as _, Reconcile as _};
@@ -15,12 +17,10 @@ pub(crate) async fn a_newer_schema_is_refused(world: World) {
     assert_kind(open(&world.url).await, ErrorKind::Internal);
 }
 
-#[tokio::test]
-async fn a_catalog_of_the_first_version_is_brought_up_to_date_with_what_is_in_it() {
-    let place = tempfile::tempdir().unwrap();
-    let path = place.path().join("catalog.db");
+/// A database as the first version made it, with what these statements write.
+async fn catalog_of_the_first_version(path: &Path, filled: &str) -> sqlx::SqliteConnection {
     let options = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(&path)
+        .filename(path)
         .create_if_missing(true);
     let mut c = sqlx::SqliteConnection::connect_with(&options)
         .await
@@ -29,6 +29,17 @@ async fn a_catalog_of_the_first_version_is_brought_up_to_date_with_what_is_in_it
         .replace("{text}", "text")
         .replace("{blob}", "blob")
         .replace("{serial}", "integer primary key autoincrement");
+    for sql in [first.as_str(), filled] {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        sqlx::raw_sql(sql).execute(&mut c).await.unwrap();
+    }
+    c
+}
+
+#[tokio::test]
+async fn a_catalog_of_the_first_version_is_brought_up_to_date_with_what_is_in_it() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("catalog.db");
     let filled = "create table schema_migrations \
         (version bigint not null primary key, name text not null, applied_at bigint not null); \
         insert into schema_migrations values (1, 'foundation', 0); \
@@ -38,10 +49,7 @@ async fn a_catalog_of_the_first_version_is_brought_up_to_date_with_what_is_in_it
         insert into jobs (id, project, user_id, job_type, status, done_bytes, total_bytes, attempt, \
         due_at, cancelled, created_at, ended_at) values ('00000000000000000000000000000001', 'p1', \
         'u1', 'imsCopyImageInRegionJob', 'SUCCESS', 0, 0, 1, 1, false, 1, 1)";
-    for sql in [first.as_str(), filled] {
-        let sql = sqlx::AssertSqlSafe(sql.to_owned());
-        sqlx::raw_sql(sql).execute(&mut c).await.unwrap();
-    }
+    let mut c = catalog_of_the_first_version(&path, filled).await;
     let catalog = open(&format!("sqlite://{}", path.display())).await.unwrap();
     let key = catalog.access_key("AK1").await.unwrap();
     assert_eq!(key.unwrap().user.as_str(), "u1");
@@ -96,16 +104,6 @@ async fn a_replication_that_an_earlier_version_accepted_is_gone_on_with() {
 async fn what_projects_have_is_counted_when_a_catalog_of_the_first_version_is_brought_up_to_date() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("catalog.db");
-    let options = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(&path)
-        .create_if_missing(true);
-    let mut c = sqlx::SqliteConnection::connect_with(&options)
-        .await
-        .unwrap();
-    let first = include_str!("../../migrations/0001_foundation.sql")
-        .replace("{text}", "text")
-        .replace("{blob}", "blob")
-        .replace("{serial}", "integer primary key autoincrement");
     // Two images that share a blob, one that is uploaded, and one that a replication will make share it.
     let blob = |n| format!("11111111-0000-4000-8000-00000000000{n}");
     let filled = format!(
@@ -130,10 +128,7 @@ async fn what_projects_have_is_counted_when_a_catalog_of_the_first_version_is_br
         stored = blob(1),
         writing = blob(2),
     );
-    for sql in [first, filled] {
-        let sql = sqlx::AssertSqlSafe(sql);
-        sqlx::raw_sql(sql).execute(&mut c).await.unwrap();
-    }
+    catalog_of_the_first_version(&path, &filled).await;
     let catalog = open(&format!("sqlite://{}", path.display())).await.unwrap();
     for (name, images, bytes) in [("p1", 3, 10), ("p2", 1, 5)] {
         let usage = catalog.usage(&project(name)).await.unwrap();
