@@ -36,7 +36,7 @@ use calotype_core::id::BlobId;
 use calotype_core::ports::Labels;
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
-use calotype_core::{Error, ErrorKind, Result};
+use calotype_core::{Error, Result};
 
 pub use buffer::Buffer;
 pub use disk::{Disk, Step};
@@ -231,20 +231,10 @@ fn misplaced() -> Error {
 
 /// The domain's error for one of the system's while writing.
 fn io_error(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            Error::new(ErrorKind::StorageFull, "The image storage is full.").with_context(error)
-        }
-        io::ErrorKind::OutOfMemory
-        | io::ErrorKind::Interrupted
-        | io::ErrorKind::TimedOut
-        | io::ErrorKind::WouldBlock
-        | io::ErrorKind::StaleNetworkFileHandle
-        | io::ErrorKind::NetworkDown
-        | io::ErrorKind::HostUnreachable => Error::unavailable(error),
-        _ if is_out_of_files(&error) => Error::unavailable(error),
-        _ => Error::internal(error),
+    if is_out_of_files(&error) {
+        return Error::unavailable(error);
     }
+    Error::storage(error, "The image storage is full.")
 }
 
 /// The domain's error for one of the system's while reading what was committed.

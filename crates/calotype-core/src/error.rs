@@ -141,6 +141,24 @@ impl Error {
         }
     }
 
+    /// What the system says where bytes are read or written. `full` tells the caller what has no room.
+    pub fn storage(error: std::io::Error, full: &str) -> Self {
+        use std::io::ErrorKind as Io;
+        match error.kind() {
+            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => {
+                Self::new(ErrorKind::StorageFull, full).with_context(error)
+            }
+            Io::OutOfMemory
+            | Io::Interrupted
+            | Io::TimedOut
+            | Io::WouldBlock
+            | Io::StaleNetworkFileHandle
+            | Io::NetworkDown
+            | Io::HostUnreachable => Self::unavailable(error),
+            _ => Self::internal(error),
+        }
+    }
+
     /// A part that we need is away. `context` goes to the log, never to the caller.
     pub fn unavailable(context: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {

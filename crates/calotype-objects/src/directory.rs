@@ -25,7 +25,7 @@ use bytes::Bytes;
 use calotype_core::object::ObjectAddress;
 use calotype_core::ports::{ByteStream, Entropy, ObjectFacts, ObjectWriter, Objects};
 use calotype_core::size::ByteSize;
-use calotype_core::{Error, ErrorKind, Result};
+use calotype_core::{Error, Result};
 use futures_util::{StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -365,21 +365,9 @@ fn object_error(error: Errno) -> Error {
 }
 
 fn io_error(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            Error::new(ErrorKind::StorageFull, "The bucket is full.").with_context(error)
-        }
-        io::ErrorKind::OutOfMemory
-        | io::ErrorKind::Interrupted
-        | io::ErrorKind::TimedOut
-        | io::ErrorKind::WouldBlock
-        | io::ErrorKind::StaleNetworkFileHandle
-        | io::ErrorKind::NetworkDown
-        | io::ErrorKind::HostUnreachable => Error::unavailable(error),
-        _ => match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::MFILE | Errno::NFILE) => Error::unavailable(error),
-            _ => Error::internal(error),
-        },
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => Error::unavailable(error),
+        _ => Error::storage(error, "The bucket is full."),
     }
 }
 
