@@ -12,6 +12,7 @@ pub mod conformance;
 mod data_keys;
 mod digest;
 pub mod manifest;
+mod outgoing;
 mod read;
 mod reseal;
 pub mod seal;

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use calotype_core::id::{BlobId, ProjectId};
 use calotype_core::keys::KeyRole;
 use calotype_core::ports::{BlobFacts, ResealProgress};
@@ -36,6 +36,7 @@ use tokio::time::Instant;
 
 use crate::data_keys::Lease;
 use crate::manifest::{Manifest, SealedSegment};
+use crate::outgoing::Outgoing;
 use crate::read::{self, OpenBlob};
 use crate::seal::{BlobKeys, HEADER, PAGE, SEALED_PAGE, SegmentOpener, SegmentSealer, page_bytes};
 use crate::share::{Pace, Turns};
@@ -45,8 +46,8 @@ use crate::threads::Background;
 /// Pages in a piece: as stored they are a little less than 1 MiB, which virtual disks read in one request.
 const PIECE_PAGES: usize = 15;
 
-/// The most memory that a segment takes while it is on: two pieces that are read, one that is sealed, one that is
-/// gathered for the device, and what they are rounded up to.
+/// The most memory that a segment takes while it is on: two pieces that are read, two runs of blocks that are sealed, and
+/// what they are rounded up to.
 pub(crate) const SEGMENT_MEMORY: u64 = 6 << 20;
 
 /// How long after a checkpoint the next one begins: as much again is left for the device before a second is over.
@@ -350,6 +351,9 @@ impl Work {
             self.count(until - counted).await;
             counted = until;
         }
+        if let Some(rest) = crypt.outgoing.end() {
+            self.append(writer.as_mut(), rest).await?;
+        }
         writer.finish().await?;
         self.count(source.manifest.segment_bytes(index) - counted)
             .await;
@@ -397,13 +401,17 @@ impl Work {
         let sealed = crypt
             .reseal(source, &fetched)
             .map_err(|error| error.of_blob(source.manifest.blob))?;
+        for bytes in sealed {
+            self.append(writer, bytes).await?;
+        }
+        Ok(fetched.stored)
+    }
+
+    async fn append(&self, writer: &mut dyn SegmentWriter, bytes: Bytes) -> Result<()> {
         if self.given_up.load(Ordering::Acquire) {
             return Err(Error::internal("the reseal was given up"));
         }
-        writer.append(sealed.clone()).await?;
-        // Sealed into again, where the store has let go of it.
-        crypt.out = sealed.try_into_mut().unwrap_or_default();
-        Ok(fetched.stored)
+        writer.append(bytes).await
     }
 }
 
@@ -472,7 +480,7 @@ struct Crypt {
     opener: SegmentOpener,
     sealer: SegmentSealer,
     plain: Vec<u8>,
-    out: BytesMut,
+    outgoing: Outgoing,
 }
 
 impl Crypt {
@@ -490,28 +498,23 @@ impl Crypt {
             )?,
             sealer: SegmentSealer::begin(&plan.keys, plan.target, size, index)?,
             plain: vec![0; PAGE],
-            out: BytesMut::new(),
+            outgoing: Outgoing::new(2),
         })
     }
 
-    /// Opens the pages of a piece and seals them again.
-    fn reseal(&mut self, source: &OpenBlob, fetched: &Fetched) -> Result<Bytes> {
+    /// Opens the pages of a piece and seals them again. What is complete of the segment's bytes with them.
+    fn reseal(&mut self, source: &OpenBlob, fetched: &Fetched) -> Result<Vec<Bytes>> {
         let manifest = &source.manifest;
         let bytes = manifest.segment_bytes(self.index);
         let last = manifest.segment_pages(self.index).saturating_sub(1);
         let stored = fetched.stored.bytes();
-        let mut out = std::mem::take(&mut self.out);
-        out.resize(stored.len(), 0);
+        let mut sealed = Vec::new();
         let mut at = 0;
         for position in &fetched.piece.positions {
             let length = page_bytes(bytes, *position);
             let end = at + length + SEALED_PAGE - PAGE;
-            let place = at..end;
-            let sealed = stored
-                .get(place.clone())
-                .zip(out.get_mut(place))
-                .zip(self.plain.get_mut(..length));
-            let Some(((stored, out), plain)) = sealed else {
+            let page = stored.get(at..end).zip(self.plain.get_mut(..length));
+            let Some((stored, plain)) = page else {
                 return Err(Error::internal("a page lies outside its piece"));
             };
             let ends = *position == last;
@@ -520,10 +523,12 @@ impl Crypt {
             self.opener
                 .open(*position, ends, stored, plain)
                 .map_err(|error| read::locate(error, self.index, *position))?;
-            self.sealer.seal(*position, ends, plain, out)?;
+            let room = self.outgoing.page();
+            let length = self.sealer.seal(*position, ends, plain, room)?;
+            sealed.extend(self.outgoing.add(length));
             at = end;
         }
-        Ok(out.freeze())
+        Ok(sealed)
     }
 }
 

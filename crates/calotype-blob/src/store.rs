@@ -38,6 +38,7 @@ use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 
+pub(crate) use buffer::BLOCK;
 pub use buffer::Buffer;
 pub use disk::{Disk, Step};
 pub use faulty::{Fault, Faults, FaultyStore, Operation};

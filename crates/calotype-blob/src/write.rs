@@ -5,9 +5,9 @@
 //! stream ─> pieces ─> sha512 ├─> manifest ─> commit
 //!            └─> sealing ─> store
 //! ```
-//! Pieces of 1 MiB are shared, not copied. Each digest and the sealing have a thread of their own; taking
-//! the stream and the store's calls happen in the caller's future. Every queue is short: one write holds
-//! about ten pieces.
+//! Pieces of 1 MiB at most are shared, not copied; large parts of the stream are pieces as they come. Each digest and
+//! the sealing have a thread of their own; taking the stream and the store's calls happen in the caller's future. Every
+//! queue is short: one write holds about ten pieces.
 //!
 //! # Cancellation
 //! Dropping the future closes the queues, and the threads end at their next piece. What was staged stays
@@ -28,7 +28,8 @@ use tokio::task::JoinHandle;
 
 use crate::digest::Digesting;
 use crate::manifest::{MAX_SEGMENTS, Manifest, Pages, SealedSegment};
-use crate::seal::{BlobKeys, PAGE, SEALED_PAGE, SegmentSealer, SegmentSize};
+use crate::outgoing::Outgoing;
+use crate::seal::{BlobKeys, PAGE, SegmentSealer, SegmentSize};
 use crate::store::{SegmentWriter, Staged};
 use crate::threads;
 
@@ -74,12 +75,11 @@ pub(crate) async fn write(
     let digesting = Digesting::start(options.digests, plan.depth)?;
     let (pieces, to_seal) = mpsc::channel(plan.depth);
     let (sealed, mut to_store) = mpsc::channel(plan.depth);
-    let (spare, spares) = mpsc::channel(plan.depth);
-    let mut sealing = Sealing::new(&plan, spares);
+    let mut sealing = Sealing::new(&plan);
     threads::spawn("blob-seal", move || sealing.run(to_seal, &sealed))?;
 
     let take = take(source, options, plan.size, digesting, pieces);
-    let (taken, segments) = tokio::try_join!(take, store(&mut to_store, &spare, staged))?;
+    let (taken, segments) = tokio::try_join!(take, store(&mut to_store, staged))?;
     let manifest = Manifest {
         blob: plan.blob,
         wrapped: plan.wrapped,
@@ -118,15 +118,21 @@ async fn take(
         limits.check(taken)?;
         options.progress.store(taken, Ordering::Relaxed);
         while !chunk.is_empty() {
-            let piece = if gathered.is_empty() && chunk.len() >= PIECE {
-                chunk.split_to(PIECE)
+            let piece = if gathered.is_empty() && chunk.len() >= PAGE {
+                // Whole pages go on as they came.
+                chunk.split_to((chunk.len() - chunk.len() % PAGE).min(PIECE))
             } else {
                 if gathered.is_empty() {
                     gathered.reserve(PIECE);
                 }
-                let part = chunk.split_to(chunk.len().min(PIECE - gathered.len()));
+                // What comes in large parts is gathered to the end of a page only.
+                let end = match chunk.len() >= PAGE {
+                    true => gathered.len().next_multiple_of(PAGE),
+                    false => PIECE,
+                };
+                let part = chunk.split_to(chunk.len().min(end - gathered.len()));
                 gathered.extend_from_slice(&part);
-                if gathered.len() < PIECE {
+                if gathered.len() < end {
                     continue;
                 }
                 gathered.split().freeze()
@@ -209,7 +215,6 @@ impl Limits {
 /// Gives the store what was sealed, and gathers the manifest's segments.
 async fn store(
     sealed: &mut mpsc::Receiver<Result<Sealed>>,
-    spare: &mpsc::Sender<BytesMut>,
     staged: &Arc<dyn Staged>,
 ) -> Result<Vec<SealedSegment>> {
     let mut segments = Vec::new();
@@ -222,11 +227,7 @@ async fn store(
                     Some(writer) => writer,
                     None => writer.insert(staged.segment(index)?),
                 };
-                writer.append(bytes.clone()).await?;
-                // A buffer that the store let go of is sealed into again. No room for it is no matter.
-                if let Ok(buffer) = bytes.try_into_mut() {
-                    let _ = spare.try_send(buffer);
-                }
+                writer.append(bytes).await?;
             }
             Sealed::Segment(segment) => {
                 if let Some(mut writer) = writer.take() {
@@ -283,12 +284,11 @@ struct Sealing {
     /// The current segment, from its first page that is not zeros.
     sealer: Option<SegmentSealer>,
     present: Vec<u8>,
-    /// Buffers to use again: fresh memory costs more than sealing into it.
-    spares: mpsc::Receiver<BytesMut>,
+    outgoing: Outgoing,
 }
 
 impl Sealing {
-    fn new(plan: &Plan, spares: mpsc::Receiver<BytesMut>) -> Self {
+    fn new(plan: &Plan) -> Self {
         Self {
             blob: plan.blob,
             keys: Arc::clone(&plan.keys),
@@ -297,7 +297,7 @@ impl Sealing {
             position: 0,
             sealer: None,
             present: Vec::new(),
-            spares,
+            outgoing: Outgoing::new(plan.depth),
         }
     }
 
@@ -331,24 +331,20 @@ impl Sealing {
         send: &mut dyn FnMut(Result<Sealed>) -> bool,
     ) -> Result<bool> {
         let pages = piece.bytes.len().div_ceil(PAGE);
-        let mut out = BytesMut::new();
-        let mut length = 0;
         for (number, page) in piece.bytes.chunks(PAGE).enumerate() {
             let ends_blob = piece.last && number + 1 == pages;
             let ends_segment = ends_blob || self.position + 1 == self.size.pages();
-            if page != &ZEROS[..page.len()] {
-                if out.is_empty() {
-                    out = self.spares.try_recv().unwrap_or_default();
-                    out.resize((pages - number) * SEALED_PAGE, 0);
-                }
-                length += self.seal_page(page, ends_segment, &mut out[length..])?;
+            if page != &ZEROS[..page.len()]
+                && let Some(bytes) = self.seal_page(page, ends_segment)?
+                && !send(Ok(Sealed::Bytes(self.index, bytes)))
+            {
+                return Ok(false);
             }
             self.position += 1;
             if ends_segment {
-                out.truncate(length);
-                length = 0;
-                let bytes = std::mem::take(&mut out).freeze();
-                if !bytes.is_empty() && !send(Ok(Sealed::Bytes(self.index, bytes))) {
+                if let Some(bytes) = self.outgoing.end()
+                    && !send(Ok(Sealed::Bytes(self.index, bytes)))
+                {
                     return Ok(false);
                 }
                 if let Some(segment) = self.end_segment()
@@ -358,11 +354,11 @@ impl Sealing {
                 }
             }
         }
-        out.truncate(length);
-        Ok(out.is_empty() || send(Ok(Sealed::Bytes(self.index, out.freeze()))))
+        Ok(true)
     }
 
-    fn seal_page(&mut self, page: &[u8], last: bool, out: &mut [u8]) -> Result<usize> {
+    /// Seals the page at the current position. What is complete of the segment's bytes with it.
+    fn seal_page(&mut self, page: &[u8], last: bool) -> Result<Option<Bytes>> {
         let sealer = match &mut self.sealer {
             Some(sealer) => sealer,
             None => self.sealer.insert(SegmentSealer::begin(
@@ -374,7 +370,8 @@ impl Sealing {
             self.present.resize(byte + 1, 0);
         }
         self.present[byte] |= 1 << (self.position % 8);
-        sealer.seal(self.position, last, page, out)
+        let length = sealer.seal(self.position, last, page, self.outgoing.page())?;
+        Ok(self.outgoing.add(length))
     }
 
     /// Ends the segment at the current position. Nothing where all of it was zeros.

@@ -2,8 +2,8 @@
 //!
 //! What is written here is large, is made durable before anyone reads it, and is read later or never. So it goes
 //! past the page cache, where the file system allows that (`O_DIRECT`): an upload then neither evicts what
-//! others read nor pays for the copy. Such writes begin at, end at and come from multiples of [`BLOCK`]; the
-//! bytes are gathered into a buffer that is aligned so, and what is left at a segment's end goes the usual way.
+//! others read nor pays for the copy. Such writes begin at, end at and come from multiples of [`BLOCK`]. Bytes that
+//! come otherwise, and what is left at a segment's end, go the usual way.
 //!
 //! A body is locked (`flock`) by whoever writes it. The lock ends with the process, however that ends: so whoever
 //! gets the lock of an attempt that it did not begin knows that nobody writes there any more.
@@ -23,12 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FlockOperation, flock};
 
 use super::Disk;
-use super::buffer::{BLOCK, Buffer};
-
-/// Bytes that are gathered for one write: as many blocks as a virtual disk takes in one request, or in two full ones.
-/// Wherever in memory they lie, a request has an entry for each, and 254 or 126 at most (virtio's `seg_max` for rings
-/// of 256 and 128); one of 1 MiB is two, and the second of them is small.
-const RUN: usize = 248 * BLOCK;
+use super::buffer::BLOCK;
 
 /// A body file.
 pub(super) struct Body {
@@ -71,9 +66,12 @@ impl Body {
         self.disk.sync_file(&self.file)
     }
 
-    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    /// Writes bytes of a segment, all that comes before them being written.
+    pub(super) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let whole = bytes.len() - bytes.len() % BLOCK;
-        if !offset.is_multiple_of(BLOCK as u64) || whole == 0 {
+        let aligned =
+            offset.is_multiple_of(BLOCK as u64) && bytes.as_ptr().addr().is_multiple_of(BLOCK);
+        if !aligned || whole == 0 {
             return self.disk.write(&self.file, bytes, offset);
         }
         self.write_blocks(&bytes[..whole], offset)?;
@@ -99,55 +97,6 @@ impl Body {
     }
 }
 
-/// The bytes of one segment on their way into the body.
-pub(super) struct Run {
-    buffer: Buffer,
-    /// How much of the buffer is filled.
-    filled: usize,
-    /// Where its first byte goes.
-    offset: u64,
-}
-
-impl Run {
-    /// A run whose first byte goes to `offset`, without memory yet.
-    pub(super) fn at(offset: u64) -> Self {
-        Self {
-            buffer: Buffer::default(),
-            filled: 0,
-            offset,
-        }
-    }
-
-    /// Adds bytes, and writes what is complete.
-    pub(super) fn push(&mut self, body: &Body, mut bytes: &[u8]) -> io::Result<()> {
-        if self.buffer.bytes().is_empty() {
-            self.buffer.room(RUN);
-        }
-        while !bytes.is_empty() {
-            let room = &mut self.buffer.bytes_mut()[self.filled..];
-            let (now, later) = bytes.split_at(bytes.len().min(room.len()));
-            room[..now.len()].copy_from_slice(now);
-            self.filled += now.len();
-            bytes = later;
-            if self.filled == RUN {
-                self.flush(body)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what is gathered: after it the segment goes on only if its bytes are a multiple of [`RUN`].
-    pub(super) fn flush(&mut self, body: &Body) -> io::Result<()> {
-        if self.filled == 0 {
-            return Ok(());
-        }
-        body.write(&self.buffer.bytes()[..self.filled], self.offset)?;
-        self.offset += self.filled as u64;
-        self.filled = 0;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -156,25 +105,35 @@ mod tests {
     use rustix::io::Errno;
 
     use super::*;
-    use crate::store::Step;
+    use crate::store::{Buffer, Step};
 
-    /// Writes `pieces` from `offset` on, and returns what the file then has from there.
-    fn written(disk: &Disk, offset: u64, pieces: &[usize]) -> Vec<u8> {
+    const PIECES: [&[usize]; 8] = [
+        &[],
+        &[1],
+        &[BLOCK - 1],
+        &[BLOCK],
+        &[BLOCK + 1],
+        &[BLOCK - 1, 1, 3 * BLOCK],
+        &[3 * BLOCK, 1, BLOCK],
+        &[7, 2 * BLOCK, 5 * BLOCK, 9],
+    ];
+
+    /// Writes `pieces` from `offset` on, from memory that is aligned or not, and returns what the file then has from
+    /// there.
+    fn written(disk: &Disk, offset: u64, pieces: &[usize], aligned: bool) -> Vec<u8> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("body");
         let body = Body::create(disk, &path).unwrap();
-        let mut run = Run::at(offset);
-        let mut next = 0_u8;
+        let all = expected(pieces);
+        let mut at = 0;
         for length in pieces {
-            let piece: Vec<u8> = (0..*length)
-                .map(|_| {
-                    next = next.wrapping_mul(5).wrapping_add(3);
-                    next
-                })
-                .collect();
-            run.push(&body, &piece).unwrap();
+            let mut buffer = Buffer::default();
+            let skip = usize::from(!aligned);
+            let piece = &mut buffer.room(skip + length)[skip..];
+            piece.copy_from_slice(&all[at..at + length]);
+            body.write(piece, offset + at as u64).unwrap();
+            at += length;
         }
-        run.flush(&body).unwrap();
         body.sync().unwrap();
         let bytes = std::fs::read(&path).unwrap();
         bytes.get(offset as usize..).unwrap_or_default().to_vec()
@@ -190,24 +149,17 @@ mod tests {
             .collect()
     }
 
-    const PIECES: [&[usize]; 9] = [
-        &[],
-        &[1],
-        &[BLOCK - 1],
-        &[BLOCK],
-        &[BLOCK + 1],
-        &[RUN - 1, 1, 1],
-        &[RUN],
-        &[7, RUN, RUN, 9],
-        &[3 * RUN + 2 * BLOCK + 5],
-    ];
-
     #[test]
-    fn what_is_pushed_is_in_the_file_byte_for_byte() {
-        for offset in [0, BLOCK as u64, 3 * RUN as u64, 1, BLOCK as u64 + 32] {
+    fn what_is_written_is_in_the_file_byte_for_byte() {
+        for offset in [0, BLOCK as u64, 3 * BLOCK as u64, 1, BLOCK as u64 + 32] {
             for pieces in PIECES {
-                let found = written(&Disk::default(), offset, pieces);
-                assert!(found == expected(pieces), "{pieces:?} at {offset}");
+                for aligned in [true, false] {
+                    let found = written(&Disk::default(), offset, pieces, aligned);
+                    assert!(
+                        found == expected(pieces),
+                        "{pieces:?} at {offset}, {aligned}"
+                    );
+                }
             }
         }
     }
@@ -223,8 +175,11 @@ mod tests {
                 }
                 Ok(())
             });
-            let pieces = &[RUN, RUN + BLOCK + 1];
-            assert!(written(&disk, 0, pieces) == expected(pieces), "{refused:?}");
+            let pieces = &[8 * BLOCK, 9 * BLOCK + 1];
+            assert!(
+                written(&disk, 0, pieces, true) == expected(pieces),
+                "{refused:?}"
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// What an unbuffered transfer's place, length and memory are multiples of. No file system asks for more.
-pub(super) const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 /// Bytes, in memory that is used again. The bytes may begin anywhere in it, so that a device can transfer whole
 /// blocks around them.

@@ -10,7 +10,7 @@ use calotype_core::id::BlobId;
 use calotype_core::{Error, ErrorKind, Result};
 use tokio::sync::Mutex;
 
-use super::body::{Body, Run};
+use super::body::Body;
 use super::file::{FileStore, JOURNAL, MANIFEST, blocking};
 use super::journal;
 use super::{Disk, Note, SegmentWriter, Staged, failed_before, io_error, misplaced};
@@ -130,7 +130,7 @@ impl Staged for StagedFile {
         let offset = u64::from(index) * self.attempt.slot;
         Ok(Box::new(FileWriter {
             attempt: Arc::clone(&self.attempt),
-            run: Some(Run::at(offset)),
+            at: Some(offset),
             taken: 0,
         }))
     }
@@ -206,44 +206,35 @@ fn append_notes(
 
 struct FileWriter {
     attempt: Arc<Attempt>,
-    /// Away while a step is on; a step whose future was dropped does not bring it back.
-    run: Option<Run>,
+    /// Where the next bytes go. Away while a step is on; a step whose future was dropped does not bring it back.
+    at: Option<u64>,
     taken: u64,
-}
-
-impl FileWriter {
-    /// Runs `write` with the bytes that are gathered, away from tokio's own threads.
-    async fn with_run(
-        &mut self,
-        write: impl FnOnce(&mut Run, &Attempt) -> io::Result<()> + Send + 'static,
-    ) -> Result<()> {
-        let mut run = self.run.take().ok_or_else(failed_before)?;
-        let work = move |attempt: &Attempt| {
-            write(&mut run, attempt).map_err(io_error)?;
-            Ok(run)
-        };
-        self.run = Some(self.attempt.run(work).await?);
-        Ok(())
-    }
 }
 
 #[async_trait::async_trait]
 impl SegmentWriter for FileWriter {
     async fn append(&mut self, bytes: Bytes) -> Result<()> {
-        self.taken += bytes.len() as u64;
+        let length = bytes.len() as u64;
+        self.taken += length;
         if self.taken > self.attempt.slot {
             self.attempt.fail(&misplaced());
             return Err(misplaced());
         }
-        self.with_run(move |run, attempt| {
-            attempt.store.check_room(bytes.len() as u64)?;
-            run.push(&attempt.body, &bytes)
-        })
-        .await
+        let at = self.at.take().ok_or_else(failed_before)?;
+        // Away from tokio's own threads.
+        let write = move |attempt: &Attempt| {
+            let room = attempt.store.check_room(length);
+            room.and_then(|()| attempt.body.write(&bytes, at))
+                .map_err(io_error)
+        };
+        self.attempt.run(write).await?;
+        self.at = Some(at + length);
+        Ok(())
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.with_run(|run, attempt| run.flush(&attempt.body)).await
+        self.attempt.check()?;
+        self.at.map(|_| ()).ok_or_else(failed_before)
     }
 }
 
