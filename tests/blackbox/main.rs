@@ -2,6 +2,7 @@
 //! is most of what a test program costs.
 
 mod barbican;
+mod ceph;
 mod clients;
 mod cloud_images;
 mod command;

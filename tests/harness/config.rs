@@ -144,3 +144,14 @@ pub fn profile(name: &str) -> String {
 pub fn keys(most: u64) -> String {
     format!("[limits]\nkeys_per_project = {most}\n")
 }
+
+/// A deployment whose buckets are in a store that speaks S3, reached at `endpoint` with an access key: its id, and the file
+/// with its secret. It is not waited for for long.
+pub fn s3(endpoint: &str, access_key: (&str, &Path)) -> String {
+    let (id, secret) = access_key;
+    format!(
+        "[objects]\ntype = \"s3\"\nendpoint = {endpoint:?}\nallow_http = true\n\
+         unlisted_buckets = \"allow\"\naccess_key = {id:?}\nsecret_file = {secret:?}\n\
+         [objects.connection]\nidle_timeout = \"2s\"\ntime_limit = \"3s\"\n"
+    )
+}

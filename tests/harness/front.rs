@@ -3,12 +3,21 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::until;
 
 /// An address that leads to a server. Each connection carries one request.
 pub struct Front {
     url: String,
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Told when answers may go on.
+    going_on: Condvar,
 }
 
 #[derive(Default)]
@@ -16,6 +25,8 @@ struct State {
     to: Option<String>,
     instead: Option<Instead>,
     asked: Vec<Asked>,
+    /// How many more bytes of answers come through; none: all.
+    left: Option<usize>,
 }
 
 /// An answer in the server's place.
@@ -40,18 +51,18 @@ impl Front {
     pub fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
+        let shared = Arc::new(Shared::default());
+        let listening = Arc::clone(&shared);
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let state = Arc::clone(&shared);
+                let shared = Arc::clone(&listening);
                 // One that breaks off is what a test may want.
-                std::thread::spawn(move || serve(connection, &state).ok());
+                std::thread::spawn(move || serve(connection, &shared).ok());
             }
         });
         Self {
             url: format!("http://{address}"),
-            state,
+            shared,
         }
     }
 
@@ -63,13 +74,13 @@ impl Front {
     /// Leads to a server from now on.
     pub fn lead_to(&self, base: &str) {
         let address = base.trim_start_matches("http://");
-        locked(&self.state).to = Some(address.to_owned());
+        self.shared.locked().to = Some(address.to_owned());
     }
 
     /// Answers what is asked under a path in the server's place, with a status line and headers, and a body.
     pub fn answer_instead(&self, under: &str, head: &str, body: &str) {
         let length = body.len();
-        locked(&self.state).instead = Some(Instead {
+        self.shared.locked().instead = Some(Instead {
             under: under.to_owned(),
             answer: format!(
                 "HTTP/1.1 {head}\r\nConnection: close\r\nContent-Type: application/json\r\n\
@@ -78,24 +89,75 @@ impl Front {
         });
     }
 
+    /// Lets this many more bytes of the server's answers through, and then none.
+    pub fn hold_after(&self, bytes: usize) {
+        self.shared.locked().left = Some(bytes);
+    }
+
+    /// Waits until an answer is held.
+    pub fn wait_until_held(&self) {
+        until("an answer to be held", || {
+            (self.shared.locked().left == Some(0)).then_some(())
+        });
+    }
+
     /// Lets the server answer everything again.
     pub fn let_through(&self) {
-        locked(&self.state).instead = None;
+        let mut state = self.shared.locked();
+        (state.instead, state.left) = (None, None);
+        self.shared.going_on.notify_all();
     }
 
     /// The requests so far whose path ends so.
     pub fn asked(&self, end: &str) -> Vec<Asked> {
-        let state = locked(&self.state);
+        let state = self.shared.locked();
         let these = state.asked.iter().filter(|asked| asked.path.ends_with(end));
         these.cloned().collect()
     }
 }
 
-fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many of so many bytes may pass: waits while it is none.
+    fn passing(&self, bytes: usize) -> usize {
+        let mut state = self.locked();
+        loop {
+            match &mut state.left {
+                None => return bytes,
+                Some(0) => {
+                    let woken = self.going_on.wait(state);
+                    state = woken.unwrap_or_else(PoisonError::into_inner);
+                }
+                Some(left) => {
+                    let now = bytes.min(*left);
+                    *left -= now;
+                    return now;
+                }
+            }
+        }
+    }
+
+    fn pass(&self, mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let read = from.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(());
+            }
+            let mut rest = &buffer[..read];
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(self.passing(rest.len()));
+                to.write_all(now)?;
+                rest = later;
+            }
+        }
+    }
 }
 
-fn serve(mut client: TcpStream, state: &Mutex<State>) -> io::Result<()> {
+fn serve(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
     let (head, body) = request(&mut client)?;
     let (first, fields) = head.split_once("\r\n").unwrap_or((&head, ""));
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -105,7 +167,7 @@ fn serve(mut client: TcpStream, state: &Mutex<State>) -> io::Result<()> {
             .then(|| value.to_owned())
     });
     let (to, answer) = {
-        let mut state = locked(state);
+        let mut state = shared.locked();
         let instead = state.instead.as_ref();
         let instead = instead.filter(|instead| path.starts_with(&instead.under));
         let answer = instead.map(|instead| instead.answer.clone());
@@ -123,8 +185,7 @@ fn serve(mut client: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     let mut server = TcpStream::connect(to)?;
     write!(server, "{first}\r\nConnection: close\r\n{fields}\r\n\r\n")?;
     server.write_all(&body)?;
-    io::copy(&mut server, &mut client)?;
-    Ok(())
+    shared.pass(server, client)
 }
 
 /// A request's head, without the empty line at its end, and its body.

@@ -5,6 +5,7 @@
 //! log. Nothing is skipped because something is missing: it fails and names `cargo xtask test`, which
 //! installs it.
 
+pub mod ceph;
 pub mod client;
 pub mod config;
 pub mod content;
@@ -20,6 +21,7 @@ pub mod server;
 pub mod small_disk;
 pub mod worker;
 
+pub use ceph::Ceph;
 pub use client::{Answer, Client};
 pub use content::{Content, Digests};
 pub use front::Front;

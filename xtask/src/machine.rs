@@ -69,6 +69,26 @@ const PACKAGES: &[Package] = &[
     },
 ];
 
+/// A Ceph with its gateway: some sixty packages. Its manager is not needed.
+const CEPH_PACKAGES: &[Package] = &[
+    Package {
+        name: "ceph-common",
+        any_of: &["ceph"],
+    },
+    Package {
+        name: "ceph-mon",
+        any_of: &["ceph-mon"],
+    },
+    Package {
+        name: "ceph-osd",
+        any_of: &["ceph-osd"],
+    },
+    Package {
+        name: "radosgw",
+        any_of: &["radosgw"],
+    },
+];
+
 /// What the measurements need beside what the tests do: uWSGI is built from source.
 const BENCH_PACKAGES: &[Package] = &[
     Package {
@@ -91,6 +111,14 @@ const BENCH_PACKAGES: &[Package] = &[
 /// Where one is missing and the caller is not root, or apt fails.
 pub fn install_packages() -> Outcome {
     install(PACKAGES)
+}
+
+/// As [`install_packages`], for a Ceph.
+///
+/// # Errors
+/// See [`install_packages`].
+pub fn install_ceph_packages() -> Outcome {
+    install(CEPH_PACKAGES)
 }
 
 /// As [`install_packages`], for the measurements.

@@ -1,14 +1,16 @@
 //! The project's chores: `cargo xtask <chore>`.
 //!
 //! A chore does the whole of its work on a fresh Debian machine, or fails and says what is missing: none
-//! passes because something was not there. What a chore starts (a PostgreSQL, a Keystone, a Barbican) it also stops.
+//! passes because something was not there. What a chore starts (a PostgreSQL, a Keystone, a Barbican, a Ceph) it also stops.
 
+mod ceph;
 mod checks;
 mod fuzz;
 mod machine;
 mod openstack;
 mod postgres;
 mod process;
+mod service;
 mod tests;
 
 use std::process::ExitCode;

@@ -6,20 +6,19 @@
 //! users and endpoints that it needs.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use crate::process::{Failure, Outcome, output, stop};
+use crate::process::{Failure, Outcome, output};
+use crate::service::{Service, free_port, random_hex, status_of};
 
-const START: Duration = Duration::from_secs(120);
+/// A service, and the port that it answers at.
+type Answering = (Service, u16);
 
 /// Running services.
 pub struct OpenStack {
-    keystone: Service,
-    barbican: Service,
+    keystone: Answering,
+    barbican: Answering,
     password: String,
     directory: PathBuf,
 }
@@ -52,17 +51,17 @@ impl OpenStack {
     pub fn environment(&self) -> [(&'static str, String); 3] {
         let at = |port| format!("http://127.0.0.1:{port}");
         [
-            ("CALOTYPE_TEST_KEYSTONE_URL", at(self.keystone.port)),
+            ("CALOTYPE_TEST_KEYSTONE_URL", at(self.keystone.1)),
             ("CALOTYPE_TEST_KEYSTONE_PASSWORD", self.password.clone()),
-            ("CALOTYPE_TEST_BARBICAN_URL", at(self.barbican.port)),
+            ("CALOTYPE_TEST_BARBICAN_URL", at(self.barbican.1)),
         ]
     }
 }
 
 impl Drop for OpenStack {
     fn drop(&mut self) {
-        self.barbican.end();
-        self.keystone.end();
+        self.barbican.0.end();
+        self.keystone.0.end();
         if let Err(error) = fs::remove_dir_all(&self.directory) {
             eprintln!("{} is left behind: {error}", self.directory.display());
         }
@@ -75,7 +74,7 @@ struct Place {
     directory: PathBuf,
 }
 
-fn start(place: &Place) -> Outcome<(Service, Service, String)> {
+fn start(place: &Place) -> Outcome<(Answering, Answering, String)> {
     let (keystone_port, barbican_port) = (free_port()?, free_port()?);
     let password = random_hex(24)?;
     std::thread::scope(|scope| {
@@ -85,7 +84,11 @@ fn start(place: &Place) -> Outcome<(Service, Service, String)> {
         let keystone = keystone
             .join()
             .map_err(|_| Failure::new("starting Keystone panicked"))?;
-        Ok((keystone?, barbican?, password.clone()))
+        Ok((
+            (keystone?, keystone_port),
+            (barbican?, barbican_port),
+            password.clone(),
+        ))
     })
 }
 
@@ -147,7 +150,7 @@ fn start_keystone(place: &Place, port: u16, password: &str) -> Outcome<Service> 
     command
         .env("OS_KEYSTONE_CONFIG_DIR", &home)
         .env("OS_KEYSTONE_CONFIG_FILES", "keystone.conf");
-    Service::start("Keystone", command, port)
+    answering("keystone", command, port)
 }
 
 fn start_barbican(place: &Place, port: u16, keystone: u16, password: &str) -> Outcome<Service> {
@@ -194,7 +197,7 @@ fn start_barbican(place: &Place, port: u16, keystone: u16, password: &str) -> Ou
     )?;
     let mut command = gunicorn(place, &home, port);
     command.env("HOME", &home);
-    Service::start("Barbican", command, port)
+    answering("barbican", command, port)
 }
 
 fn gunicorn(place: &Place, home: &Path, port: u16) -> Command {
@@ -213,84 +216,9 @@ fn gunicorn(place: &Place, home: &Path, port: u16) -> Command {
     command
 }
 
-/// A running service.
-struct Service {
-    name: &'static str,
-    process: Child,
-    port: u16,
-}
-
-impl Service {
-    /// Starts it and waits until it answers.
-    fn start(name: &'static str, mut command: Command, port: u16) -> Outcome<Self> {
-        // It outlives the run, for whoever wants to know why a test failed.
-        let file = format!("calotype-{}.log", name.to_ascii_lowercase());
-        let file = std::env::temp_dir().join(file);
-        let log = fs::File::create(&file)?;
-        let process = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        let mut service = Self {
-            name,
-            process,
-            port,
-        };
-        let waited = service.wait();
-        if let Err(failure) = waited {
-            service.end();
-            let log = fs::read_to_string(&file).unwrap_or_default();
-            return Err(Failure::new(format!("{failure}\n{log}")));
-        }
-        Ok(service)
-    }
-
-    fn wait(&mut self) -> Outcome {
-        let deadline = Instant::now() + START;
-        while !answers(self.port) {
-            if let Some(status) = self.process.try_wait()? {
-                return Err(Failure::new(format!("{} ended with {status}", self.name)));
-            }
-            if Instant::now() > deadline {
-                return Err(Failure::new(format!("{} does not answer", self.name)));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
-    }
-
-    fn end(&mut self) {
-        stop(&mut self.process, "TERM");
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// Whether the service at a port speaks HTTP and can do its work.
-fn answers(port: u16) -> bool {
-    let ask = || -> std::io::Result<Vec<u8>> {
-        let mut connection = TcpStream::connect(("127.0.0.1", port))?;
-        connection.set_read_timeout(Some(Duration::from_secs(60)))?;
-        connection.write_all(b"GET / HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
-        let mut start = vec![0; 12];
-        connection.read_exact(&mut start)?;
-        Ok(start)
-    };
-    // Both list their versions: 300.
-    ask().is_ok_and(|start| start.ends_with(b" 300"))
-}
-
-fn free_port() -> Outcome<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-fn random_hex(bytes: usize) -> Outcome<String> {
-    let mut random = vec![0; bytes];
-    fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+/// Starts a service and waits until it can do its work: both list their versions.
+fn answering(name: &'static str, command: Command, port: u16) -> Outcome<Service> {
+    let mut service = Service::start(name, command)?;
+    service.wait(|| status_of(port) == Some(300))?;
+    Ok(service)
 }

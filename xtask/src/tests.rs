@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use crate::machine::{install_bench_packages, install_cargo_tool, install_packages, python};
+use crate::ceph::Ceph;
+use crate::machine::{
+    install_bench_packages, install_cargo_tool, install_ceph_packages, install_packages, python,
+};
 use crate::openstack::OpenStack;
 use crate::postgres::Postgres;
 use crate::process::{Failure, Outcome, cargo, command, output, root, run, target};
@@ -13,6 +16,9 @@ const NEED_OPENSTACK: [&str; 2] = [
     "calotype-tests::blackbox barbican::",
 ];
 
+/// How those begin that need a Ceph.
+const NEED_CEPH: [&str; 2] = ["calotype-objects::ceph ", "calotype-tests::blackbox ceph::"];
+
 /// Runs every test against real engines; `arguments` go to nextest.
 pub fn test(arguments: &[String]) -> Outcome {
     install_packages()?;
@@ -21,20 +27,17 @@ pub fn test(arguments: &[String]) -> Outcome {
     let otc_clients = python("test-otc-python", "tests/clients/requirements-otc.txt")?;
     // One build for the binary and for every test, so that nothing is built twice.
     let build = || run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]));
-    let openstack = if arguments.is_empty() {
+    let slow = if arguments.is_empty() {
         std::thread::scope(|scope| {
-            let starting = scope.spawn(start_openstack);
+            let starting = scope.spawn(|| Slow::start(true, true));
             let built = build();
-            let started = starting.join();
-            let started = started.map_err(|_| Failure::new("starting the engines panicked"))?;
-            built.and(started.map(Some))
+            built.and(joined(starting))
         })?
     } else {
         build()?;
-        match need_openstack(arguments) {
-            true => Some(start_openstack()?),
-            false => None,
-        }
+        let listed = listed(arguments);
+        let need = |starts: &[&str]| need(listed.as_deref(), starts);
+        Slow::start(need(&NEED_OPENSTACK), need(&NEED_CEPH))?
     };
     let postgres = Postgres::start()?;
     let engines = [
@@ -50,7 +53,37 @@ pub fn test(arguments: &[String]) -> Outcome {
         .args(["nextest", "run", "--workspace", "--locked"])
         .args(arguments)
         .envs(engines)
-        .envs(openstack.iter().flat_map(OpenStack::environment)))
+        .envs(slow.environment()))
+}
+
+/// The engines that take long to install and to start, where there is a need for them.
+struct Slow {
+    openstack: Option<OpenStack>,
+    ceph: Option<Ceph>,
+}
+
+impl Slow {
+    fn start(openstack: bool, ceph: bool) -> Outcome<Self> {
+        std::thread::scope(|scope| {
+            let starting = scope.spawn(|| ceph.then(start_ceph).transpose());
+            let openstack = openstack.then(start_openstack).transpose();
+            let ceph = joined(starting);
+            Ok(Self {
+                openstack: openstack?,
+                ceph: ceph?,
+            })
+        })
+    }
+
+    fn environment(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let openstack = self.openstack.iter().flat_map(OpenStack::environment);
+        openstack.chain(self.ceph.iter().flat_map(Ceph::environment))
+    }
+}
+
+fn joined<T>(starting: std::thread::ScopedJoinHandle<'_, Outcome<T>>) -> Outcome<T> {
+    let started = starting.join();
+    started.map_err(|_| Failure::new("starting the engines panicked"))?
 }
 
 fn start_openstack() -> Outcome<OpenStack> {
@@ -62,19 +95,32 @@ fn start_openstack() -> Outcome<OpenStack> {
     Ok(openstack)
 }
 
-/// Whether a test that needs them is among those that the arguments choose; yes where nextest can't list them by these
-/// arguments: a test that misses its engines fails.
-fn need_openstack(arguments: &[String]) -> bool {
+fn start_ceph() -> Outcome<Ceph> {
+    install_ceph_packages()?;
+    let begin = Instant::now();
+    let ceph = Ceph::start()?;
+    let seconds = begin.elapsed().as_secs_f64();
+    eprintln!("Ceph answers after {seconds:.1} s");
+    Ok(ceph)
+}
+
+/// The tests that the arguments choose; none where nextest can't list them by these arguments.
+fn listed(arguments: &[String]) -> Option<String> {
     let listed = output(
         cargo()
             .args(["nextest", "list", "--workspace", "--locked"])
             .args(["--message-format", "oneline"])
             .args(arguments),
     );
-    listed.map_or(true, |list| {
-        let list = String::from_utf8_lossy(&list).into_owned();
-        list.lines()
-            .any(|line| NEED_OPENSTACK.iter().any(|start| line.starts_with(start)))
+    let list = listed.ok()?;
+    Some(String::from_utf8_lossy(&list).into_owned())
+}
+
+/// Whether a test that begins so is among them. Yes where there is no list: a test that misses its engine fails.
+fn need(listed: Option<&str>, starts: &[&str]) -> bool {
+    listed.is_none_or(|list| {
+        let mut lines = list.lines();
+        lines.any(|line| starts.iter().any(|start| line.starts_with(start)))
     })
 }
 

@@ -1,0 +1,222 @@
+//! The Ceph that `cargo xtask test` started, and what one test makes in it for itself.
+//!
+//! Objects are put there by curl, so that another program's signatures and requests have made them. Also compiled into the
+//! tests of `calotype-objects`, which need the same.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Bounds a test that would hang.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The gateway, as its user.
+pub struct Ceph {
+    url: String,
+    access_key: String,
+    secret_key: String,
+    home: tempfile::TempDir,
+}
+
+fn environment(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("no Ceph: {name} is not set; run `cargo xtask test`"))
+}
+
+impl Ceph {
+    /// That of this run.
+    pub fn connect() -> Self {
+        let secret_key = environment("CALOTYPE_TEST_RGW_SECRET_KEY");
+        let home = tempfile::TempDir::with_prefix("calotype-ceph-").expect("a directory");
+        std::fs::write(home.path().join("secret"), &secret_key).expect("the secret");
+        Self {
+            url: environment("CALOTYPE_TEST_RGW_URL"),
+            access_key: environment("CALOTYPE_TEST_RGW_ACCESS_KEY"),
+            secret_key,
+            home,
+        }
+    }
+
+    /// Where the gateway answers.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The id of its user's access key.
+    pub fn access_key(&self) -> &str {
+        &self.access_key
+    }
+
+    /// The access key's secret.
+    pub fn secret_key(&self) -> &str {
+        &self.secret_key
+    }
+
+    /// The file that holds the secret.
+    pub fn secret_file(&self) -> PathBuf {
+        self.home.path().join("secret")
+    }
+
+    /// A fresh bucket.
+    pub fn bucket(&self) -> String {
+        static BUCKETS: AtomicUsize = AtomicUsize::new(0);
+        let number = BUCKETS.fetch_add(1, Ordering::Relaxed);
+        let bucket = format!("bucket-{}-{number}", std::process::id());
+        self.send(&["-X", "PUT"], &bucket);
+        bucket
+    }
+
+    /// Puts a file into a bucket; the result is its address.
+    pub fn put(&self, bucket: &str, key: &str, file: &Path) -> String {
+        self.send(&["-T", &file.to_string_lossy()], &format!("{bucket}/{key}"));
+        format!("{bucket}:{key}")
+    }
+
+    /// Puts bytes into a bucket; the result is their address.
+    pub fn put_bytes(&self, bucket: &str, key: &str, bytes: &[u8]) -> String {
+        let mut file = tempfile::NamedTempFile::new_in(self.home.path()).expect("a file");
+        file.write_all(bytes).expect("the bytes");
+        self.put(bucket, key, file.path())
+    }
+
+    /// Removes an object.
+    pub fn remove(&self, bucket: &str, key: &str) {
+        self.send(&["-X", "DELETE"], &format!("{bucket}/{key}"));
+    }
+
+    fn send(&self, how: &[&str], path: &str) {
+        let output = Command::new("curl")
+            .args(["-sS", "--fail-with-body", "--noproxy", "*"])
+            .args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user"])
+            .arg(format!("{}:{}", self.access_key, self.secret_key))
+            .args(["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"])
+            .args(how)
+            .arg(format!("{}/{path}", self.url))
+            .output()
+            .expect("curl runs");
+        assert!(
+            output.status.success(),
+            "{how:?} {path}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// Another user of the gateway's: its access key and secret.
+    pub fn stranger(&self) -> Self {
+        let name = format!("stranger-{}", std::process::id());
+        let secret_key = format!("the-secret-of-{name}");
+        let output = Command::new("radosgw-admin")
+            .args(["user", "create", "--display-name=stranger"])
+            .arg(format!("--uid={name}"))
+            .arg(format!("--access-key={name}"))
+            .arg(format!("--secret={secret_key}"))
+            .env("CEPH_CONF", environment("CALOTYPE_TEST_CEPH_CONF"))
+            .output()
+            .expect("radosgw-admin runs");
+        assert!(output.status.success(), "radosgw-admin: {output:?}");
+        Self {
+            access_key: name,
+            secret_key,
+            ..Self::connect()
+        }
+    }
+
+    /// A gateway of the test's own to the same cluster, which may be stopped and killed.
+    pub fn gateway(&self) -> Gateway {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let log = self.home.path().join(format!("gateway-{port}"));
+        Gateway {
+            process: Gateway::launch(port, &log),
+            port,
+            log,
+        }
+    }
+}
+
+/// A gateway of a test's own. It is killed when the value goes out of scope.
+pub struct Gateway {
+    process: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Gateway {
+    fn launch(port: u16, log: &Path) -> Child {
+        let file = File::create(log).expect("a log");
+        let mut process = Command::new("radosgw")
+            .args(["-n", "client.rgw.a", "-f", "--rgw-frontends"])
+            .arg(format!("beast endpoint=127.0.0.1:{port} tcp_nodelay=1"))
+            .env("CEPH_CONF", environment("CALOTYPE_TEST_CEPH_CONF"))
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("the log"))
+            .stderr(file)
+            .spawn()
+            .expect("radosgw starts");
+        let deadline = Instant::now() + PATIENCE;
+        while !answers(port) {
+            let ended = process.try_wait().expect("its state");
+            if ended.is_some() || Instant::now() > deadline {
+                // An error means that it had ended already.
+                let _ = process.kill();
+                let log = std::fs::read_to_string(log).unwrap_or_default();
+                panic!("the gateway does not answer ({ended:?}): {log}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        process
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Makes it stand still, until [`Gateway::go_on`].
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Ends [`Gateway::pause`].
+    pub fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(sent.expect("kill runs").success(), "{signal}");
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        // An error means that it had ended already.
+        let _ = self.process.kill();
+        self.process.wait().expect("its end");
+    }
+
+    /// Starts it again after its end, at the same address.
+    pub fn restart(&mut self) {
+        self.process = Self::launch(self.port, &self.log);
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn answers(port: u16) -> bool {
+    let status = Command::new("curl")
+        .args(["-sf", "-o", "/dev/null", "--noproxy", "*"])
+        .arg(format!("http://127.0.0.1:{port}/"))
+        .status();
+    status.is_ok_and(|status| status.success())
+}
