@@ -10,6 +10,7 @@ use crate::machine::install_packages;
 use crate::process::{Failure, Outcome, cargo, command, run, target};
 
 const EXECUTIONS: u64 = 10_000_000;
+const USAGE: &str = "usage: fuzz [--executions N] [--seed N] [--format NAME]";
 /// A disk with little in it: the mutations are to meet its tables.
 const DISK: u64 = 1 << 20;
 /// What qemu-img writes, with its options, and the disk format that it is.
@@ -32,30 +33,32 @@ const IMAGES: [(&str, &str, &str); 14] = [
 
 /// Inspects mutated images, ten million of each format where nothing else is said.
 pub fn fuzz(arguments: &[String]) -> Outcome {
-    let (executions, seed) = options(arguments)?;
+    let (executions, seed, format) = options(arguments)?;
     install_packages()?;
     let images = images(&target().join("fuzz-images"))?;
     run(cargo()
         .args(["run", "--release", "--locked", "--package", "calotype-core"])
         .args(["--example", "fuzz_inspect", "--"])
-        .args([executions.to_string(), seed.to_string()])
+        .args([executions.to_string(), seed.to_string(), format])
         .args(images))
 }
 
-/// How many executions there are to be, and from which seed: every night has another one.
-fn options(arguments: &[String]) -> Outcome<(u64, u64)> {
+/// How many executions there are to be, from which seed, and of which format: every night has another seed.
+fn options(arguments: &[String]) -> Outcome<(u64, u64, String)> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let mut seed = now.map_or(0, |now| now.as_secs()) << 32;
     let mut executions = EXECUTIONS;
+    let mut format = "all".to_owned();
     for pair in arguments.chunks(2) {
         let number = pair.get(1).and_then(|number| number.parse().ok());
-        match (pair[0].as_str(), number) {
-            ("--executions", Some(number)) => executions = number,
-            ("--seed", Some(number)) => seed = number,
-            _ => return Err(Failure::new("usage: fuzz [--executions N] [--seed N]")),
+        match (pair, number) {
+            ([option, _], Some(number)) if option == "--executions" => executions = number,
+            ([option, _], Some(number)) if option == "--seed" => seed = number,
+            ([option, name], _) if option == "--format" => format.clone_from(name),
+            _ => return Err(Failure::new(USAGE)),
         }
     }
-    Ok((executions, seed))
+    Ok((executions, seed, format))
 }
 
 fn images(directory: &Path) -> Outcome<Vec<PathBuf>> {

@@ -45,7 +45,7 @@ const CHORES: &[Chore] = &[
     },
     Chore {
         name: "fuzz",
-        about: "inspect ten million mutated images of each format; --executions N, --seed N",
+        about: "inspect ten million mutated images of each format; --executions N, --seed N, --format NAME",
         run: fuzz::fuzz,
     },
     Chore {

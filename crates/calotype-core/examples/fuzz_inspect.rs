@@ -1,7 +1,7 @@
 //! Inspects mutated images, as many as wanted of each format: `cargo xtask fuzz`.
 //!
-//! The arguments are the number of executions for each format, the seed, and files to mutate beside the samples, whose extensions
-//! name their formats.
+//! The arguments are the number of executions for each format, the seed, the format (`all` for each), and files to mutate beside
+//! the samples, whose extensions name their formats.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
@@ -13,7 +13,7 @@ mod hostile;
 mod samples;
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::time::Instant;
 
 use calotype_core::image::DISK_FORMATS;
 
@@ -25,6 +25,7 @@ fn main() -> Outcome {
     let mut arguments = std::env::args().skip(1);
     let mut number = || arguments.next().unwrap_or_default().parse::<u64>();
     let (executions, seed) = (number()?, number()?);
+    let wanted = arguments.next().unwrap_or_default();
     let mut all = samples::good();
     all.extend(hostile::hostile());
     for sample in &all {
@@ -39,34 +40,56 @@ fn main() -> Outcome {
     // One panic is one line of the report, not a trace for each thread.
     std::panic::set_hook(Box::new(|panic| println!("{panic}")));
     let formats = DISK_FORMATS.iter().copied().chain(["ova"]);
-    let formats: Vec<_> = formats
-        .filter(|format| !of(&all, format).is_empty())
-        .collect();
-    let left = Mutex::new(formats);
-    let next = || left.lock().ok().and_then(|mut left| left.pop());
-    let work = || -> Result<(), String> {
-        while let Some(format) = next() {
-            let samples = of(&all, format);
-            let done = fuzz::run(&samples, seed, executions)?;
-            println!(
-                "{format:<6} {:>4} samples {:>11} accepted {:>11} refused {:>8} bytes held",
-                samples.len(),
-                done.accepted,
-                done.refused,
-                done.memory
-            );
+    let formats = formats.filter(|format| wanted == "all" || wanted == *format);
+    let mut any = false;
+    for format in formats {
+        let samples = of(&all, format);
+        if samples.is_empty() {
+            continue;
         }
-        Ok(())
-    };
-    let threads = std::thread::available_parallelism()?.get();
+        any = true;
+        let begin = Instant::now();
+        let done = on_every_core(&samples, seed, executions)?;
+        println!(
+            "{format:<6} {:>4} samples {:>11} accepted {:>11} refused {:>8} bytes held {:>8.0} a second",
+            samples.len(),
+            done.accepted,
+            done.refused,
+            done.memory,
+            executions as f64 / begin.elapsed().as_secs_f64()
+        );
+    }
+    match any {
+        true => Ok(()),
+        false => Err(format!("there are no samples of {wanted:?}").into()),
+    }
+}
+
+/// The executions of one format, each core with its share of them.
+fn on_every_core(
+    samples: &[&Sample],
+    seed: u64,
+    executions: u64,
+) -> Result<fuzz::Outcome, Box<dyn std::error::Error>> {
+    let cores = std::thread::available_parallelism()?.get() as u64;
+    let mut all = fuzz::Outcome::default();
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| {
+        let share = |core: u64| executions * core / cores;
+        let workers: Vec<_> = (0..cores)
+            .map(|core| (share(core), share(core + 1)))
+            .map(|(from, to)| {
+                scope.spawn(move || fuzz::run(samples, seed.wrapping_add(from), to - from))
+            })
+            .collect();
+        for worker in workers {
             let ended = worker.join();
-            ended.unwrap_or_else(|_| Err("a thread panicked".to_owned()))
-        })
-    })?;
-    Ok(())
+            let done = ended.unwrap_or_else(|_| Err("a thread panicked".to_owned()))?;
+            all.accepted += done.accepted;
+            all.refused += done.refused;
+            all.memory = all.memory.max(done.memory);
+        }
+        Ok(all)
+    })
 }
 
 /// The samples that are declared as a format, or in the container of that name.

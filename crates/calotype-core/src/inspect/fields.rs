@@ -8,8 +8,9 @@ pub(super) const SECTOR: u64 = 512;
 
 /// CRC-32 as in Ethernet: partition tables.
 pub(super) const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
-/// CRC-32C: VHDX.
-pub(super) const CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+/// CRC-32C: VHDX, of whole regions. Sixteen bytes at a time; a static, because its tables are large.
+pub(super) static CRC32C: crc::Crc<u32, crc::Table<16>> =
+    crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISCSI);
 
 /// A header's bytes. What lies outside them is a refusal that names the format.
 #[derive(Clone, Copy)]

@@ -13,7 +13,8 @@ const MOST_MEMORY: usize = 2 << 20;
 /// Bytes by which a mutation may lengthen an image.
 const SPARE: usize = 2048;
 const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
-const CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+static CRC32C: crc::Crc<u32, crc::Table<16>> =
+    crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISCSI);
 /// What a format is known by, and where.
 const MAGICS: [(usize, &[u8]); 10] = [
     (0, b"QFI\xfb\0\0\0\x03"),
