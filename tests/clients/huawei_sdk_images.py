@@ -59,6 +59,8 @@ from huaweicloudsdkims.v2 import (
 )
 import openstack
 
+import huawei_calls  # noqa: F401
+
 URL = os.environ["CALOTYPE_URL"]
 PROJECT = os.environ["CALOTYPE_PROJECT"]
 CONTENT = b"x" * 100_000

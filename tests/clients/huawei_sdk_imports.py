@@ -24,6 +24,8 @@ from huaweicloudsdkims.v2 import (
     TagKeyValue,
 )
 
+import huawei_calls  # noqa: F401
+
 PROJECT = os.environ["CALOTYPE_PROJECT"]
 CONTENT = b"y" * 3_000_000
 
