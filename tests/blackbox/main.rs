@@ -16,6 +16,7 @@ mod crash;
 mod crash_uploads;
 mod damage;
 mod demo;
+mod description;
 mod disk_full;
 mod glance_images;
 mod glance_lists;

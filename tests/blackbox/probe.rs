@@ -402,7 +402,7 @@ fn place(server: &Server) -> (Client, Ids) {
     (client, ids)
 }
 
-fn operations(document: &Value) -> Vec<String> {
+pub(crate) fn operations(document: &Value) -> Vec<String> {
     const METHODS: [&str; 6] = ["get", "head", "post", "put", "patch", "delete"];
     let paths = document["paths"].as_object().expect("paths");
     let operations = paths.iter().flat_map(|(path, item)| {

@@ -34,6 +34,11 @@ pub fn otc_python() -> PathBuf {
     interpreter("CALOTYPE_TEST_OTC_PYTHON")
 }
 
+/// The Python interpreter that has schemathesis.
+pub fn schemathesis_python() -> PathBuf {
+    interpreter("CALOTYPE_TEST_SCHEMATHESIS_PYTHON")
+}
+
 fn interpreter(name: &str) -> PathBuf {
     let path = std::env::var_os(name);
     let path = path.unwrap_or_else(|| {

@@ -25,6 +25,7 @@ pub fn test(arguments: &[String]) -> Outcome {
     install_cargo_tool("nextest", "cargo-nextest")?;
     let clients = python("test-python", "tests/clients/requirements.txt")?;
     let otc_clients = python("test-otc-python", "tests/clients/requirements-otc.txt")?;
+    let schemathesis = python("schemathesis-python", "tests/schemathesis/requirements.txt")?;
     // One build for the binary and for every test, so that nothing is built twice.
     let build = || run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]));
     let slow = if arguments.is_empty() {
@@ -48,6 +49,10 @@ pub fn test(arguments: &[String]) -> Outcome {
         ("CALOTYPE_TEST_POSTGRES_URL", postgres.url().into()),
         ("CALOTYPE_TEST_PYTHON", clients.into_os_string()),
         ("CALOTYPE_TEST_OTC_PYTHON", otc_clients.into_os_string()),
+        (
+            "CALOTYPE_TEST_SCHEMATHESIS_PYTHON",
+            schemathesis.into_os_string(),
+        ),
     ];
     run(cargo()
         .args(["nextest", "run", "--workspace", "--locked"])

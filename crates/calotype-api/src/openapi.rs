@@ -2,6 +2,8 @@
 //! the calls of the KMS API at the root, which are described under `/kms`, and the removal of the tag `action`, which
 //! is described as that of any tag.
 
+mod shapes;
+
 use std::sync::OnceLock;
 
 use axum::response::IntoResponse as _;
@@ -24,6 +26,9 @@ pub fn router() -> OpenApiRouter<ApiState> {
 /// The description of every operation that [`crate::app`] answers.
 pub fn document() -> OpenApi {
     let mut document = crate::router::described();
+    if let Err(error) = shapes::add(&mut document) {
+        tracing::error!(%error, "the shapes of answers can't be read");
+    }
     document.info = Info::new("Calotype", env!("CARGO_PKG_VERSION"));
     document.info.description = Some(
         "An image management service: the OpenStack Image API v2, and the Open Telekom Cloud's IMS and KMS APIs."

@@ -105,6 +105,7 @@ pub async fn create_enterprise_project(
         (status = 401, description = "No credential, or not a good one."),
         (status = 403, description = "The caller is no administrator."),
         (status = 404, description = "There is no such enterprise project."),
+        (status = 409, description = "The default enterprise project is always enabled."),
     ),
     security(("token" = []), ("signature" = [])),
 )]

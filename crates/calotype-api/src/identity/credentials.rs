@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
 use super::IdentityState;
+use super::refusals::Refusals;
 use super::request::{id, json, optional_id};
 use crate::caller::Caller;
 use crate::errors::Reply;
@@ -34,7 +35,7 @@ struct ChangedCredentialFields {
 /// The access keys of a user, without their secrets.
 #[utoipa::path(get, path = "/identity/v3/users/{user_id}/credentials/OS-EC2", tag = "Identity", operation_id = "listCredentials",
     security(("token" = []), ("signature" = [])),
-    params(("user_id" = String, Path)), responses((status = 200, description = "The access keys")))]
+    params(("user_id" = String, Path)), responses((status = 200, description = "The access keys"), Refusals))]
 pub(super) async fn list_credentials(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -50,7 +51,7 @@ pub(super) async fn list_credentials(
 /// Makes an access key. Its secret is shown this once.
 #[utoipa::path(post, path = "/identity/v3/users/{user_id}/credentials/OS-EC2", tag = "Identity", operation_id = "createCredential",
     security(("token" = []), ("signature" = [])),
-    params(("user_id" = String, Path)), responses((status = 201, description = "The access key")))]
+    params(("user_id" = String, Path)), responses((status = 201, description = "The access key"), Refusals))]
 pub(super) async fn create_credential(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -75,7 +76,7 @@ pub(super) async fn create_credential(
 #[utoipa::path(get, path = "/identity/v3/users/{user_id}/credentials/OS-EC2/{access}", tag = "Identity", operation_id = "showCredential",
     security(("token" = []), ("signature" = [])),
     params(("user_id" = String, Path), ("access" = String, Path)),
-    responses((status = 200, description = "The access key")))]
+    responses((status = 200, description = "The access key"), Refusals))]
 pub(super) async fn show_credential(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -93,7 +94,7 @@ pub(super) async fn show_credential(
 #[utoipa::path(patch, path = "/identity/v3/users/{user_id}/credentials/OS-EC2/{access}", tag = "Identity", operation_id = "updateCredential",
     security(("token" = []), ("signature" = [])),
     params(("user_id" = String, Path), ("access" = String, Path)),
-    responses((status = 200, description = "The access key")))]
+    responses((status = 200, description = "The access key"), Refusals))]
 pub(super) async fn update_credential(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -117,7 +118,7 @@ pub(super) async fn update_credential(
 #[utoipa::path(delete, path = "/identity/v3/users/{user_id}/credentials/OS-EC2/{access}", tag = "Identity", operation_id = "deleteCredential",
     security(("token" = []), ("signature" = [])),
     params(("user_id" = String, Path), ("access" = String, Path)),
-    responses((status = 204, description = "Removed")))]
+    responses((status = 204, description = "Removed"), Refusals))]
 pub(super) async fn delete_credential(
     State(state): State<IdentityState>,
     Caller(call): Caller,

@@ -9,6 +9,7 @@ use calotype_identity::keystone;
 use http::HeaderMap;
 
 use super::IdentityState;
+use super::refusals::Refusals;
 use super::request::{Filter, id};
 use crate::caller::Caller;
 use crate::errors::Reply;
@@ -16,7 +17,7 @@ use crate::errors::Reply;
 /// The domains that the caller can ask a token for.
 #[utoipa::path(get, path = "/identity/v3/auth/domains", tag = "Identity", operation_id = "listOwnDomains",
     security(("token" = []), ("signature" = [])),
-    params(("name" = Option<String>, Query)), responses((status = 200, description = "The domains")))]
+    params(("name" = Option<String>, Query)), responses((status = 200, description = "The domains"), Refusals))]
 pub(super) async fn own_domains(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -33,7 +34,7 @@ pub(super) async fn own_domains(
 /// The domains that the caller may see.
 #[utoipa::path(get, path = "/identity/v3/domains", tag = "Identity", operation_id = "listDomains",
     security(("token" = []), ("signature" = [])),
-    params(("name" = Option<String>, Query)), responses((status = 200, description = "The domains")))]
+    params(("name" = Option<String>, Query)), responses((status = 200, description = "The domains"), Refusals))]
 pub(super) async fn list_domains(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -52,7 +53,7 @@ pub(super) async fn list_domains(
 /// A domain.
 #[utoipa::path(get, path = "/identity/v3/domains/{domain_id}", tag = "Identity", operation_id = "showDomain",
     security(("token" = []), ("signature" = [])),
-    params(("domain_id" = String, Path)), responses((status = 200, description = "The domain")))]
+    params(("domain_id" = String, Path)), responses((status = 200, description = "The domain"), Refusals))]
 pub(super) async fn show_domain(
     State(state): State<IdentityState>,
     Caller(call): Caller,

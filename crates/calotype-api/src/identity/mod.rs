@@ -8,6 +8,7 @@ mod credentials;
 mod domains;
 mod login;
 mod projects;
+mod refusals;
 mod request;
 mod roles;
 mod security_tokens;

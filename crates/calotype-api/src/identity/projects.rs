@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::IdentityState;
+use super::refusals::Refusals;
 use super::request::{Filter, id, json, optional_id};
 use crate::caller::Caller;
 use crate::errors::Reply;
@@ -41,7 +42,7 @@ struct ChangedProjectFields {
 /// The projects that the caller can ask a token for.
 #[utoipa::path(get, path = "/identity/v3/auth/projects", tag = "Identity", operation_id = "listOwnProjects",
     security(("token" = []), ("signature" = [])),
-    responses((status = 200, description = "The projects")))]
+    responses((status = 200, description = "The projects"), Refusals))]
 pub(super) async fn own_projects(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -56,7 +57,7 @@ pub(super) async fn own_projects(
 #[utoipa::path(get, path = "/identity/v3/projects", tag = "Identity", operation_id = "listProjects",
     security(("token" = []), ("signature" = [])),
     params(("name" = Option<String>, Query), ("domain_id" = Option<String>, Query)),
-    responses((status = 200, description = "The projects")))]
+    responses((status = 200, description = "The projects"), Refusals))]
 pub(super) async fn list_projects(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -88,7 +89,7 @@ pub(super) async fn list_projects(
 /// Makes a project.
 #[utoipa::path(post, path = "/identity/v3/projects", tag = "Identity", operation_id = "createProject",
     security(("token" = []), ("signature" = [])),
-    responses((status = 201, description = "The project")))]
+    responses((status = 201, description = "The project"), Refusals))]
 pub(super) async fn create_project(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -112,7 +113,7 @@ pub(super) async fn create_project(
 /// A project.
 #[utoipa::path(get, path = "/identity/v3/projects/{project_id}", tag = "Identity", operation_id = "showProject",
     security(("token" = []), ("signature" = [])),
-    params(("project_id" = String, Path)), responses((status = 200, description = "The project")))]
+    params(("project_id" = String, Path)), responses((status = 200, description = "The project"), Refusals))]
 pub(super) async fn show_project(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -130,7 +131,7 @@ pub(super) async fn show_project(
 /// Enables or disables a project.
 #[utoipa::path(patch, path = "/identity/v3/projects/{project_id}", tag = "Identity", operation_id = "updateProject",
     security(("token" = []), ("signature" = [])),
-    params(("project_id" = String, Path)), responses((status = 200, description = "The project")))]
+    params(("project_id" = String, Path)), responses((status = 200, description = "The project"), Refusals))]
 pub(super) async fn update_project(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -155,7 +156,7 @@ pub(super) async fn update_project(
 /// Removes a project.
 #[utoipa::path(delete, path = "/identity/v3/projects/{project_id}", tag = "Identity", operation_id = "deleteProject",
     security(("token" = []), ("signature" = [])),
-    params(("project_id" = String, Path)), responses((status = 204, description = "Removed")))]
+    params(("project_id" = String, Path)), responses((status = 204, description = "Removed"), Refusals))]
 pub(super) async fn delete_project(
     State(state): State<IdentityState>,
     Caller(call): Caller,

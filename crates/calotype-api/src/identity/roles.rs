@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::IdentityState;
+use super::refusals::Refusals;
 use super::request::{Filter, id, json};
 use crate::caller::Caller;
 use crate::errors::Reply;
@@ -29,7 +30,7 @@ struct NewRoleFields {
 /// The roles.
 #[utoipa::path(get, path = "/identity/v3/roles", tag = "Identity", operation_id = "listRoles",
     security(("token" = []), ("signature" = [])),
-    params(("name" = Option<String>, Query)), responses((status = 200, description = "The roles")))]
+    params(("name" = Option<String>, Query)), responses((status = 200, description = "The roles"), Refusals))]
 pub(super) async fn list_roles(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -47,7 +48,7 @@ pub(super) async fn list_roles(
 /// Makes a role.
 #[utoipa::path(post, path = "/identity/v3/roles", tag = "Identity", operation_id = "createRole",
     security(("token" = []), ("signature" = [])),
-    responses((status = 201, description = "The role")))]
+    responses((status = 201, description = "The role"), Refusals))]
 pub(super) async fn create_role(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -64,7 +65,7 @@ pub(super) async fn create_role(
 /// A role.
 #[utoipa::path(get, path = "/identity/v3/roles/{role_id}", tag = "Identity", operation_id = "showRole",
     security(("token" = []), ("signature" = [])),
-    params(("role_id" = String, Path)), responses((status = 200, description = "The role")))]
+    params(("role_id" = String, Path)), responses((status = 200, description = "The role"), Refusals))]
 pub(super) async fn show_role(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -79,7 +80,7 @@ pub(super) async fn show_role(
 /// Removes a role, also from all who have it.
 #[utoipa::path(delete, path = "/identity/v3/roles/{role_id}", tag = "Identity", operation_id = "deleteRole",
     security(("token" = []), ("signature" = [])),
-    params(("role_id" = String, Path)), responses((status = 204, description = "Removed")))]
+    params(("role_id" = String, Path)), responses((status = 204, description = "Removed"), Refusals))]
 pub(super) async fn delete_role(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -97,7 +98,7 @@ pub(super) async fn delete_role(
 #[utoipa::path(get, path = "/identity/v3/projects/{project_id}/users/{user_id}/roles", tag = "Identity", operation_id = "listRolesInProject",
     security(("token" = []), ("signature" = [])),
     params(("project_id" = String, Path), ("user_id" = String, Path)),
-    responses((status = 200, description = "The roles")))]
+    responses((status = 200, description = "The roles"), Refusals))]
 pub(super) async fn roles_in_project(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -118,7 +119,7 @@ pub(super) async fn roles_in_project(
 #[utoipa::path(put, path = "/identity/v3/projects/{project_id}/users/{user_id}/roles/{role_id}", tag = "Identity", operation_id = "assignRoleInProject",
     security(("token" = []), ("signature" = [])),
     params(("project_id" = String, Path), ("user_id" = String, Path), ("role_id" = String, Path)),
-    responses((status = 204, description = "Done")))]
+    responses((status = 204, description = "Done"), Refusals))]
 pub(super) async fn assign_in_project(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -132,7 +133,7 @@ pub(super) async fn assign_in_project(
 #[utoipa::path(delete, path = "/identity/v3/projects/{project_id}/users/{user_id}/roles/{role_id}", tag = "Identity", operation_id = "unassignRoleInProject",
     security(("token" = []), ("signature" = [])),
     params(("project_id" = String, Path), ("user_id" = String, Path), ("role_id" = String, Path)),
-    responses((status = 204, description = "Done")))]
+    responses((status = 204, description = "Done"), Refusals))]
 pub(super) async fn unassign_in_project(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -146,7 +147,7 @@ pub(super) async fn unassign_in_project(
 #[utoipa::path(put, path = "/identity/v3/domains/{domain_id}/users/{user_id}/roles/{role_id}", tag = "Identity", operation_id = "assignRoleOnDomain",
     security(("token" = []), ("signature" = [])),
     params(("domain_id" = String, Path), ("user_id" = String, Path), ("role_id" = String, Path)),
-    responses((status = 204, description = "Done")))]
+    responses((status = 204, description = "Done"), Refusals))]
 pub(super) async fn assign_on_domain(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -160,7 +161,7 @@ pub(super) async fn assign_on_domain(
 #[utoipa::path(delete, path = "/identity/v3/domains/{domain_id}/users/{user_id}/roles/{role_id}", tag = "Identity", operation_id = "unassignRoleOnDomain",
     security(("token" = []), ("signature" = [])),
     params(("domain_id" = String, Path), ("user_id" = String, Path), ("role_id" = String, Path)),
-    responses((status = 204, description = "Done")))]
+    responses((status = 204, description = "Done"), Refusals))]
 pub(super) async fn unassign_on_domain(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -174,7 +175,7 @@ pub(super) async fn unassign_on_domain(
 #[utoipa::path(put, path = "/identity/v3/system/users/{user_id}/roles/{role_id}", tag = "Identity", operation_id = "assignRoleOnSystem",
     security(("token" = []), ("signature" = [])),
     params(("user_id" = String, Path), ("role_id" = String, Path)),
-    responses((status = 204, description = "Done")))]
+    responses((status = 204, description = "Done"), Refusals))]
 pub(super) async fn assign_on_system(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -188,7 +189,7 @@ pub(super) async fn assign_on_system(
 #[utoipa::path(delete, path = "/identity/v3/system/users/{user_id}/roles/{role_id}", tag = "Identity", operation_id = "unassignRoleOnSystem",
     security(("token" = []), ("signature" = [])),
     params(("user_id" = String, Path), ("role_id" = String, Path)),
-    responses((status = 204, description = "Done")))]
+    responses((status = 204, description = "Done"), Refusals))]
 pub(super) async fn unassign_on_system(
     State(state): State<IdentityState>,
     Caller(call): Caller,

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use super::IdentityState;
+use super::refusals::Refusals;
 use super::request::json;
 use crate::caller::Caller;
 use crate::errors::Reply;
@@ -83,7 +84,7 @@ impl OrderBody {
 /// Makes a temporary access key. Its secrets are shown this once. The caller's token may be in the body instead.
 #[utoipa::path(post, path = "/identity/v3.0/OS-CREDENTIAL/securitytokens", tag = "Identity", operation_id = "createTemporaryAccessKey",
     security(("token" = []), ("signature" = [])),
-    responses((status = 201, description = "The access key, with its security token and its end")))]
+    responses((status = 201, description = "The access key, with its security token and its end"), Refusals))]
 pub(super) async fn create_security_token(
     State(state): State<IdentityState>,
     request: Request,

@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::IdentityState;
 use super::login::LoginBody;
+use super::refusals::Refusals;
 use super::request::{Filter, json};
 use crate::caller::Caller;
 use crate::errors::Reply;
@@ -21,7 +22,7 @@ const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
 
 /// Logs in.
 #[utoipa::path(post, path = "/identity/v3/auth/tokens", tag = "Identity", operation_id = "createToken",
-    responses((status = 201, description = "The token's meaning; the token is in X-Subject-Token")))]
+    responses((status = 201, description = "The token's meaning; the token is in X-Subject-Token"), Refusals))]
 pub(super) async fn create_token(
     State(state): State<IdentityState>,
     extensions: Extensions,
@@ -42,7 +43,8 @@ pub(super) async fn create_token(
 /// Says what a token means. Answers HEAD too.
 #[utoipa::path(get, path = "/identity/v3/auth/tokens", tag = "Identity", operation_id = "validateToken",
     security(("token" = []), ("signature" = [])),
-    responses((status = 200, description = "The token's meaning")))]
+    params(("X-Subject-Token" = String, Header, description = "The token that the request is about")),
+    responses((status = 200, description = "The token's meaning"), Refusals))]
 pub(super) async fn validate_token(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -59,7 +61,8 @@ pub(super) async fn validate_token(
 /// Revokes a token.
 #[utoipa::path(delete, path = "/identity/v3/auth/tokens", tag = "Identity", operation_id = "revokeToken",
     security(("token" = []), ("signature" = [])),
-    responses((status = 204, description = "The token is revoked")))]
+    params(("X-Subject-Token" = String, Header, description = "The token that the request is about")),
+    responses((status = 204, description = "The token is revoked"), Refusals))]
 pub(super) async fn revoke_token(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -73,7 +76,7 @@ pub(super) async fn revoke_token(
 /// The catalog of services.
 #[utoipa::path(get, path = "/identity/v3/auth/catalog", tag = "Identity", operation_id = "showCatalog",
     security(("token" = []), ("signature" = [])),
-    responses((status = 200, description = "The catalog")))]
+    responses((status = 200, description = "The catalog"), Refusals))]
 pub(super) async fn catalog(
     State(state): State<IdentityState>,
     Caller(call): Caller,

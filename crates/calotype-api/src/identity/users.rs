@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::IdentityState;
+use super::refusals::Refusals;
 use super::request::{Filter, id, json, optional_id};
 use crate::caller::Caller;
 use crate::errors::Reply;
@@ -45,7 +46,7 @@ struct ChangedUserFields {
 #[utoipa::path(get, path = "/identity/v3/users", tag = "Identity", operation_id = "listUsers",
     security(("token" = []), ("signature" = [])),
     params(("name" = Option<String>, Query), ("domain_id" = Option<String>, Query)),
-    responses((status = 200, description = "The users")))]
+    responses((status = 200, description = "The users"), Refusals))]
 pub(super) async fn list_users(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -70,7 +71,7 @@ pub(super) async fn list_users(
 /// Makes a user.
 #[utoipa::path(post, path = "/identity/v3/users", tag = "Identity", operation_id = "createUser",
     security(("token" = []), ("signature" = [])),
-    responses((status = 201, description = "The user")))]
+    responses((status = 201, description = "The user"), Refusals))]
 pub(super) async fn create_user(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -95,7 +96,7 @@ pub(super) async fn create_user(
 /// A user.
 #[utoipa::path(get, path = "/identity/v3/users/{user_id}", tag = "Identity", operation_id = "showUser",
     security(("token" = []), ("signature" = [])),
-    params(("user_id" = String, Path)), responses((status = 200, description = "The user")))]
+    params(("user_id" = String, Path)), responses((status = 200, description = "The user"), Refusals))]
 pub(super) async fn show_user(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -110,7 +111,7 @@ pub(super) async fn show_user(
 /// Enables or disables a user, and sets its password.
 #[utoipa::path(patch, path = "/identity/v3/users/{user_id}", tag = "Identity", operation_id = "updateUser",
     security(("token" = []), ("signature" = [])),
-    params(("user_id" = String, Path)), responses((status = 200, description = "The user")))]
+    params(("user_id" = String, Path)), responses((status = 200, description = "The user"), Refusals))]
 pub(super) async fn update_user(
     State(state): State<IdentityState>,
     Caller(call): Caller,
@@ -140,7 +141,7 @@ pub(super) async fn update_user(
 /// Removes a user.
 #[utoipa::path(delete, path = "/identity/v3/users/{user_id}", tag = "Identity", operation_id = "deleteUser",
     security(("token" = []), ("signature" = [])),
-    params(("user_id" = String, Path)), responses((status = 204, description = "Removed")))]
+    params(("user_id" = String, Path)), responses((status = 204, description = "Removed"), Refusals))]
 pub(super) async fn delete_user(
     State(state): State<IdentityState>,
     Caller(call): Caller,

@@ -1,0 +1,68 @@
+//! The server answers as its OpenAPI document says: schemathesis draws requests for every operation of the document that
+//! the server serves, good and bad, and compares each answer with it. `tests/schemathesis/hooks.py` lets the requests meet
+//! things that exist.
+//!
+//! `CALOTYPE_EXAMPLES` sets how many requests are drawn for each operation beside those at the edges of its fields,
+//! `CALOTYPE_SEED` which; the seed is printed.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use calotype_tests::{Server, program};
+
+/// An answer is no fault of ours, has a status and a media type of the document, and has the shape that it gives.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
+
+#[test]
+fn no_request_makes_a_server_error_or_gets_an_answer_that_the_document_does_not_describe() {
+    let server = Server::with_defaults();
+    let admin = server.admin();
+    let number = |name: &str, default: u64| {
+        let given = std::env::var(name).ok().and_then(|text| text.parse().ok());
+        given.unwrap_or(default).to_string()
+    };
+    let (examples, seed) = (number("CALOTYPE_EXAMPLES", 5), number("CALOTYPE_SEED", 1));
+    println!("CALOTYPE_SEED={seed} CALOTYPE_EXAMPLES={examples}");
+    let directory = tempfile::tempdir().expect("a directory");
+    let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemathesis");
+    let output = Command::new(program::schemathesis_python())
+        .args(["-B", "-m", "schemathesis.cli", "run"])
+        .arg(format!("{}/openapi.json", server.base()))
+        .args(["--header", &format!("X-Auth-Token: {}", admin.token())])
+        .args(["--checks", CHECKS, "--phases", "coverage,fuzzing"])
+        .args(["--max-examples", &examples, "--seed", &seed])
+        .args(["--generation-database", "none", "--no-shrink"])
+        .args(["--continue-on-failure", "--no-color"])
+        .env("SCHEMATHESIS_HOOKS", "hooks")
+        .env("PYTHONPATH", hooks)
+        .env("CALOTYPE_URL", server.base())
+        .env("CALOTYPE_TOKEN", admin.token())
+        .env("CALOTYPE_PROJECT", admin.project())
+        .env("CALOTYPE_USER", admin.user())
+        .env("CALOTYPE_SEED", &seed)
+        .env("HOME", directory.path())
+        .env("NO_PROXY", "127.0.0.1")
+        .current_dir(directory.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the interpreter runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{}\n{said}{complaints}",
+        output.status
+    );
+    let described = admin.get("/openapi.json").expect(200).json();
+    // It leaves HEAD out.
+    let operations = crate::probe::operations(&described).into_iter();
+    let operations = operations.filter(|each| !each.starts_with("HEAD ")).count();
+    let tested = format!("Tested: {operations}");
+    assert!(
+        said.contains(&tested),
+        "not every operation was tried:\n{said}"
+    );
+    // Had a request taken the caller's rights away, the rest would have proved nothing.
+    admin.get("/identity/v3/users").expect(200);
+    server.verify();
+}
