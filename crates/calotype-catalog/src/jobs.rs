@@ -9,26 +9,27 @@ use std::time::Duration;
 use calotype_core::codes::ImsCode;
 use calotype_core::id::{JobId, ProjectId};
 use calotype_core::job::{
-    Claim, Heartbeat, Job, JobFailure, JobFamily, JobStatus, Progress, Release,
+    Claim, Heartbeat, Job, JobFailure, JobFamily, JobStatus, JobType, Progress, Release,
 };
 use calotype_core::ports::{
-    BlobFacts, ImageLimit, Jobs, MembersStep, NewImport, NewMembersJob, NewReplica, Trail,
+    BlobFacts, ImageLimit, Jobs, MembersStep, NewDisksImport, NewImport, NewMembersJob, NewReplica,
+    StoredAnswer, Trail,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
 use tokio::sync::Notify;
 
-use self::endings::{
-    END_JOB, end_args, end_job, end_well, held_by, held_of, undo, why_not, work_of,
-};
+use self::endings::{end_job, end_well, held_by, undo, why_not, work_of};
+use self::parts::{DONE_BYTES, begin_whole, cancel_parts, cancel_unfinished, end_whole};
 use self::submit::check_concurrency;
 use crate::SqlCatalog;
 use crate::db::{Arg, Row, again_on_contention};
-use crate::rows::{one, size_arg, write_trail};
+use crate::rows::{size_arg, write_trail};
 use crate::usage::{lock_usage_of_owner, own_limits, read_usage};
 
 mod endings;
 mod members;
+mod parts;
 mod submit;
 
 const COLUMNS: &str = "id, project, user_id, job_type, status, source_image, image_id, \
@@ -116,6 +117,14 @@ impl Jobs for SqlCatalog {
         again_on_contention!(self.submit_import_once(import, &trail))
     }
 
+    async fn submit_disks(
+        &self,
+        disks: &NewDisksImport,
+        answer: Option<StoredAnswer>,
+    ) -> Result<()> {
+        again_on_contention!(self.submit_disks_once(disks, answer.as_ref()))
+    }
+
     async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>> {
         again_on_contention!(self.pick_job_once(worker, lease))
     }
@@ -168,7 +177,8 @@ impl Jobs for SqlCatalog {
 
     async fn job(&self, id: &JobId) -> Result<Option<Job>> {
         let mut tx = self.db.read().await?;
-        let sql = format!("select {COLUMNS} from jobs where id = $1");
+        let columns = COLUMNS.replace("done_bytes", DONE_BYTES);
+        let sql = format!("select {columns} from jobs where id = $1");
         let row = tx.fetch_optional(sql, vec![Arg::text(id)]).await?;
         row.as_ref().map(job_of).transpose()
     }
@@ -190,6 +200,7 @@ impl Jobs for SqlCatalog {
         let mut args = vec![Arg::text(project)];
         // Results can be many, and a list has many jobs.
         let columns = COLUMNS.replace("results", "null as results");
+        let columns = columns.replace("done_bytes", DONE_BYTES);
         let mut sql = format!("select {columns} from jobs where project = $1 and parent is null");
         if let Some(status) = status {
             args.push(Arg::text(status));
@@ -277,6 +288,9 @@ impl SqlCatalog {
             tx.execute(sql, vec![Arg::text(image), Arg::time(now)])
                 .await?;
         }
+        if let Some(whole) = &job.parent {
+            begin_whole(&mut tx, whole, now).await?;
+        }
         let work = work_of(&row)?;
         let deaths = u32::try_from(row.int("deaths")?).unwrap_or(u32::MAX);
         let cancelled = row.bool("cancelled")?;
@@ -339,6 +353,8 @@ impl SqlCatalog {
         if !end_well(&mut tx, job, attempt, &held, facts, virtual_size).await? {
             return why_not(&mut tx, job, attempt).await;
         }
+        let now = tx.now().await?;
+        end_whole(&mut tx, job, now).await?;
         tx.commit().await?;
         Ok(Release::Done)
     }
@@ -359,30 +375,20 @@ impl SqlCatalog {
         if project.is_some_and(|project| *project != job.project) {
             return Ok(None);
         }
-        // The order in which all take their locks: usage, job, image, blob.
-        if let Some(image) = job.image {
-            lock_usage_of_owner(&mut tx, image).await?;
-        }
-        let sql = "select lease_owner, ended_at, job_type, image_id, work from jobs where id = $1";
-        let row = tx
-            .fetch_locked(sql, "for update", vec![Arg::text(id)])
-            .await?;
-        let Some(row) = row else {
-            return Ok(None);
-        };
-        if row.opt_int("ended_at")?.is_some() {
-            return Err(Error::conflict("The job has ended."));
-        }
-        if row.opt_text("lease_owner")?.is_some() {
-            let sql = "update jobs set cancelled = $2 where id = $1";
-            tx.execute(sql, vec![Arg::text(id), true.into()]).await?;
+        // The order in which all take their locks: usage, job, image, blob, the job that it is a part of.
+        let now = tx.now().await?;
+        let unfinished = if job.job_type == JobType::ImportOvaImage {
+            cancel_parts(&mut tx, id, failure, now).await?
         } else {
-            let held = held_of(&row)?;
-            let now = tx.now().await?;
-            let sql = format!("{END_JOB} where id = $1");
-            let args = end_args(id, JobStatus::Fail, Some(failure), now);
-            one(tx.execute(sql, args).await?, "a locked job is gone")?;
-            undo(&mut tx, &held, now).await?;
+            if let Some(image) = job.image {
+                lock_usage_of_owner(&mut tx, image).await?;
+            }
+            let unfinished = cancel_unfinished(&mut tx, id, failure, now).await?;
+            end_whole(&mut tx, id, now).await?;
+            unfinished
+        };
+        if !unfinished {
+            return Err(Error::conflict("The job has ended."));
         }
         let sql = format!("select {COLUMNS} from jobs where id = $1");
         let row = tx.fetch_optional(sql, vec![Arg::text(id)]).await?;
@@ -405,6 +411,7 @@ impl SqlCatalog {
             return Ok(false);
         }
         undo(&mut tx, &held, now).await?;
+        end_whole(&mut tx, job, now).await?;
         tx.commit().await?;
         Ok(true)
     }

@@ -303,7 +303,8 @@ pub(crate) async fn write_trail(
     Ok(())
 }
 
-async fn insert_answer(
+/// Keeps an answer.
+pub(crate) async fn insert_answer(
     tx: &mut Tx,
     answer: &StoredAnswer,
     kept: std::time::Duration,

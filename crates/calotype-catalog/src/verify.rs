@@ -87,6 +87,14 @@ const CHECKS: &[(u8, &str, &str)] = &[
     ),
     (
         5,
+        "an unfinished job's parts have ended, or an ended one's have not",
+        "select w.id from jobs w where w.job_type = 'imsImportOvaImageJob' and w.ended_at is null \
+         and not exists (select 1 from jobs p where p.parent = w.id and p.ended_at is null) \
+         union select p.id from jobs p join jobs w on w.id = p.parent \
+         where w.ended_at is not null and p.ended_at is null",
+    ),
+    (
+        5,
         "an image is being made by nothing",
         "select i.id from images i where i.status = 'saving' and i.uploading_blob is null \
          and not exists (select 1 from jobs j where j.image_id = i.id and j.ended_at is null)",

@@ -35,6 +35,8 @@ word_enum! {
         CopyImageInRegion = "imsCopyImageInRegionJob",
         /// Makes an image of a system disk, or of an ISO file, from an object.
         ImportImage = "imsImportImageJob",
+        /// Makes images of several disks from objects. Each is a part of it, which is a job by itself.
+        ImportOvaImage = "imsImportOvaImageJob",
         /// Makes an image of a data disk from an object.
         ImportDataImage = "imsImportDataImageJob",
         /// Gives an image that waits for its bytes those of an object.
@@ -64,9 +66,10 @@ impl JobType {
     pub const fn family(self) -> JobFamily {
         match self {
             Self::CopyImageInRegion => JobFamily::Replication,
-            Self::ImportImage | Self::ImportDataImage | Self::NativeImportImage => {
-                JobFamily::Import
-            }
+            Self::ImportImage
+            | Self::ImportOvaImage
+            | Self::ImportDataImage
+            | Self::NativeImportImage => JobFamily::Import,
             Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => {
                 JobFamily::Membership
             }
@@ -77,7 +80,8 @@ impl JobType {
     pub const fn makes_its_image(self) -> bool {
         match self {
             Self::CopyImageInRegion | Self::ImportImage | Self::ImportDataImage => true,
-            Self::NativeImportImage
+            Self::ImportOvaImage
+            | Self::NativeImportImage
             | Self::AddImageMembers
             | Self::DeleteImageMembers
             | Self::UpdateImageMembers => false,
@@ -88,7 +92,7 @@ impl JobType {
     pub const fn action(self) -> Action {
         match self {
             Self::CopyImageInRegion => Action::ImagesCopy,
-            Self::ImportImage => Action::ServerImagesCreate,
+            Self::ImportImage | Self::ImportOvaImage => Action::ServerImagesCreate,
             Self::ImportDataImage => Action::DataImagesCreate,
             Self::NativeImportImage => Action::ImagesUpload,
             Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => {
@@ -222,6 +226,8 @@ pub enum Work {
     ChangeMembers(MembersChange),
     /// Gives an image the bytes of an object.
     Import(Import),
+    /// What its parts do: no worker has it, and it ends with the last of them.
+    Parts,
 }
 
 impl Work {
@@ -229,7 +235,7 @@ impl Work {
     pub const fn source_blob(&self) -> Option<BlobId> {
         match self {
             Self::Replicate(replication) => Some(replication.source),
-            Self::ChangeMembers(_) | Self::Import(_) => None,
+            Self::ChangeMembers(_) | Self::Import(_) | Self::Parts => None,
         }
     }
 
@@ -240,7 +246,7 @@ impl Work {
                 bytes: ReplicaBytes::Reseal(plan),
                 ..
             }) => Some(plan.target),
-            Self::Replicate(_) | Self::ChangeMembers(_) => None,
+            Self::Replicate(_) | Self::ChangeMembers(_) | Self::Parts => None,
             Self::Import(import) => Some(import.target),
         }
     }
@@ -263,6 +269,13 @@ pub struct Import {
     /// Which formats the image got from the object, of the disk and of what wraps it: it has them no more where the import
     /// fails.
     pub filled: [bool; 2],
+}
+
+impl Import {
+    /// How many bytes the image will have.
+    pub const fn size(&self) -> ByteSize {
+        self.facts.size
+    }
 }
 
 /// What a replication is made from.

@@ -22,9 +22,9 @@ pub use blobs::{
     ResealProgress, WriteOptions,
 };
 pub use catalog::{
-    AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, Images, ImportedImage, Jobs,
-    Ledger, MembersStep, NewImport, NewMembersJob, NewReplica, Reconcile, SeenImage, StoredAnswer,
-    Trail, Violation,
+    AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, Images, ImportPart,
+    ImportedImage, Jobs, Ledger, MembersStep, NewDisksImport, NewImport, NewMembersJob, NewReplica,
+    Reconcile, SeenImage, StoredAnswer, Trail, Violation,
 };
 pub use directory::{
     AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,

@@ -15,14 +15,14 @@ const ALMOST: f64 = 0.99;
 
 /// A job's document, with those of its parts. `now` is the time of asking.
 pub fn job_document(job: &Job, parts: &[Job], now: Timestamp) -> Map<String, Value> {
-    document(job, now, entities(job, parts, now))
+    document(job, parts, now, entities(job, parts, now))
 }
 
 /// As [`job_document`], as one of a list: without its results, which may be many.
 pub fn listed_document(job: &Job, now: Timestamp) -> Map<String, Value> {
     let mut entities = entities(job, &[], now);
     entities.remove("results");
-    document(job, now, entities)
+    document(job, &[], now, entities)
 }
 
 /// As [`job_document`], with what the progress API adds.
@@ -32,10 +32,15 @@ pub fn progress_document(job: &Job, parts: &[Job], now: Timestamp) -> Map<String
     let running = parts.iter().find(|part| part.status == JobStatus::Running);
     let running = running.map(|part| part.id.as_str()).unwrap_or_default();
     entities.insert("subJobId".to_owned(), running.into());
-    document(job, now, entities)
+    document(job, parts, now, entities)
 }
 
-fn document(job: &Job, now: Timestamp, entities: Map<String, Value>) -> Map<String, Value> {
+fn document(
+    job: &Job,
+    parts: &[Job],
+    now: Timestamp,
+    entities: Map<String, Value>,
+) -> Map<String, Value> {
     let failure = job.failure.as_ref();
     let mut document = Map::new();
     let mut put = |name: &str, value: Value| document.insert(name.to_owned(), value);
@@ -53,7 +58,7 @@ fn document(job: &Job, now: Timestamp, entities: Map<String, Value>) -> Map<Stri
         json!(failure.map(|failure| failure.reason.as_str())),
     );
     put("entities", entities.into());
-    put("calotype", measures(job, now));
+    put("calotype", measures(job, parts, now));
     document
 }
 
@@ -79,7 +84,7 @@ fn entities(job: &Job, parts: &[Job], now: Timestamp) -> Map<String, Value> {
         put("results", results.collect());
     }
     // A client that imports data disks looks for the image among the parts (clients' habits): the job stands for its one.
-    let alone = parts.is_empty() && job.job_type == JobType::ImportDataImage;
+    let alone = job.parent.is_none() && job.job_type == JobType::ImportDataImage;
     if alone && let Some(image) = entities.get("image_id").cloned() {
         let part = json!({
             "job_id": job.id.as_str(),
@@ -138,13 +143,18 @@ fn current_task(job: &Job) -> &'static str {
 
 /// The `calotype` object of decision D17. The rate is the mean since the latest attempt began, of the bytes that it
 /// moved, and null where it moved none or the job waits for another; the expected end is null where there is no rate or
-/// nothing left to expect.
-fn measures(job: &Job, now: Timestamp) -> Value {
+/// nothing left to expect. A job with parts moves what they move.
+fn measures(job: &Job, parts: &[Job], now: Timestamp) -> Value {
     let (done, total) = (job.progress.done.bytes(), job.progress.total.bytes());
-    let until = job.ended_at.unwrap_or(now);
-    let elapsed = job.attempt_at.map(|start| until.since(start));
-    let moved = done.saturating_sub(job.progress.resumed.bytes());
-    let rate = elapsed.and_then(|elapsed| per_second(moved, elapsed));
+    let running = parts
+        .iter()
+        .filter(|part| part.status == JobStatus::Running);
+    let rate = match parts.is_empty() {
+        true => rate(job, now),
+        false => running
+            .filter_map(|part| rate(part, now))
+            .reduce(u64::saturating_add),
+    };
     let left = total.saturating_sub(done);
     let end = match (job.status, rate) {
         (JobStatus::Running, Some(rate)) => {
@@ -159,6 +169,14 @@ fn measures(job: &Job, now: Timestamp) -> Value {
         "estimated_end": end.map(Timestamp::to_millis),
         "attempt": job.attempt,
     })
+}
+
+/// Bytes in a second that the latest attempt moves, or moved.
+fn rate(job: &Job, now: Timestamp) -> Option<u64> {
+    let until = job.ended_at.unwrap_or(now);
+    let elapsed = job.attempt_at.map(|start| until.since(start))?;
+    let resumed = job.progress.resumed.bytes();
+    per_second(job.progress.done.bytes().saturating_sub(resumed), elapsed)
 }
 
 fn per_second(bytes: u64, elapsed: Duration) -> Option<u64> {
@@ -309,6 +327,26 @@ mod tests {
                 .unwrap()
                 .contains_key("image_id")
         );
+    }
+
+    #[test]
+    fn an_import_of_several_disks_shows_their_images_and_moves_what_they_move() {
+        let part = |id: &str, job_type, status, done| Job {
+            id: id.repeat(32).parse().unwrap(),
+            parent: Some("0".repeat(32).parse().unwrap()),
+            job_type,
+            ..moving(status, done, 1000)
+        };
+        let parts = [
+            part("a", JobType::ImportImage, JobStatus::Running, 100),
+            part("b", JobType::ImportDataImage, JobStatus::Running, 200),
+            part("c", JobType::ImportDataImage, JobStatus::Success, 1000),
+        ];
+        let mut whole = accepted(JobType::ImportOvaImage);
+        whole.status = JobStatus::Running;
+        whole.progress.total = ByteSize::new(3000);
+        whole.progress.done = ByteSize::new(1300);
+        insta::assert_json_snapshot!(progress_document(&whole, &parts, at(11)));
     }
 
     #[test]

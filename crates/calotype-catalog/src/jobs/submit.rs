@@ -4,14 +4,19 @@ use calotype_core::codes::ImsCode;
 use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
 use calotype_core::image::ImageStatus;
 use calotype_core::job::{Job, JobFamily, JobType, ReplicaBytes, Work};
-use calotype_core::ports::{ImportedImage, NewImport, NewReplica, Reservation, Trail};
+use calotype_core::ports::{
+    ImportedImage, NewDisksImport, NewImport, NewReplica, Reservation, StoredAnswer, Trail,
+};
 use calotype_core::size::ByteSize;
+use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 
 use crate::SqlCatalog;
 use crate::db::{Arg, Tx};
+use crate::ledger::insert_event;
 use crate::rows::{
-    insert_image_row, is_being_made, lock_image, one, placeholders, size_arg, write_trail,
+    insert_answer, insert_image_row, is_being_made, lock_image, one, placeholders, size_arg,
+    write_trail,
 };
 use crate::usage::{Account, holds};
 
@@ -93,6 +98,43 @@ impl SqlCatalog {
     }
 }
 
+impl SqlCatalog {
+    pub(super) async fn submit_disks_once(
+        &self,
+        disks: &NewDisksImport,
+        answer: Option<&StoredAnswer>,
+    ) -> Result<()> {
+        let whole = &disks.job;
+        let mut tx = self.db.write().await?;
+        let mut account = Account::open(&mut tx, &whole.project).await?;
+        for part in &disks.parts {
+            account.add_image(disks.image_limit)?;
+            let size = part.import.size();
+            account.reserve(Reservation {
+                needed: size,
+                wanted: size,
+                limit: disks.byte_limit,
+            })?;
+        }
+        account.save(&mut tx).await?;
+        let family = whole.job_type.family();
+        check_concurrency(&mut tx, &whole.project, family, disks.concurrency).await?;
+        insert_job(&mut tx, whole, &Work::Parts, None).await?;
+        for part in &disks.parts {
+            check_enterprise_project(&mut tx, part.image.enterprise_project).await?;
+            insert_image_row(&mut tx, &part.image).await?;
+            let work = Work::Import(part.import.clone());
+            let reserved = Some((&whole.project, part.import.size()));
+            insert_job(&mut tx, &part.job, &work, reserved).await?;
+            insert_event(&mut tx, &part.line).await?;
+        }
+        if let Some(answer) = answer {
+            insert_answer(&mut tx, answer, self.options.answers_kept).await?;
+        }
+        self.commit_and_ring(tx).await
+    }
+}
+
 /// The owner of an image, which never changes.
 ///
 /// # Errors
@@ -157,7 +199,7 @@ async fn check_enterprise_project(tx: &mut Tx, id: EnterpriseProjectId) -> Resul
     Err(Error::ims(ImsCode::IMG_0155))
 }
 
-/// Writes a job that is due at once, and the row of the blob that it is to make, with what is reserved for that,
+/// Writes a job that is due at once, or never where its parts do what there is to do, and the row of the blob that it is to make, with what is reserved for that,
 /// and for whom.
 pub(super) async fn insert_job(
     tx: &mut Tx,
@@ -177,7 +219,10 @@ pub(super) async fn insert_job(
         ];
         tx.execute(sql, args).await?;
     }
-    let due = tx.now().await?;
+    let due = match work {
+        Work::Parts => Timestamp::from_micros(i64::MAX),
+        _ => tx.now().await?,
+    };
     let sql = "insert into jobs (id, project, user_id, job_type, status, source_image, image_id, \
                image_name, blob, done_bytes, total_bytes, attempt, due_at, cancelled, created_at, \
                work, target_blob, parent) \

@@ -16,7 +16,12 @@ use calotype_core::size::ByteSize;
 
 use crate::world::{LEASE, NO_LIMIT, World, assert_kind, event, facts, project, trail, wrapped};
 
-fn import_of(world: &World, job_type: JobType, image: ImportedImage, owner: &str) -> NewImport {
+pub(crate) fn import_of(
+    world: &World,
+    job_type: JobType,
+    image: ImportedImage,
+    owner: &str,
+) -> NewImport {
     let target = world.blob_id();
     let number = target.as_uuid().as_u128();
     let id: JobId = format!("{number:032x}").parse().unwrap();
@@ -46,14 +51,14 @@ fn import_of(world: &World, job_type: JobType, image: ImportedImage, owner: &str
     }
 }
 
-fn new_image(image: &Image, limit: ImageLimit) -> ImportedImage {
+pub(crate) fn new_image(image: &Image, limit: ImageLimit) -> ImportedImage {
     ImportedImage::New {
         image: Box::new(image.clone()),
         limit,
     }
 }
 
-fn failure() -> JobFailure {
+pub(crate) fn failure() -> JobFailure {
     JobFailure {
         code: ImsCode::IMG_0057,
         reason: "The image file changed while it was read.".to_owned(),

@@ -6,6 +6,8 @@ mod blobs;
 #[cfg(test)]
 mod directory;
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
 mod engines;
 #[cfg(test)]
 mod faults;
@@ -93,6 +95,13 @@ promises! {
     imports::an_image_that_waits_gets_its_bytes_from_one_job_and_waits_again_where_it_fails,
     imports::imports_are_counted_by_themselves,
     imports::an_import_has_its_bytes_reserved_when_it_is_accepted,
+    disks::a_job_with_parts_runs_with_the_first_and_ends_well_with_the_last,
+    disks::a_job_fails_as_its_first_bad_part_and_the_other_images_stay,
+    disks::with_a_cancelled_job_go_its_parts,
+    disks::several_disks_are_accepted_within_every_limit_or_not_at_all,
+    disks::what_dies_between_two_parts_leaves_a_job_that_ends,
+    disks::of_two_who_end_the_last_parts_at_once_one_ends_the_job,
+    disks::a_job_whose_parts_have_ended_without_it_is_seen,
     jobs::a_replica_shares_the_blob_and_takes_its_size,
     jobs::a_replication_that_breaks_a_rule_writes_nothing,
     jobs::a_failed_job_leaves_only_its_record,

@@ -135,6 +135,7 @@ impl Worker {
                 Work::Replicate(replication) => self.replicate(&claim, replication).await?,
                 Work::ChangeMembers(change) => self.change_members(&claim, change).await?,
                 Work::Import(import) => self.import(&claim, import).await?,
+                Work::Parts => return Err(Error::internal("a job with parts was picked")),
             };
             match finished {
                 Release::Done => Ok(Outcome::Done),

@@ -160,6 +160,34 @@ pub enum ImportedImage {
     },
 }
 
+/// An import of several disks that was accepted: all that one transaction writes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewDisksImport {
+    /// The job that the others are parts of, in state `INIT`.
+    pub job: Job,
+    /// Its parts, of which there is at least one. Their ids ascend: that is the order in which they are shown.
+    pub parts: Vec<ImportPart>,
+    /// The most images that the project may have: over it, IMG.0015.
+    pub image_limit: ImageLimit,
+    /// The most bytes that the project may have: over it, IMG.0059.
+    pub byte_limit: ByteLimit,
+    /// The most unfinished imports that the project may have, each with its parts one: over it, IMG.0060.
+    pub concurrency: u64,
+}
+
+/// A disk of several that are imported together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportPart {
+    /// The job, in state `INIT`.
+    pub job: Job,
+    /// The image's row, in status `queued`, without a blob.
+    pub image: Image,
+    /// What it is imported from.
+    pub import: Import,
+    /// The audit trail's line.
+    pub line: AuditEvent,
+}
+
 /// Images and their members.
 #[async_trait::async_trait]
 pub trait Images: Send + Sync {
@@ -313,6 +341,17 @@ pub trait Jobs: Send + Sync {
     /// to be filled is gone, IMG.0046 where it does not wait for bytes.
     async fn submit_import(&self, import: &NewImport, trail: Trail) -> Result<()>;
 
+    /// Accepts an import of several disks, and wakes workers. The job ends with the last of its parts: badly, with the code of
+    /// the first that did, where one does; the images of the others stay.
+    ///
+    /// # Errors
+    /// As [`Jobs::submit_import`].
+    async fn submit_disks(
+        &self,
+        disks: &NewDisksImport,
+        answer: Option<StoredAnswer>,
+    ) -> Result<()>;
+
     /// Claims the next job that is due or whose lease ended, if there is one, and moves its image to
     /// `saving`. Fair: the project with the fewest running jobs comes first, then the oldest job.
     async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>>;
@@ -370,7 +409,8 @@ pub trait Jobs: Send + Sync {
     async fn hand_back(&self, job: &JobId, attempt: i64, delay: Duration) -> Result<Release>;
 
     /// Asks for a job's end. One that no worker has ends at once, as [`Jobs::fail_job`] does it; another when its
-    /// worker hears of it, which is before it lets go of the job. Nothing where there is no such job of the project, if one is given.
+    /// worker hears of it, which is before it lets go of the job. With a job go its parts. Nothing where there is no such job of
+    /// the project, if one is given.
     ///
     /// # Errors
     /// Conflict where the job has ended.
