@@ -43,6 +43,23 @@ fn images_are_imported_and_registered_by_command() {
         }
         assert_eq!(client.show(&system)["__platform"], "CentOS");
         assert_eq!(client.show(&data)["__system__cmkid"], key);
+        let other = server.put_object("data.raw", Content::new(2, 200_000));
+        let server_image = format!("server-{format}");
+        let disk = format!("{other},min-disk=7,name=data-{format}");
+        let words = [
+            "image",
+            "import",
+            &server_image,
+            "--bucket-object",
+            &object,
+            "--min-disk",
+        ];
+        let words = [&words[..], &["40", "--data-disk", &disk, "--wait"]].concat();
+        assert_eq!(user.ok(&words).field("status"), "SUCCESS");
+        for (name, min_disk) in [("server", 40), ("data", 7)] {
+            let shown = user.ok(&["image", "show", &format!("{name}-{format}")]);
+            assert_eq!(shown.field("min_disk"), min_disk.to_string());
+        }
         let begun = user.ok(&[
             "image",
             "import",

@@ -11,6 +11,8 @@ from huaweicloudsdkims.v2 import (
     CreateDataImageRequestBody,
     CreateImageRequest,
     CreateImageRequestBody,
+    CreateWholeImageRequest,
+    CreateWholeImageRequestBody,
     GlanceCreateImageMetadataRequest,
     GlanceCreateImageMetadataRequestBody,
     GlanceShowImageRequest,
@@ -81,3 +83,18 @@ for url, code in [("images:nothing", "IMG.0057"), ("elsewhere:disk.raw", "IMG.00
         assert (error.status_code, error.error_code) == (400, code), error
     else:
         raise AssertionError(f"{url} was not refused")
+
+NOBODYS = "0f0e0d0c-1111-4222-8333-444444444444"
+whole = CreateWholeImageRequestBody
+for ask, code in [
+    (lambda: ims.create_image(CreateImageRequest(body=CreateImageRequestBody(name="no", instance_id=NOBODYS))), "IMG.0005"),
+    (lambda: ims.create_whole_image(CreateWholeImageRequest(body=whole(name="no", instance_id=NOBODYS))), "IMG.0005"),
+    (lambda: ims.create_whole_image(CreateWholeImageRequest(
+        body=whole(name="no", backup_id=NOBODYS, whole_image_type="CBR"))), "IMG.0020"),
+]:
+    try:
+        ask()
+    except ClientRequestException as error:
+        assert (error.status_code, error.error_code) == (400, code), error
+    else:
+        raise AssertionError(f"{code} was not answered")

@@ -14,6 +14,7 @@ pub mod os_versions;
 mod path;
 pub mod quota;
 pub mod resource_tags;
+mod source_body;
 pub mod tags;
 pub mod update;
 

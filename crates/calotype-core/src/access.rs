@@ -41,6 +41,8 @@ word_enum! {
         ServerImagesCreate = "ims:serverImages:create",
         /// Make data disk images from files.
         DataImagesCreate = "ims:dataImages:create",
+        /// Make full-ECS images from servers and backups.
+        WholeImagesCreate = "ims:wholeImages:create",
         /// See what the project may have and has.
         QuotasGet = "ims:quotas:get",
         /// Make an image public.

@@ -17,6 +17,7 @@ mod reconcile;
 mod replicate;
 mod reseal;
 mod reserved;
+mod sources;
 mod transfer;
 mod verify;
 mod worker;
@@ -34,15 +35,15 @@ use crate::job::{Job, JobStatus};
 use crate::keys::{Authority, CallerToken, KeyUser};
 use crate::object::BucketAccess;
 use crate::ports::{
-    AuditEvent, Blobs, Catalog, Clock, DigestChoice, EnterpriseProject, Entropy, KeyService,
-    Objects, SeenImage, SharedBlobs, StoredAnswer, Trail,
+    AuditEvent, Blobs, Catalog, Clock, ComputeSource, DigestChoice, EnterpriseProject, Entropy,
+    KeyService, Objects, SeenImage, SharedBlobs, StoredAnswer, Trail,
 };
 use crate::query::Viewer;
 use crate::size::ByteSize;
 use crate::time::Timestamp;
 
 pub use images::NewImage;
-pub use import::{Firmware, ImportKind, ImportOrder, OsType};
+pub use import::{DataDisk, Firmware, ImportKind, ImportOrder, OsType};
 pub use ims_patch::check_patchable;
 pub use members_job::{MOST_MEMBER_PAIRS, MembersOrder};
 pub use os_version::{OsVersion, catalogue as os_versions};
@@ -50,6 +51,7 @@ pub use patch::{Change, Setting, check_settable};
 pub use quotas::{LimitInForce, Quota};
 pub use reconcile::{Reconciled, Reconciler};
 pub use replicate::{EncryptionMode, ReplicaOrder, Strictness};
+pub use sources::{Source, SourceImage, SourceOrder};
 pub use transfer::{Download, Upload};
 pub use verify::Verification;
 pub use worker::{Worker, WorkerOptions};
@@ -212,6 +214,7 @@ pub struct Service {
     blobs: Arc<dyn Blobs>,
     keys: Arc<dyn KeyService>,
     objects: Arc<dyn Objects>,
+    compute: Arc<dyn ComputeSource>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     access: Access,
@@ -229,6 +232,8 @@ pub struct Ports {
     pub keys: Arc<dyn KeyService>,
     /// The buckets that images are imported from.
     pub objects: Arc<dyn Objects>,
+    /// The servers, disks and backups that images are made of.
+    pub compute: Arc<dyn ComputeSource>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of randomness.
@@ -243,6 +248,7 @@ impl Service {
             blobs,
             keys,
             objects,
+            compute,
             clock,
             entropy,
         } = ports;
@@ -251,6 +257,7 @@ impl Service {
             blobs,
             keys,
             objects,
+            compute,
             clock,
             entropy,
             access,

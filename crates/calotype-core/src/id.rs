@@ -153,6 +153,23 @@ text_id! {
     KeyId, "key id"
 }
 
+text_id! {
+    /// The id of a server in the service that runs it.
+    ServerId, "server id"
+}
+text_id! {
+    /// The id of a disk in the service that keeps it.
+    VolumeId, "volume id"
+}
+text_id! {
+    /// The id of a backup in the service that keeps it.
+    BackupId, "backup id"
+}
+text_id! {
+    /// The id of a vault, which backups are in.
+    VaultId, "vault id"
+}
+
 /// The id of a job: 32 lower-case hexadecimal digits (spec, "General wire facts").
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]

@@ -210,6 +210,13 @@ impl Image {
             .is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
+    /// Whether it is of a kind that can be shared: a full-ECS image only where it was made of a backup (`__backup_id`;
+    /// spec 2.6).
+    pub fn may_be_shared(&self) -> bool {
+        let backup = self.property("__backup_id");
+        !self.is_whole() || backup.is_some_and(|id| !id.is_empty())
+    }
+
     /// Whether it is an ISO file or was made from one (`virtual_env_type` is `IsoImage`).
     pub fn is_iso(&self) -> bool {
         self.disk_format.as_deref() == Some("iso")

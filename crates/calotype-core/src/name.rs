@@ -32,6 +32,16 @@ impl ImageName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name with a number behind it, cut where both are too long together.
+    pub fn numbered(&self, number: u32) -> Self {
+        let suffix = format!("-{number}");
+        let kept = self.0.len().min(128 - suffix.len());
+        Self(format!(
+            "{}{suffix}",
+            self.0.get(..kept).unwrap_or_default()
+        ))
+    }
 }
 
 impl fmt::Display for ImageName {

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod catalog;
+mod compute;
 mod directory;
 mod master_keys;
 mod objects;
@@ -26,6 +27,7 @@ pub use catalog::{
     ImportedImage, Jobs, Ledger, MembersStep, NewDisksImport, NewImport, NewMembersJob, NewReplica,
     Reconcile, SeenImage, StoredAnswer, Trail, Violation,
 };
+pub use compute::{BackupKind, ComputeSource, NoCompute};
 pub use directory::{
     AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,
     TemporaryKey, TokenRecord, UserRecord,

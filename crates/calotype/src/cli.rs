@@ -19,8 +19,8 @@ pub(crate) use admin::{
     VerifyArgs,
 };
 pub(crate) use image::{
-    AcceptArgs, CreateArgs, DownloadArgs, ImageCommand, ImageTagCommand, ImportArgs, ImportType,
-    ListArgs, RegisterArgs, RejectArgs, ReplicateArgs, SetArgs, ShareArgs, WaitArgs,
+    AcceptArgs, CreateArgs, DataDisk, DownloadArgs, ImageCommand, ImageTagCommand, ImportArgs,
+    ImportType, ListArgs, RegisterArgs, RejectArgs, ReplicateArgs, SetArgs, ShareArgs, WaitArgs,
 };
 pub(crate) use keys::{CreateKeyArgs, GrantArgs, KeyState, KeysCommand};
 

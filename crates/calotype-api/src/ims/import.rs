@@ -2,7 +2,7 @@
 //! `POST /v1/cloudimages/dataimages/action`, `POST /v1/cloudimages/action` (which one client uses and no page names), and
 //! `PUT /v1/cloudimages/{image_id}/upload` (spec 2.3 to 2.5, 2.7).
 //!
-//! Servers and disks are none of the service's: who asks for an image of one is told that there is none such.
+//! A body can ask for an image of a server or of disks too: [`super::source_body`] reads those.
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -21,6 +21,7 @@ use utoipa_axum::routes;
 use super::accepted::{JobAccepted, accepted_text};
 use super::import_body::{Form, order};
 use super::path;
+use super::source_body;
 use super::tags::ResourceTag;
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
@@ -35,20 +36,29 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(import_image_by_older_path))
         .routes(routes!(import_image_quickly))
         .routes(routes!(import_data_image))
+        .routes(routes!(make_whole_image))
         .routes(routes!(register_image))
 }
 
-/// The body of a request for an image of an object, for the API's description. Unknown fields are ignored.
+/// The body of a request for an image of an object, or of a server or disks, for the API's description. Unknown fields are
+/// ignored.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct CreateImageRequest {
-    /// The image's name: 1 to 128 of letters, digits, `-`, `.`, `_` and inner spaces.
-    pub name: String,
+    /// The image's name: 1 to 128 of letters, digits, `-`, `.`, `_` and inner spaces. Only where `data_images` alone says of
+    /// what images are made can it be left out.
+    pub name: Option<String>,
     /// The image's description: at most 1024 characters.
     pub description: Option<String>,
-    /// The object: `bucket:object`.
-    pub image_url: String,
-    /// GB that a disk needs to hold the image: 1 to 1024 (2048 for a data disk).
-    pub min_disk: u32,
+    /// The server whose system disk the image is made of. It comes before every other source.
+    pub instance_id: Option<String>,
+    /// The object: `bucket:object`. It comes before disks.
+    pub image_url: Option<String>,
+    /// The disk that the image is made of.
+    pub volume_id: Option<String>,
+    /// Disks of data, of which images are made too: at most three objects beside `image_url`.
+    pub data_images: Option<Vec<DataImageRequest>>,
+    /// GB that a disk needs to hold the image of an object, which has to say it: 1 to 1024 (2048 for a data disk).
+    pub min_disk: Option<u32>,
     /// `Linux`, `Windows` or `Other`.
     pub os_type: Option<String>,
     /// One of `GET /v1/cloudimages/os_version`, or a newer release. An ISO file needs it, and a quick import of a system
@@ -67,6 +77,54 @@ pub struct CreateImageRequest {
     pub hw_firmware_type: Option<String>,
     /// `x86` (the default) or `arm`, whose firmware is `uefi`.
     pub architecture: Option<String>,
+    /// MB of memory that a server needs.
+    pub min_ram: Option<u32>,
+    /// MB of memory that a server has at most.
+    pub max_ram: Option<u32>,
+    /// The image's tags, as `key=value`. Either this or `image_tags`.
+    pub tags: Option<Vec<String>>,
+    /// The image's tags, with key and value apart.
+    pub image_tags: Option<Vec<ResourceTag>>,
+    /// The image's enterprise project; absent, empty or `0`: the default one.
+    pub enterprise_project_id: Option<String>,
+}
+
+/// A disk of data. What it does not say of its image is what the request says.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct DataImageRequest {
+    /// The image's name; absent beside `image_url`: the system image's, and a number.
+    pub name: Option<String>,
+    /// The image's description.
+    pub description: Option<String>,
+    /// The object that the image is made of: `bucket:object`.
+    pub image_url: Option<String>,
+    /// GB that a disk needs to hold the image of an object, which has to say it: 1 to 2048.
+    pub min_disk: Option<u32>,
+    /// Takes an object of any size that is raw or ZVHD2.
+    pub is_quick_import: Option<bool>,
+    /// The disk that the image is made of.
+    pub volume_id: Option<String>,
+    /// The image's tags, as `key=value`. Either this or `image_tags`.
+    pub tags: Option<Vec<String>>,
+    /// The image's tags, with key and value apart.
+    pub image_tags: Option<Vec<ResourceTag>>,
+}
+
+/// The body of a request for a full-ECS image, for the API's description. Unknown fields are ignored.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct WholeImageRequest {
+    /// The image's name: 1 to 128 of letters, digits, `-`, `.`, `_` and inner spaces.
+    pub name: String,
+    /// The image's description: at most 1024 characters.
+    pub description: Option<String>,
+    /// The server. Either this or `backup_id`.
+    pub instance_id: Option<String>,
+    /// The vault for the backup that the image is made of.
+    pub vault_id: Option<String>,
+    /// The backup.
+    pub backup_id: Option<String>,
+    /// Of which service the backup is: `CBR`, or `CSBS` (the default).
+    pub whole_image_type: Option<String>,
     /// MB of memory that a server needs.
     pub min_ram: Option<u32>,
     /// MB of memory that a server has at most.
@@ -193,6 +251,35 @@ pub async fn import_data_image(
     create(state, caller, key, body, Form::Data).await
 }
 
+/// Makes a full-ECS image of a server or of a backup of one.
+#[utoipa::path(
+    post,
+    path = "/v1/cloudimages/wholeimages/action",
+    operation_id = "makeWholeImage",
+    tag = "Imports",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key, caller and body give the same answer for 24 hours.")),
+    request_body(content = WholeImageRequest, content_type = "application/json"),
+    responses(ImportResponses),
+    security(("token" = []), ("signature" = [])),
+)]
+pub async fn make_whole_image(
+    State(state): State<ApiState>,
+    Caller(call): Caller,
+    key: Result<IdempotencyKey, Failure>,
+    body: Body,
+) -> Reply {
+    let service = &state.service;
+    service.admit(&call, Action::WholeImagesCreate)?;
+    let body = read_body(&state, body).await?;
+    let slot = key?.slot(&call, &body);
+    once(service, slot.as_ref(), async {
+        let order = source_body::whole(json_object(&body)?)?;
+        let job = service.image_of_source(&call, &order).await?;
+        Ok(json_answer(accepted_text(&job, None)))
+    })
+    .await
+}
+
 /// Gives an image that waits for its bytes those of an object in a bucket.
 #[utoipa::path(
     put,
@@ -260,7 +347,13 @@ async fn create(
     let body = read_body(&state, body).await?;
     let slot = key?.slot(&call, &body);
     once(service, slot.as_ref(), async {
-        let body = json_object(&body)?;
+        let mut body = json_object(&body)?;
+        if matches!(form, Form::Any | Form::Older)
+            && let Some(order) = source_body::server_or_disks(&mut body)?
+        {
+            let job = service.image_of_source(&call, &order).await?;
+            return Ok(json_answer(accepted_text(&job, None)));
+        }
         let order = import_order(service, &call, body, form)?;
         let keep = kept(service, slot.as_ref());
         let job = service.import(&call, &order, keep.as_deref()).await?;

@@ -1,6 +1,6 @@
 //! The bodies of requests for images of objects: one reading for the paths that take them (spec 2.3 to 2.5).
 
-use calotype_core::app::{Firmware, ImportKind, ImportOrder, OsType};
+use calotype_core::app::{DataDisk, Firmware, ImportKind, ImportOrder, OsType};
 use calotype_core::codes::ImsCode;
 use calotype_core::image_tag::Tag;
 use calotype_core::name::{Description, ImageName};
@@ -8,11 +8,12 @@ use calotype_core::object::ObjectAddress;
 use calotype_core::{Error, Result};
 use serde_json::{Map, Value};
 
+use super::source_body;
 use super::tags::tag_of;
 use crate::json_body::{malformed, optional_bool, optional_list, optional_text};
 
-/// The most further disks that one request names (spec 2.3).
-const FURTHER_DISKS: usize = 3;
+/// The most disks of data that one request names (spec 2.3).
+const MOST_DATA_DISKS: usize = 3;
 
 /// Which path a body came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +31,15 @@ pub(super) enum Form {
 /// What a body asks for.
 ///
 /// # Errors
-/// IMG.0001 for what is not of its type, and both kinds of tags at once; IMG.0012, 0005 and 0120 for servers and disks; each
-/// field's own code.
+/// IMG.0001 for what is not of its type, and both kinds of tags at once; each field's own code.
 pub(super) fn order(mut body: Map<String, Value>, form: Form) -> Result<ImportOrder> {
     let body = &mut body;
-    if matches!(form, Form::Any | Form::Older) {
-        check_source(body)?;
+    let items = match form {
+        Form::Any | Form::Older => source_body::disks(body, &["description"])?,
+        Form::Quick | Form::Data => Vec::new(),
+    };
+    if items.len() > MOST_DATA_DISKS {
+        return Err(Error::ims(ImsCode::IMG_0194));
     }
     let name = ImageName::parse(&optional_text(body, "name")?.unwrap_or_default())?;
     let description = Description::parse(&optional_text(body, "description")?.unwrap_or_default())?;
@@ -56,6 +60,11 @@ pub(super) fn order(mut body: Map<String, Value>, form: Form) -> Result<ImportOr
         .transpose()
         .map_err(|_| Error::ims(ImsCode::IMG_0141))?;
     let quick = form == Form::Quick || optional_bool(body, "is_quick_import")? == Some(true);
+    let data_disks = data_disks(items, &object, quick)?;
+    // They belong to a server's system disk.
+    if !data_disks.is_empty() && matches!(kind, ImportKind::Data | ImportKind::Iso) {
+        return Err(Error::ims(ImsCode::IMG_0024));
+    }
     Ok(ImportOrder {
         kind,
         name,
@@ -74,41 +83,46 @@ pub(super) fn order(mut body: Map<String, Value>, form: Form) -> Result<ImportOr
         tags: tags(body)?,
         enterprise_project: optional_text(body, "enterprise_project_id")?,
         quick,
+        data_disks,
     })
 }
 
-/// Servers and disks come before files where a body names both (spec 2.3); there are none here.
-fn check_source(body: &mut Map<String, Value>) -> Result<()> {
-    if let Some(server) = optional_text(body, "instance_id")? {
-        let code = match server.trim() {
-            "" => ImsCode::IMG_0012,
-            _ => ImsCode::IMG_0005,
-        };
-        return Err(Error::ims(code));
+/// The disks of data that belong to the system's.
+///
+/// # Errors
+/// IMG.0123 where an object is named twice; each field's own code.
+fn data_disks(
+    items: Vec<Map<String, Value>>,
+    system: &ObjectAddress,
+    quick: bool,
+) -> Result<Vec<DataDisk>> {
+    let mut disks: Vec<DataDisk> = Vec::with_capacity(items.len());
+    for mut item in items {
+        let disk = data_disk(&mut item, quick)?;
+        let mut objects = disks.iter().map(|disk| &disk.object);
+        if disk.object == *system || objects.any(|object| *object == disk.object) {
+            return Err(Error::ims(ImsCode::IMG_0123));
+        }
+        disks.push(disk);
     }
-    let further = optional_list(body, "data_images")?.unwrap_or_default();
-    let of_disk = |item: &Value| item.get("volume_id").is_some_and(|id| !id.is_null());
-    let file = body.get("image_url").is_some_and(|url| !url.is_null());
-    let disk = body.get("volume_id").is_some_and(|id| !id.is_null());
-    if !file && (disk || further.iter().any(of_disk)) {
-        return Err(Error::ims(ImsCode::IMG_0120));
-    }
-    if further.len() > FURTHER_DISKS {
-        return Err(Error::ims(ImsCode::IMG_0194));
-    }
-    let mut urls: Vec<&Value> = further
-        .iter()
-        .filter_map(|item| item.get("image_url"))
-        .collect();
-    urls.extend(body.get("image_url"));
-    if (1..urls.len()).any(|at| urls[..at].contains(&urls[at])) {
-        return Err(Error::ims(ImsCode::IMG_0123));
-    }
-    match further.is_empty() {
-        true => Ok(()),
-        // Each disk is imported by a request of its own.
-        false => Err(Error::ims(ImsCode::IMG_0105)),
-    }
+    Ok(disks)
+}
+
+fn data_disk(item: &mut Map<String, Value>, quick: bool) -> Result<DataDisk> {
+    let name = optional_text(item, "name")?.filter(|name| !name.is_empty());
+    let description = optional_text(item, "description")?.unwrap_or_default();
+    let url = optional_text(item, "image_url")?.unwrap_or_default();
+    let os_type = optional_text(item, "os_type")?.filter(|text| !text.is_empty());
+    let os_type = os_type.map(|text| os_type_of(&text, ImportKind::System));
+    Ok(DataDisk {
+        os_type: os_type.transpose()?,
+        name: name.map(|name| ImageName::parse(&name)).transpose()?,
+        description: Description::parse(&description)?,
+        object: ObjectAddress::parse(&url)?,
+        min_disk: amount(item, "min_disk")?.unwrap_or(0),
+        tags: tags(item)?,
+        quick: optional_bool(item, "is_quick_import")?.unwrap_or(quick),
+    })
 }
 
 fn kind(text: Option<&str>, form: Form) -> Result<ImportKind> {
@@ -136,7 +150,7 @@ fn os_type_of(text: &str, kind: ImportKind) -> Result<OsType> {
 ///
 /// # Errors
 /// IMG.0055 for what is no amount, IMG.0001 for what is not even a number.
-fn amount(body: &mut Map<String, Value>, name: &str) -> Result<Option<u32>> {
+pub(super) fn amount(body: &mut Map<String, Value>, name: &str) -> Result<Option<u32>> {
     let number = match body.remove(name) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Number(number)) => number.as_u64(),
@@ -155,7 +169,7 @@ fn amount(body: &mut Map<String, Value>, name: &str) -> Result<Option<u32>> {
 }
 
 /// `tags` or `image_tags`, which exclude each other.
-fn tags(body: &mut Map<String, Value>) -> Result<Vec<Tag>> {
+pub(super) fn tags(body: &mut Map<String, Value>) -> Result<Vec<Tag>> {
     let texts = optional_list(body, "tags")?.unwrap_or_default();
     let objects = optional_list(body, "image_tags")?.unwrap_or_default();
     if !texts.is_empty() && !objects.is_empty() {
@@ -217,24 +231,37 @@ mod tests {
                 ImsCode::IMG_0001,
             ),
             (json!({"image_tags": [{"key": "b"}]}), ImsCode::IMG_0115),
-            (json!({"instance_id": "x"}), ImsCode::IMG_0005),
-            (json!({"instance_id": ""}), ImsCode::IMG_0012),
-            (
-                json!({"image_url": null, "volume_id": "x"}),
-                ImsCode::IMG_0120,
-            ),
-            (
-                json!({"image_url": null, "data_images": [{"name": "d", "volume_id": "x"}]}),
-                ImsCode::IMG_0120,
-            ),
             (json!({"data_images": [{}, {}, {}, {}]}), ImsCode::IMG_0194),
             (
                 json!({"data_images": [{"image_url": "images:disk.raw"}]}),
                 ImsCode::IMG_0123,
             ),
             (
-                json!({"data_images": [{"image_url": "images:other"}]}),
-                ImsCode::IMG_0105,
+                json!({"data_images": [{"image_url": "images:a"}, {"image_url": "images:a"}]}),
+                ImsCode::IMG_0123,
+            ),
+            (
+                json!({"data_images": [{"image_url": "a"}]}),
+                ImsCode::IMG_0017,
+            ),
+            (json!({"data_images": [{}]}), ImsCode::IMG_0017),
+            (json!({"data_images": [1]}), ImsCode::IMG_0001),
+            (json!({"data_images": {}}), ImsCode::IMG_0001),
+            (
+                json!({"data_images": [{"image_url": "images:a", "name": "a/b"}]}),
+                ImsCode::IMG_0003,
+            ),
+            (
+                json!({"data_images": [{"image_url": "images:a", "min_disk": -1}]}),
+                ImsCode::IMG_0055,
+            ),
+            (
+                json!({"data_images": [{"image_url": "images:a", "os_type": "BeOS"}]}),
+                ImsCode::IMG_0122,
+            ),
+            (
+                json!({"type": "IsoImage", "data_images": [{"image_url": "images:a"}]}),
+                ImsCode::IMG_0024,
             ),
         ] {
             let refused = read(Form::Any, &change).err().unwrap();
@@ -264,6 +291,36 @@ mod tests {
         }
         let refused = of(Form::Quick, json!("IsoImage")).unwrap_err();
         assert_eq!(refused.code(), Some(ImsCode::IMG_0024));
+    }
+
+    #[test]
+    fn a_disk_of_data_has_what_it_says_of_itself_and_else_what_the_body_says() {
+        let order = read(
+            Form::Any,
+            &json!({"description": "of all", "tags": ["a"], "is_quick_import": true, "data_images": [
+                {"image_url": "images:a", "min_disk": "7"},
+                {"image_url": "images:b", "min_disk": 8, "name": "own", "description": "own",
+                    "is_quick_import": false, "image_tags": [{"key": "k", "value": "v"}]},
+            ]}),
+        );
+        let [first, second] = &order.unwrap().data_disks[..] else {
+            panic!("not two disks");
+        };
+        assert_eq!(first.name, None);
+        assert_eq!(second.name.as_ref().unwrap().as_str(), "own");
+        for (disk, object, min_disk, description, quick, tag) in [
+            (first, "images:a", 7, "of all", true, "a"),
+            (second, "images:b", 8, "own", false, "k=v"),
+        ] {
+            assert_eq!((disk.object.as_str(), disk.min_disk), (object, min_disk));
+            assert_eq!(disk.description.as_str(), description);
+            assert_eq!(disk.quick, quick);
+            assert_eq!(disk.tags[0].to_string(), tag);
+        }
+        let body = json!({"data_images": [{"image_url": "images:a"}]});
+        for form in [Form::Quick, Form::Data] {
+            assert_eq!(read(form, &body).unwrap().data_disks, []);
+        }
     }
 
     #[test]

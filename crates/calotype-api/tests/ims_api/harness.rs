@@ -22,8 +22,9 @@ use calotype_core::job::Job;
 use calotype_core::keys::{Authority, KeyResult, KeyUser, MasterKey};
 use calotype_core::ports::{
     AuditEvent, BlobCheck, BlobFacts, BlobReader, Blobs, ByteLimit, ByteStream, Catalog, Clock,
-    DigestChoice, Directory as _, DomainRecord, Entropy, ImageLimit, Images as _, Jobs as _,
-    MemberLimit, ProjectRecord, ResealOrder, Reservation, Trail, WrappedKey, WriteOptions,
+    ComputeSource, DigestChoice, Directory as _, DomainRecord, Entropy, ImageLimit, Images as _,
+    Jobs as _, MemberLimit, NoCompute, ProjectRecord, ResealOrder, Reservation, Trail, WrappedKey,
+    WriteOptions,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -93,7 +94,16 @@ impl World {
         Self::made(Settings::default(), access).await
     }
 
-    async fn made(settings: Settings, mut access: Access) -> Self {
+    async fn made(settings: Settings, access: Access) -> Self {
+        Self::beside(Arc::new(NoCompute), settings, access).await
+    }
+
+    /// A service beside another one that runs servers.
+    pub(crate) async fn beside(
+        compute: Arc<dyn ComputeSource>,
+        settings: Settings,
+        mut access: Access,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock(AtomicI64::new(1_704_164_645_678_901)));
         let url = format!("sqlite://{}", directory.path().join("c.db").display());
@@ -121,6 +131,7 @@ impl World {
             blobs: blobs.clone(),
             keys: keys.clone(),
             objects: Arc::new(calotype_core::ports::NoBuckets),
+            compute,
             clock: port,
             entropy: Arc::clone(&entropy),
         };

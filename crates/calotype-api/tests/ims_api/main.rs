@@ -15,6 +15,7 @@ mod lists;
 mod members;
 mod older;
 mod resource_tags;
+mod sources;
 mod surroundings;
 mod tags;
 mod update;

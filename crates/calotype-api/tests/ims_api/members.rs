@@ -308,12 +308,7 @@ async fn an_image_has_only_so_many_members_and_a_full_ecs_image_ten() {
     }
     let projects: Vec<&str> = projects.iter().map(String::as_str).collect();
     let plain = world.image(|_| ()).await;
-    let whole = world
-        .image(|i| {
-            i.properties
-                .insert("__whole_image".to_owned(), "true".to_owned());
-        })
-        .await;
+    let whole = world.image(of_backup).await;
     for (image, most) in [(&plain, 11), (&whole, 10)] {
         let job = share(&world, &[image], &projects).await;
         let (status, code, results) = outcome(&job);
@@ -327,15 +322,35 @@ async fn an_image_has_only_so_many_members_and_a_full_ecs_image_ten() {
     }
 }
 
+/// Makes it a full-ECS image that may be shared.
+fn of_backup(image: &mut Image) {
+    for (name, value) in [("__whole_image", "true"), ("__backup_id", "b")] {
+        image.properties.insert(name.to_owned(), value.to_owned());
+    }
+}
+
 #[tokio::test]
-async fn a_full_ecs_image_is_accepted_with_a_vault() {
+async fn a_full_ecs_image_is_shared_only_where_it_is_of_a_backup() {
     let world = world().await;
     let whole = world
         .image(|i| {
-            i.properties
-                .insert("__whole_image".to_owned(), "true".to_owned());
+            of_backup(i);
+            i.visibility = Visibility::Shared;
+            i.properties.remove("__backup_id");
         })
         .await;
+    let job = share(&world, &[&whole], &[OTHER]).await;
+    assert_eq!(outcome(&job), failed(&["IMG.0135"]));
+    let path = format!("/v2/images/{}/members", whole.id);
+    let body = json!({"member": OTHER}).to_string();
+    assert_eq!(world.post(MEMBER, &path, &body).await.status, 400);
+    assert!(members(&world, &whole).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_full_ecs_image_is_accepted_with_a_vault() {
+    let world = world().await;
+    let whole = world.image(of_backup).await;
     share(&world, &[&whole], &[OTHER]).await;
     let job = answer(&world, STRANGER, &whole, OTHER, "accepted").await;
     assert_eq!(outcome(&job), failed(&["IMG.0184"]));

@@ -161,6 +161,7 @@ impl Rig {
             blobs: Arc::new(blobs),
             keys,
             objects: Arc::new(calotype_core::ports::NoBuckets),
+            compute: Arc::new(calotype_core::ports::NoCompute),
             clock,
             entropy: Arc::clone(&entropy),
         };

@@ -18,6 +18,7 @@ use crate::name::{Description, ImageName};
 
 /// Attributes that the Image API lets its callers set, and this one does not.
 const READ_ONLY: &[&str] = &[
+    "__backup_id",
     "__lazyloading",
     "__os_bit",
     "__os_feature_list",

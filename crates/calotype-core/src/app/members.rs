@@ -21,7 +21,7 @@ impl Service {
     ///
     /// # Errors
     /// NotFound; Forbidden where the image is not the caller's or not `shared`; InvalidRequest (IMG.0076) for the
-    /// owner itself, and IMG.0098 where the image's key does not let the project read; Conflict where the project is a
+    /// owner itself, IMG.0135 for a full-ECS image that is not of a backup, and IMG.0098 where the image's key does not let the project read; Conflict where the project is a
     /// member; LimitReached (IMG.0088).
     pub async fn add_member(
         &self,
@@ -35,6 +35,9 @@ impl Service {
         self.check_has_members(&image)?;
         if image.owner == *project {
             return Err(Error::ims(ImsCode::IMG_0076));
+        }
+        if !image.may_be_shared() {
+            return Err(Error::ims(ImsCode::IMG_0135));
         }
         if !self.may_receive(&image, project).await? {
             return Err(Error::ims(ImsCode::IMG_0098));

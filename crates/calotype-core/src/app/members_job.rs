@@ -254,6 +254,8 @@ impl Service {
         }
         Ok(if image.status != ImageStatus::Active {
             Some(ImsCode::IMG_0046)
+        } else if !image.may_be_shared() {
+            Some(ImsCode::IMG_0135)
         } else if image.owner == *project {
             Some(ImsCode::IMG_0076)
         } else if unknown.contains(project) {

@@ -109,7 +109,6 @@ const BASE: &[&str] = &[
 /// Attributes that the service tells. `id` is among them: it is chosen once, with the image.
 const READ_ONLY: &[&str] = &[
     "__account_code",
-    "__backup_id",
     "__data_origin",
     "__image_location",
     "__image_size",
@@ -140,8 +139,8 @@ const READ_ONLY: &[&str] = &[
 /// Names that mean something to Glance and nothing here.
 const RESERVED: &[&str] = &["deleted", "deleted_at", "location"];
 
-/// The attribute of a full-ECS image.
-const WHOLE_IMAGE: &str = "__whole_image";
+/// Attributes of full-ECS images, which only who runs the service makes.
+const OPERATORS_OWN: &[&str] = &["__backup_id", "__whole_image"];
 
 /// Beginnings of names that are not the callers' to choose.
 const READ_ONLY_PREFIX: &str = "__system";
@@ -201,9 +200,9 @@ impl Service {
     }
 
     /// What an image is made of decides what may be done with it: only who runs the service says that it is several
-    /// disks (spec 4.1).
+    /// disks, and of which backup (spec 2.6, 4.1).
     fn check_operators_own(&self, call: &Call, name: &str) -> Result<()> {
-        if name == WHOLE_IMAGE
+        if OPERATORS_OWN.contains(&name)
             && !self
                 .access
                 .permits(&call.principal, Action::ImagesAdminister)

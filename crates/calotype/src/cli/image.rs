@@ -307,6 +307,35 @@ pub(crate) enum ImportType {
     Data,
 }
 
+/// A disk of data that is imported with the system's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DataDisk {
+    pub(crate) object: String,
+    pub(crate) min_disk: Option<u32>,
+    pub(crate) name: Option<String>,
+}
+
+fn parse_data_disk(text: &str) -> Result<DataDisk, String> {
+    let mut parts = text.split(',');
+    let mut disk = DataDisk {
+        object: parts.next().unwrap_or_default().to_owned(),
+        min_disk: None,
+        name: None,
+    };
+    for part in parts {
+        let (name, value) = parse_pair(part)?;
+        match name.as_str() {
+            "min-disk" => {
+                let size = value.parse();
+                disk.min_disk = Some(size.map_err(|_| format!("{value:?} is no size in GB"))?);
+            }
+            "name" => disk.name = Some(value),
+            _ => return Err(format!("{name:?} is neither min-disk nor name")),
+        }
+    }
+    Ok(disk)
+}
+
 /// Flags of `image import`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ImportArgs {
@@ -318,6 +347,14 @@ pub(crate) struct ImportArgs {
     /// The least disk that a server needs, in GB.
     #[arg(long, value_name = "GB")]
     pub(crate) min_disk: u32,
+    /// A disk of data that belongs to the system's, of which an image is made too; `--min-disk` holds for it where it says
+    /// nothing else. At most three.
+    #[arg(
+        long,
+        value_name = "BUCKET:OBJECT[,min-disk=GB][,name=NAME]",
+        value_parser = parse_data_disk
+    )]
+    pub(crate) data_disk: Vec<DataDisk>,
     /// What is made.
     #[arg(long = "type", value_enum, default_value = "ecs")]
     pub(crate) kind: ImportType,

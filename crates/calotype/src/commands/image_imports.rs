@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::image::follow;
-use crate::cli::{ImportArgs, ImportType, RegisterArgs};
+use crate::cli::{DataDisk, ImportArgs, ImportType, RegisterArgs};
 use crate::client::Session;
 use crate::exit::Failure;
 use crate::output::Output;
@@ -68,10 +68,29 @@ fn request(args: &ImportArgs) -> Value {
             put(field, json!(value));
         }
     }
+    let disks: Vec<Value> = args
+        .data_disk
+        .iter()
+        .map(|disk| data_disk(args, disk))
+        .collect();
+    if !disks.is_empty() {
+        put("data_images", json!(disks));
+    }
     if !args.tag.is_empty() {
         put("tags", json!(args.tag));
     }
     request
+}
+
+fn data_disk(args: &ImportArgs, disk: &DataDisk) -> Value {
+    let mut item = json!({
+        "image_url": disk.object,
+        "min_disk": disk.min_disk.unwrap_or(args.min_disk),
+    });
+    if let Some(name) = &disk.name {
+        item["name"] = json!(name);
+    }
+    item
 }
 
 #[cfg(test)]
@@ -101,6 +120,22 @@ mod tests {
                 "hw_firmware_type": "uefi", "cmk_id": "k", "max_ram": 9, "tags": ["a=b"],
             })
         );
+        let server = parsed(
+            "calotype image import n --bucket-object b:o --min-disk 4 --data-disk b:d --data-disk b:e,min-disk=9,name=x",
+        );
+        assert_eq!(
+            request(&server)["data_images"],
+            json!([
+                {"image_url": "b:d", "min_disk": 4},
+                {"image_url": "b:e", "min_disk": 9, "name": "x"},
+            ])
+        );
+        for wrong in ["b:d,min-disk=x", "b:d,size=1", "b:d,name"] {
+            let line = format!(
+                "calotype image import n --bucket-object b:o --min-disk 4 --data-disk {wrong}"
+            );
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{wrong}");
+        }
         let data = parsed("calotype image import n --bucket-object b:o --min-disk 4 --type data");
         assert_eq!(path(&data), "/v1/cloudimages/dataimages/action");
         assert_eq!(request(&data).get("type"), None);

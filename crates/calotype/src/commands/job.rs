@@ -74,13 +74,27 @@ pub(crate) fn table(document: &Value) -> Rows {
         match value {
             Value::Object(inner) => {
                 for name in inner.keys() {
-                    rows.push([name.clone(), cell(value, name)]);
+                    match value[name].as_array().filter(|_| name == PARTS) {
+                        Some(parts) => parts.iter().for_each(|part| rows.push(disk(part))),
+                        None => rows.push([name.clone(), cell(value, name)]),
+                    }
                 }
             }
             _ => rows.push([name.clone(), cell(document, name)]),
         }
     }
     rows
+}
+
+/// The images of a job with parts are its parts'.
+const PARTS: &str = "sub_jobs_result";
+
+fn disk(part: &Value) -> [String; 2] {
+    let words = ["image_id", "image_name", "error_code"].map(|name| cell(&part["entities"], name));
+    let words = words.iter().map(String::as_str);
+    let status = part["status"].as_str().unwrap_or_default();
+    let words = words.filter(|word| !word.is_empty()).chain([status]);
+    ["disk".to_owned(), words.collect::<Vec<_>>().join(" ")]
 }
 
 #[cfg(test)]
@@ -103,6 +117,19 @@ mod tests {
         image_id     1
         bytes_total  10
         bytes_done   4
+        ");
+    }
+
+    #[test]
+    fn a_job_with_parts_shows_the_image_of_each() {
+        let job = json!({"entities": {"sub_jobs_result": [
+            {"status": "SUCCESS", "entities": {"image_id": "1", "image_name": "web"}},
+            {"status": "FAIL", "entities": {"image_name": "web-1", "error_code": "IMG.0057"}},
+        ]}});
+        insta::assert_snapshot!(table(&job).render(), @r"
+        FIELD  VALUE
+        disk   1 web SUCCESS
+        disk   web-1 IMG.0057 FAIL
         ");
     }
 }

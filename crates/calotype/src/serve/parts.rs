@@ -91,6 +91,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
         blobs: Arc::new(blobs),
         keys: services,
         objects: objects(&config.objects, data_dir, &entropy)?,
+        compute: Arc::new(calotype_core::ports::NoCompute),
         clock,
         entropy: Arc::clone(&entropy),
     };

@@ -74,6 +74,7 @@ impl World {
             blobs: Arc::new(blobs),
             keys,
             objects: Arc::new(calotype_core::ports::NoBuckets),
+            compute: Arc::new(calotype_core::ports::NoCompute),
             clock,
             entropy: Arc::clone(&entropy),
         };
