@@ -29,6 +29,7 @@ mod import_faults;
 mod import_refusals;
 mod imports;
 mod inspection;
+mod jail;
 mod kms;
 mod kms_data;
 mod kms_elsewhere;

@@ -9,13 +9,14 @@ use calotype_tests::Server;
 use serde_json::Value;
 
 /// The crates of the project that each may depend on, beside itself.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("calotype-core", &[]),
     ("calotype-catalog", &["calotype-core"]),
     ("calotype-blob", &["calotype-core"]),
     ("calotype-keys", &["calotype-core"]),
     ("calotype-identity", &["calotype-core"]),
     ("calotype-objects", &["calotype-core"]),
+    ("calotype-convert", &["calotype-core"]),
     (
         "calotype-api",
         &["calotype-core", "calotype-identity", "calotype-keys"],
@@ -26,6 +27,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
             "calotype-api",
             "calotype-blob",
             "calotype-catalog",
+            "calotype-convert",
             "calotype-core",
             "calotype-identity",
             "calotype-keys",

@@ -91,6 +91,29 @@ pub(crate) enum Command {
     /// Print the API's OpenAPI document.
     #[command(hide = true)]
     Openapi,
+    /// Become another program, locked in. The service starts its converter by this.
+    #[command(hide = true)]
+    Jail(JailArgs),
+}
+
+/// Flags of `jail`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct JailArgs {
+    /// The process that starts it, and that it must not outlive.
+    #[arg(long, value_name = "PID")]
+    pub(crate) parent: u32,
+    /// Bytes of address space.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: u64,
+    /// Seconds on a processor.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) cpu_seconds: u64,
+    /// Bytes of a file.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) file_size: u64,
+    /// The program, with its arguments. It has no environment.
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub(crate) program: Vec<String>,
 }
 
 /// Flags of `serve` and `worker`.

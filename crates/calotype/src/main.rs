@@ -20,9 +20,10 @@ mod testing;
 
 use std::process::ExitCode;
 
+use calotype_convert::jail::Cell;
 use clap::Parser;
 
-use crate::cli::{Cli, Command, ConfigCommand};
+use crate::cli::{Cli, Command, ConfigCommand, JailArgs};
 use crate::config::Environment;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -33,6 +34,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
+        // Before there is any other thread: what locks a process in is done to the thread that does it.
+        Ok(Cli {
+            command: Command::Jail(args),
+            ..
+        }) => jail(args),
         Ok(cli) => run(cli),
         Err(error) => {
             // Help and version go to standard output; a closed pipe there is not an error.
@@ -41,6 +47,23 @@ fn main() -> ExitCode {
             ExitCode::from(u8::try_from(code).unwrap_or(Exit::Usage.code()))
         }
     }
+}
+
+/// Becomes the program, or says why not.
+fn jail(args: JailArgs) -> ExitCode {
+    use std::io::Write as _;
+    let mut words = args.program.into_iter();
+    let cell = Cell {
+        parent: args.parent,
+        memory: args.memory,
+        cpu_seconds: args.cpu_seconds,
+        file_size: args.file_size,
+        program: words.next().unwrap_or_default().into(),
+        arguments: words.collect(),
+    };
+    let (error, code) = cell.enter();
+    let _ = writeln!(std::io::stderr(), "{error}");
+    ExitCode::from(code)
 }
 
 fn run(cli: Cli) -> ExitCode {
@@ -102,6 +125,8 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
             .await
         }
         Command::Openapi => output.text(&openapi()?),
+        // Before the runtime, in `main`.
+        Command::Jail(_) => Ok(()),
         Command::Admin(command) => {
             Box::pin(commands::admin::run(
                 command,
