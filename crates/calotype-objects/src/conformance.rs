@@ -1,6 +1,10 @@
 //! What every [`Objects`] must do, as functions that an adapter's tests call. Each takes a store with a bucket of the
 //! given name, and panics where a promise is broken.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use calotype_core::codes::ImsCode;
 use calotype_core::object::ObjectAddress;
@@ -8,6 +12,7 @@ use calotype_core::ports::{ObjectFacts, Objects};
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
 use futures_util::TryStreamExt as _;
+use rustix::fs::MemfdFlags;
 
 /// Larger than what any store reads or writes at once.
 const LARGE: usize = 41 * (1 << 20) + 123;
@@ -21,6 +26,8 @@ pub async fn all(store: &dyn Objects, bucket: &str) -> Result<()> {
     any_range_is_read(store, bucket).await?;
     an_object_is_seen_when_it_is_finished(store, bucket).await?;
     an_object_is_never_replaced(store, bucket).await?;
+    a_file_becomes_an_object(store, bucket).await?;
+    an_object_is_removed_only_as_it_was(store, bucket).await?;
     what_is_not_there_is_told_apart(store, bucket).await?;
     an_object_that_is_another_is_not_read(store, bucket).await
 }
@@ -53,6 +60,48 @@ async fn read(
 ) -> Result<Vec<u8>> {
     let pieces: Vec<Bytes> = store.read(at, facts, range).try_collect().await?;
     Ok(pieces.concat())
+}
+
+/// What is in a file becomes an object, of few bytes and of many, in a place that is free.
+///
+/// # Errors
+/// What the store says.
+pub async fn a_file_becomes_an_object(store: &dyn Objects, bucket: &str) -> Result<()> {
+    for length in [1, LARGE] {
+        let at = at(bucket, &format!("put/of/{length}"))?;
+        let bytes = content(length);
+        let memory = rustix::fs::memfd_create("object", MemfdFlags::CLOEXEC);
+        let mut file = File::from(memory.map_err(Error::internal)?);
+        file.write_all(&bytes).map_err(Error::internal)?;
+        let file = Arc::new(file);
+        let facts = store.put(&at, Arc::clone(&file)).await?;
+        assert_eq!(facts.size, ByteSize::new(length as u64));
+        assert_eq!(store.look(&at).await?, facts);
+        let again = store.put(&at, file).await;
+        assert_eq!(code(again), Some(ImsCode::IMG_0070), "{length}");
+        let there = read(store, &at, &facts, 0..length as u64).await?;
+        assert!(there == bytes, "{length}");
+    }
+    Ok(())
+}
+
+/// An object goes, and no other one that took its place.
+///
+/// # Errors
+/// What the store says.
+pub async fn an_object_is_removed_only_as_it_was(store: &dyn Objects, bucket: &str) -> Result<()> {
+    let at = at(bucket, "removed")?;
+    let first = write(store, &at, b"first").await?;
+    store.remove(&at, &first).await?;
+    assert_eq!(code(store.look(&at).await), Some(ImsCode::IMG_0057));
+    let second = write(store, &at, b"another").await?;
+    let refused = store.remove(&at, &first).await;
+    assert_eq!(code(refused), Some(ImsCode::IMG_0057));
+    assert_eq!(store.look(&at).await?, second);
+    store.remove(&at, &second).await?;
+    let gone = store.remove(&at, &second).await;
+    assert_eq!(code(gone), Some(ImsCode::IMG_0057));
+    Ok(())
 }
 
 fn code<T>(outcome: Result<T>) -> Option<ImsCode> {

@@ -16,7 +16,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -27,10 +27,11 @@ use calotype_core::ports::{ByteStream, Entropy, ObjectFacts, ObjectWriter, Objec
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
 use futures_util::{StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::task::spawn_blocking;
 
+use crate::copy::copy_in;
 use crate::{changed, no_bucket, no_object, taken};
 
 /// Bytes read at once: what a blob is written in.
@@ -100,6 +101,28 @@ impl Directory {
         }
     }
 
+    /// Gives a file without a name the object's, where it can have it: not on another file system.
+    fn adopt(&self, at: &ObjectAddress, file: &File) -> Result<Option<ObjectFacts>> {
+        rustix::fs::fchmod(file, FILE_MODE).map_err(|error| io_error(error.into()))?;
+        let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+        match link(
+            CWD,
+            &itself,
+            AtFlags::SYMLINK_FOLLOW,
+            self.bucket(at)?,
+            at,
+            file,
+        ) {
+            Ok(()) => {}
+            Err(Linking::Impossible) => return Ok(None),
+            Err(Linking::Failed(error)) => return Err(error),
+        }
+        let facts = facts_of(file)?;
+        facts
+            .ok_or_else(|| Error::internal("a written object is no regular file"))
+            .map(Some)
+    }
+
     fn stage(&self, at: &ObjectAddress) -> Result<Writing> {
         let bucket = self.bucket(at)?;
         if is_taken(self.bucket(at)?, at.key())? {
@@ -156,6 +179,26 @@ impl Objects for Directory {
         let (this, at) = (self.clone(), at.clone());
         let writing = blocking(move || this.stage(&at)).await?;
         Ok(Box::new(writing))
+    }
+
+    async fn put(&self, at: &ObjectAddress, file: Arc<File>) -> Result<ObjectFacts> {
+        let (this, place, whole) = (self.clone(), at.clone(), Arc::clone(&file));
+        let adopted = blocking(move || this.adopt(&place, &whole)).await?;
+        match adopted {
+            Some(facts) => Ok(facts),
+            None => copy_in(self, at, file).await,
+        }
+    }
+
+    async fn remove(&self, at: &ObjectAddress, facts: &ObjectFacts) -> Result<()> {
+        let (this, at, facts) = (self.clone(), at.clone(), facts.clone());
+        blocking(move || {
+            this.pinned(&at, &facts)?;
+            let (parent, name) = open_parent(this.bucket(&at)?, at.key()).map_err(object_error)?;
+            rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map_err(object_error)?;
+            rustix::fs::fsync(&parent).map_err(|error| io_error(error.into()))
+        })
+        .await
     }
 }
 
@@ -243,18 +286,16 @@ impl ObjectWriter for Writing {
 
 impl Writing {
     fn publish(&self) -> Result<ObjectFacts> {
-        self.file.sync_all().map_err(io_error)?;
         let bucket = self.bucket.try_clone().map_err(io_error)?;
-        let (parent, name) = make_parent(bucket, self.at.key()).map_err(object_error)?;
-        let staged = &*self.directory.staged;
-        let linked =
-            rustix::fs::linkat(staged, self.name.as_str(), &parent, name, AtFlags::empty());
-        linked.map_err(|error| match error {
-            Errno::EXIST => taken(),
-            error => object_error(error),
-        })?;
-        let durable = rustix::fs::fsync(&parent);
-        durable.map_err(|error| io_error(error.into()))?;
+        let staged = self.directory.staged.as_fd();
+        let flags = AtFlags::empty();
+        match link(staged, &self.name, flags, bucket, &self.at, &self.file) {
+            Ok(()) => {}
+            Err(Linking::Impossible) => {
+                return Err(Error::internal("a bucket is on a file system of its own"));
+            }
+            Err(Linking::Failed(error)) => return Err(error),
+        }
         // Before the version is asked for: it counts the names.
         self.unlink();
         let facts = facts_of(&self.file)?;
@@ -278,6 +319,35 @@ impl Drop for Writing {
     fn drop(&mut self) {
         self.unlink();
     }
+}
+
+/// Why a file did not get an object's name.
+enum Linking {
+    /// It can't have it.
+    Impossible,
+    Failed(Error),
+}
+
+/// Makes a file durable and gives it the object's name, durably, where there must be nothing.
+fn link(
+    from: BorrowedFd<'_>,
+    path: &str,
+    flags: AtFlags,
+    bucket: OwnedFd,
+    at: &ObjectAddress,
+    file: &File,
+) -> std::result::Result<(), Linking> {
+    let failed = |error: Errno| Linking::Failed(object_error(error));
+    let synced = file.sync_all();
+    synced.map_err(|error| Linking::Failed(io_error(error)))?;
+    let (parent, name) = make_parent(bucket, at.key()).map_err(failed)?;
+    rustix::fs::linkat(from, path, &parent, name, flags).map_err(|error| match error {
+        Errno::EXIST => Linking::Failed(taken()),
+        Errno::XDEV | Errno::NOENT => Linking::Impossible,
+        error => failed(error),
+    })?;
+    let durable = rustix::fs::fsync(&parent);
+    durable.map_err(|error| Linking::Failed(io_error(error.into())))
 }
 
 fn open_directory(parent: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {

@@ -1,9 +1,11 @@
-//! Buckets of objects, behind [`Objects`](calotype_core::ports::Objects): what images are imported from.
+//! Buckets of objects, behind [`Objects`](calotype_core::ports::Objects): what images are imported from and
+//! exported to.
 //!
 //! [`Directory`] keeps a bucket as a directory; [`S3`] speaks to a store elsewhere. [`conformance`] says what both have in
 //! common.
 
 pub mod conformance;
+mod copy;
 mod directory;
 mod s3;
 

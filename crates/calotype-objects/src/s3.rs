@@ -16,8 +16,10 @@
 //! write one object at the same moment, the last one stays. A crash leaves parts that are no object: a rule of the
 //! bucket's life cycle (`AbortIncompleteMultipartUpload`) removes them.
 
+use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -38,6 +40,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
+use crate::copy::copy_in;
 use crate::{changed, no_bucket, no_object, taken};
 
 /// Bytes of a part that is read, and of the smallest that is written (S3 demands 5 MiB, but for the last).
@@ -215,6 +218,22 @@ impl Objects for S3 {
             parts: None,
             sending: JoinSet::new(),
         }))
+    }
+
+    async fn put(&self, at: &ObjectAddress, file: Arc<File>) -> Result<ObjectFacts> {
+        copy_in(self, at, file).await
+    }
+
+    async fn remove(&self, at: &ObjectAddress, facts: &ObjectFacts) -> Result<()> {
+        let place = self.place(at)?;
+        // Not every store deletes on a condition: between the two another object could come.
+        if place.look().await? != *facts {
+            return Err(changed());
+        }
+        match place.store.delete(&place.path).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(place.refusal(error).await),
+        }
     }
 }
 

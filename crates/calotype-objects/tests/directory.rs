@@ -185,3 +185,21 @@ async fn a_start_removes_what_a_dead_process_staged_and_nothing_that_is_being_wr
     let path = place.path().join("buckets/images/one");
     assert_eq!(std::fs::read(path).unwrap(), b"alive");
 }
+
+#[tokio::test]
+async fn a_file_on_the_same_file_system_becomes_the_object_itself() {
+    let (place, store) = world();
+    let flags = rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR;
+    let file = rustix::fs::open(place.path(), flags, rustix::fs::Mode::RUSR).unwrap();
+    let mut file = std::fs::File::from(file);
+    std::io::Write::write_all(&mut file, b"whole").unwrap();
+    let number = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap());
+    let at = ObjectAddress::parse("images:new/folder/file").unwrap();
+    let facts = store.put(&at, Arc::new(file)).await.unwrap();
+    assert_eq!(facts.size, ByteSize::new(5));
+    assert_eq!(store.look(&at).await.unwrap(), facts);
+    let path = place.path().join("buckets/images/new/folder/file");
+    let there = path.metadata().unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::ino(&there), number);
+    assert_eq!(std::fs::read(path).unwrap(), b"whole");
+}

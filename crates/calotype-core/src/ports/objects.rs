@@ -1,6 +1,8 @@
 //! The port to buckets of objects, which are not the service's: others write them while it reads.
 
+use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,19 @@ pub trait Objects: Send + Sync {
     /// IMG.0070 where it is there.
     async fn create(&self, at: &ObjectAddress, expected: ByteSize)
     -> Result<Box<dyn ObjectWriter>>;
+
+    /// Makes an object that is not there of all that is in a file, durably. The file may become the object: nobody writes to
+    /// it any more.
+    ///
+    /// # Errors
+    /// IMG.0070 where it is there; StorageFull; Unavailable.
+    async fn put(&self, at: &ObjectAddress, file: Arc<File>) -> Result<ObjectFacts>;
+
+    /// Removes an object, if it is still as `facts` tell it.
+    ///
+    /// # Errors
+    /// IMG.0057 where it is another one, or is gone; Unavailable.
+    async fn remove(&self, at: &ObjectAddress, facts: &ObjectFacts) -> Result<()>;
 }
 
 /// An object that is being written. Dropping it ends the write, and leaves nothing.
@@ -82,6 +97,14 @@ impl Objects for NoBuckets {
     }
 
     async fn create(&self, _: &ObjectAddress, _: ByteSize) -> Result<Box<dyn ObjectWriter>> {
+        Err(Error::ims(ImsCode::IMG_0069))
+    }
+
+    async fn put(&self, _: &ObjectAddress, _: Arc<File>) -> Result<ObjectFacts> {
+        Err(Error::ims(ImsCode::IMG_0069))
+    }
+
+    async fn remove(&self, _: &ObjectAddress, _: &ObjectFacts) -> Result<()> {
         Err(Error::ims(ImsCode::IMG_0069))
     }
 }
