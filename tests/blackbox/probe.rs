@@ -90,6 +90,10 @@ impl Row {
                     }),
                 )
             }
+            (&Method::POST, path) if path.ends_with("/file") => (
+                "application/json",
+                json!({"bucket_url": "nowhere:probe", "file_format": "qcow2"}),
+            ),
             (_, path) if path.ends_with("/file") => ("application/octet-stream", json!({})),
             (_, path) if path.ends_with("/copy") => ("application/json", json!({"name": "probe"})),
             (_, "/v1/cloudimages/members") => (

@@ -1,4 +1,4 @@
-"""huaweicloudsdkims: images from objects in buckets, by each of its calls for them."""
+"""huaweicloudsdkims: images from objects in buckets, by each of its calls for them, and an object from an image."""
 
 import hashlib
 import os
@@ -13,6 +13,8 @@ from huaweicloudsdkims.v2 import (
     CreateImageRequestBody,
     CreateWholeImageRequest,
     CreateWholeImageRequestBody,
+    ExportImageRequest,
+    ExportImageRequestBody,
     GlanceCreateImageMetadataRequest,
     GlanceCreateImageMetadataRequestBody,
     GlanceShowImageRequest,
@@ -74,6 +76,17 @@ waiting = ims.glance_create_image_metadata(
 body = RegisterImageRequestBody(image_url="images:disk.raw")
 image = done(ims.register_image(RegisterImageRequest(image_id=waiting.id, body=body)), "imsNativeImportImageJob")
 assert image.id == waiting.id and image.name == "waiting", image
+
+body = ExportImageRequestBody(bucket_url="images:out/web.qcow2", file_format="qcow2")
+done(ims.export_image(ExportImageRequest(image_id=image.id, body=body)), "imsNativeExportImageJob")
+with open(os.path.join(os.environ["CALOTYPE_BUCKET"], "out", "web.qcow2"), "rb") as file:
+    assert file.read(4) == b"QFI\xfb"
+try:
+    ims.export_image(ExportImageRequest(image_id=image.id, body=body))
+except ClientRequestException as error:
+    assert (error.status_code, error.error_code) == (400, "IMG.0070"), error
+else:
+    raise AssertionError("an object was exported twice")
 
 for url, code in [("images:nothing", "IMG.0057"), ("elsewhere:disk.raw", "IMG.0069"), ("disk.raw", "IMG.0017")]:
     try:

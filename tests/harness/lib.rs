@@ -10,6 +10,7 @@ pub mod client;
 pub mod config;
 pub mod content;
 pub mod database;
+pub mod exports;
 pub mod front;
 pub mod image;
 pub mod keys;

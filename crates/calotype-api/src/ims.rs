@@ -1,8 +1,9 @@
-//! The IMS API: replicating an image, importing one from an object, sharing images, following the jobs, listing,
+//! The IMS API: replicating an image, importing one from an object, exporting one to an object, sharing images, following the jobs, listing,
 //! changing and tagging images as OTC's clients do, and what a project may have of them.
 
 pub mod accepted;
 pub mod copy;
+pub mod export;
 pub mod image_members;
 pub mod import;
 mod import_body;
@@ -43,5 +44,6 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(quota::show_image_quota))
         .routes(routes!(resource_tags::find_images_by_tags))
         .merge(import::router())
+        .merge(export::router())
         .merge(tags::router())
 }

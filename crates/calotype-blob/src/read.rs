@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use calotype_core::id::BlobId;
-use calotype_core::ports::{BlobFacts, BlobReader, ByteStream};
+use calotype_core::ports::{BlobFacts, BlobReader, ByteStream, Extent};
 use calotype_core::{Error, ErrorKind, Result};
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -72,6 +72,30 @@ impl BlobReader for Reader {
         })
         .flatten()
         .boxed()
+    }
+
+    fn extent(&self, at: u64) -> Extent {
+        let manifest = &self.0.manifest;
+        let (size, page) = (manifest.size.bytes(), PAGE as u64);
+        let (segment, within) = (at / size, at % size);
+        let start = segment * size;
+        let end = (start + size).min(manifest.plaintext);
+        let index = u32::try_from(segment).ok();
+        let Some(sealed) = index.and_then(|index| manifest.segment(index)) else {
+            return Extent { end, zeros: true };
+        };
+        let is_stored = |position: u64| {
+            let position = u32::try_from(position);
+            position.is_ok_and(|position| sealed.pages.has(position))
+        };
+        let first = within / page;
+        let stored = is_stored(first);
+        let pages = (end - start).div_ceil(page);
+        let other = (first..pages).find(|position| is_stored(*position) != stored);
+        Extent {
+            end: other.map_or(end, |position| start + position * page),
+            zeros: !stored,
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use calotype_core::job::{
     Claim, Heartbeat, Job, JobFailure, JobFamily, JobStatus, JobType, Progress, Release,
 };
 use calotype_core::ports::{
-    BlobFacts, ImageLimit, Jobs, MembersStep, NewDisksImport, NewImport, NewMembersJob, NewReplica,
-    StoredAnswer, Trail,
+    BlobFacts, ImageLimit, Jobs, MembersStep, NewDisksImport, NewExport, NewImport, NewMembersJob,
+    NewReplica, StoredAnswer, Trail,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
@@ -123,6 +123,10 @@ impl Jobs for SqlCatalog {
         answer: Option<StoredAnswer>,
     ) -> Result<()> {
         again_on_contention!(self.submit_disks_once(disks, answer.as_ref()))
+    }
+
+    async fn submit_export(&self, export: &NewExport, trail: Trail) -> Result<()> {
+        again_on_contention!(self.submit_export_once(export, &trail))
     }
 
     async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>> {

@@ -176,7 +176,8 @@ pub(crate) fn limit_arg(limit: OwnLimit) -> Arg {
     })
 }
 
-/// Whether a project that is locked holds a stored blob, by another image than this.
+/// Whether a project that is locked holds a stored blob, by another image than this. An image that will share it holds it; who only
+/// reads it for an export does not.
 pub(crate) async fn holds(
     tx: &mut Tx,
     project: &ProjectId,
@@ -186,7 +187,7 @@ pub(crate) async fn holds(
     let sql = "select 1 where exists (select 1 from images i \
                where i.blob = $1 and i.owner = $2 and i.id <> $3) \
                or exists (select 1 from jobs j where j.blob = $1 and j.project = $2 \
-               and j.ended_at is null and j.target_blob is null)";
+               and j.ended_at is null and j.target_blob is null and j.image_id is not null)";
     let args = vec![
         Arg::text(blob),
         Arg::text(project),

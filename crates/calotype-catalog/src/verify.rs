@@ -124,7 +124,8 @@ const CHECKS: &[(u8, &str, &str)] = &[
         "select coalesce(u.project, s.owner) as id from (select h.owner, sum(h.size) as bytes from \
          (select i.owner, b.size from images i join blobs b on b.id = i.blob union all \
          select j.project, b.size from jobs j join blobs b on b.id = j.blob \
-         where j.ended_at is null and j.target_blob is null) as h group by h.owner) as s \
+         where j.ended_at is null and j.target_blob is null and j.image_id is not null) as h \
+         group by h.owner) as s \
          full outer join project_usage u on u.project = s.owner \
          where coalesce(u.bytes, 0) <> coalesce(s.bytes, 0)",
     ),
@@ -134,7 +135,8 @@ const CHECKS: &[(u8, &str, &str)] = &[
         "select coalesce(u.project, s.owner) as id from (select h.owner, sum(h.size) as bytes from \
          (select i.owner, b.id, b.size from images i join blobs b on b.id = i.blob union \
          select j.project, b.id, b.size from jobs j join blobs b on b.id = j.blob \
-         where j.ended_at is null and j.target_blob is null) as h group by h.owner) as s \
+         where j.ended_at is null and j.target_blob is null and j.image_id is not null) as h \
+         group by h.owner) as s \
          full outer join project_usage u on u.project = s.owner \
          where coalesce(u.blob_bytes, 0) <> coalesce(s.bytes, 0)",
     ),

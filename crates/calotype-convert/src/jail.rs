@@ -4,7 +4,7 @@
 //! When the program begins, and whatever it does from then on:
 //! - It has its standard input, output and error, and no other file that its parent had open.
 //! - It opens the system's programs and libraries for reading, and for writing the one regular file that is its standard
-//!   output. No other file can be opened, made, renamed or removed (Landlock).
+//!   output. No other file can be opened (but `/dev/null` and random bits), made, renamed or removed (Landlock).
 //! - It asks the kernel only for what reading, writing and computing take (seccomp): no socket is made or connected, no process is
 //!   made, looked at or signalled, no file's owner, mode or times are changed, no file is cut by its path.
 //! - Its memory, its time on the processor, the length of what it writes and its open files are bounded. It leaves no core.
@@ -41,6 +41,9 @@ const SYSTEM: [&str; 4] = ["/usr", "/lib", "/lib64", "/bin"];
 
 /// Single files beside them that a program may read: where its libraries are, and random bits.
 const READABLE: [&str; 2] = ["/etc/ld.so.cache", "/dev/urandom"];
+
+/// What qemu-img tries locks on.
+const NOWHERE: &str = "/dev/null";
 
 /// Files that a converter may have open.
 const OPEN_FILES: u64 = 64;
@@ -149,6 +152,11 @@ fn restrict_files() -> io::Result<()> {
             let rule = PathBeneath::new(file, AccessFs::ReadFile);
             ruleset = ruleset.add_rule(rule).map_err(no_landlock)?;
         }
+    }
+    if let Ok(file) = PathFd::new(NOWHERE) {
+        let both = AccessFs::ReadFile | AccessFs::WriteFile;
+        let rule = PathBeneath::new(file, both);
+        ruleset = ruleset.add_rule(rule).map_err(no_landlock)?;
     }
     let output = io::stdout().as_fd().try_clone_to_owned()?;
     if File::from(output.try_clone()?).metadata()?.is_file() {

@@ -35,6 +35,8 @@ word_enum! {
         ImagesUpload = "ims:images:upload",
         /// Replicate an image.
         ImagesCopy = "ims:images:copy",
+        /// Write an image into a bucket.
+        ImagesExport = "ims:images:export",
         /// Share an image, and answer to being shared with.
         ImagesShare = "ims:images:share",
         /// Make an image from a server or a file; demanded beside copy where enterprise projects are in use.
@@ -466,6 +468,7 @@ mod tests {
         assert!(of_images.iter().all(|action| action.starts_with("ims:")));
         let member = may(&["member"]);
         assert!(member.contains(&"ims:images:copy"));
+        assert!(member.contains(&"ims:images:export"));
         for action in [
             "ims:images:publish",
             "ims:images:administer",

@@ -4,6 +4,7 @@
 //! records, and then makes its change in one transaction of the catalog.
 
 mod cancel;
+mod export;
 mod images;
 mod import;
 mod ims_patch;
@@ -35,13 +36,14 @@ use crate::job::{Job, JobStatus};
 use crate::keys::{Authority, CallerToken, KeyUser};
 use crate::object::BucketAccess;
 use crate::ports::{
-    AuditEvent, Blobs, Catalog, Clock, ComputeSource, DigestChoice, EnterpriseProject, Entropy,
-    KeyService, Objects, SeenImage, SharedBlobs, StoredAnswer, Trail,
+    AuditEvent, Blobs, Catalog, Clock, ComputeSource, Converter, DigestChoice, EnterpriseProject,
+    Entropy, KeyService, Objects, SeenImage, SharedBlobs, StoredAnswer, Trail,
 };
 use crate::query::Viewer;
 use crate::size::ByteSize;
 use crate::time::Timestamp;
 
+pub use export::ExportOrder;
 pub use images::NewImage;
 pub use import::{DataDisk, Firmware, ImportKind, ImportOrder, OsType};
 pub use ims_patch::check_patchable;
@@ -120,6 +122,8 @@ pub struct Limits {
     pub concurrent_member_jobs: u64,
     /// Unfinished imports that a project may have (spec 10).
     pub concurrent_imports: u64,
+    /// Unfinished exports that a project may have.
+    pub concurrent_exports: u64,
     /// Tags that an image may have through the native API (Glance's default).
     pub tags_per_image: usize,
     /// Tags that an image may have through the IMS API (spec 6.1).
@@ -138,6 +142,10 @@ pub struct Limits {
     pub max_replica_size: Option<ByteSize>,
     /// Bytes of an object that may be imported other than by a quick import; none: any.
     pub max_import_size: Option<ByteSize>,
+    /// Bytes of an image that may be exported other than by a quick export; none: any.
+    pub max_export_size: Option<ByteSize>,
+    /// Bytes of an image that is too large for a quick export; none: none is.
+    pub max_quick_export_size: Option<ByteSize>,
 }
 
 impl Default for Limits {
@@ -147,6 +155,7 @@ impl Default for Limits {
             concurrent_replicas: 5,
             concurrent_member_jobs: 20,
             concurrent_imports: 40,
+            concurrent_exports: 20,
             tags_per_image: 128,
             ims_tags_per_image: 10,
             members_per_image: 256,
@@ -156,6 +165,8 @@ impl Default for Limits {
             max_image_size: None,
             max_replica_size: None,
             max_import_size: None,
+            max_export_size: None,
+            max_quick_export_size: None,
         }
     }
 }
@@ -215,6 +226,7 @@ pub struct Service {
     keys: Arc<dyn KeyService>,
     objects: Arc<dyn Objects>,
     compute: Arc<dyn ComputeSource>,
+    converter: Arc<dyn Converter>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     access: Access,
@@ -230,10 +242,12 @@ pub struct Ports {
     pub blobs: Arc<dyn Blobs>,
     /// The master keys.
     pub keys: Arc<dyn KeyService>,
-    /// The buckets that images are imported from.
+    /// The buckets that images are imported from and exported to.
     pub objects: Arc<dyn Objects>,
     /// The servers, disks and backups that images are made of.
     pub compute: Arc<dyn ComputeSource>,
+    /// What makes disks in other formats.
+    pub converter: Arc<dyn Converter>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of randomness.
@@ -249,6 +263,7 @@ impl Service {
             keys,
             objects,
             compute,
+            converter,
             clock,
             entropy,
         } = ports;
@@ -258,6 +273,7 @@ impl Service {
             keys,
             objects,
             compute,
+            converter,
             clock,
             entropy,
             access,

@@ -26,9 +26,12 @@ mod ploop;
 mod qcow2;
 mod rules;
 mod vdi;
+mod verified;
 mod vhd;
 mod vhdx;
 mod vmdk;
+
+pub use verified::Verified;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::size::ByteSize;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Action;
 use crate::codes::ImsCode;
+use crate::disk::DiskFormat;
 use crate::id::{BlobId, ImageId, JobId, KeyId, ProjectId, UserId};
 use crate::image::UnknownWord;
 use crate::image::word_enum;
@@ -41,6 +42,8 @@ word_enum! {
         ImportDataImage = "imsImportDataImageJob",
         /// Gives an image that waits for its bytes those of an object.
         NativeImportImage = "imsNativeImportImageJob",
+        /// Writes an image into a bucket.
+        NativeExportImage = "imsNativeExportImageJob",
         /// Shares images with projects.
         AddImageMembers = "imsAddImageMembersJob",
         /// Ends the sharing of images with projects.
@@ -59,6 +62,8 @@ pub enum JobFamily {
     Membership,
     /// Imports from objects.
     Import,
+    /// Exports to objects.
+    Export,
 }
 
 impl JobType {
@@ -70,6 +75,7 @@ impl JobType {
             | Self::ImportOvaImage
             | Self::ImportDataImage
             | Self::NativeImportImage => JobFamily::Import,
+            Self::NativeExportImage => JobFamily::Export,
             Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => {
                 JobFamily::Membership
             }
@@ -82,6 +88,7 @@ impl JobType {
             Self::CopyImageInRegion | Self::ImportImage | Self::ImportDataImage => true,
             Self::ImportOvaImage
             | Self::NativeImportImage
+            | Self::NativeExportImage
             | Self::AddImageMembers
             | Self::DeleteImageMembers
             | Self::UpdateImageMembers => false,
@@ -95,6 +102,7 @@ impl JobType {
             Self::ImportImage | Self::ImportOvaImage => Action::ServerImagesCreate,
             Self::ImportDataImage => Action::DataImagesCreate,
             Self::NativeImportImage => Action::ImagesUpload,
+            Self::NativeExportImage => Action::ImagesExport,
             Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => {
                 Action::ImagesShare
             }
@@ -228,6 +236,8 @@ pub enum Work {
     Import(Import),
     /// What its parts do: no worker has it, and it ends with the last of them.
     Parts,
+    /// Makes an object of an image.
+    Export(Export),
 }
 
 impl Work {
@@ -235,6 +245,7 @@ impl Work {
     pub const fn source_blob(&self) -> Option<BlobId> {
         match self {
             Self::Replicate(replication) => Some(replication.source),
+            Self::Export(export) => Some(export.source),
             Self::ChangeMembers(_) | Self::Import(_) | Self::Parts => None,
         }
     }
@@ -246,7 +257,7 @@ impl Work {
                 bytes: ReplicaBytes::Reseal(plan),
                 ..
             }) => Some(plan.target),
-            Self::Replicate(_) | Self::ChangeMembers(_) | Self::Parts => None,
+            Self::Replicate(_) | Self::ChangeMembers(_) | Self::Export(_) | Self::Parts => None,
             Self::Import(import) => Some(import.target),
         }
     }
@@ -276,6 +287,24 @@ impl Import {
     pub const fn size(&self) -> ByteSize {
         self.facts.size
     }
+}
+
+/// What is exported, and where to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Export {
+    /// The image's blob.
+    pub source: BlobId,
+    /// The wrap of its data key; none: the one in its manifest.
+    pub source_key: Option<WrappedKey>,
+    /// The customer's key that it is sealed under, if it is one.
+    pub source_cmk: Option<KeyId>,
+    /// The format that it is in.
+    pub stored: DiskFormat,
+    /// The format that the object is to be in.
+    pub wanted: DiskFormat,
+    /// The object, which is not there yet.
+    pub object: ObjectAddress,
 }
 
 /// What a replication is made from.

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod app;
 pub mod codes;
+pub mod disk;
 pub mod error;
 pub mod id;
 pub mod image;

@@ -12,6 +12,9 @@ use crate::id::ProjectId;
 /// The most bytes of an object's key: what S3 takes.
 const LONGEST_KEY: usize = 1024;
 
+/// The most characters of an exported file's name.
+const LONGEST_NEW_NAME: usize = 128;
+
 /// Where an object is: `bucket:key` (spec 2, `[url]`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -50,6 +53,30 @@ impl ObjectAddress {
             text: text.to_owned(),
             colon,
         })
+    }
+
+    /// As [`Self::parse`], of an object that is to be made: its file's name keeps the rules of names (spec 2.8).
+    ///
+    /// # Errors
+    /// As of [`Self::parse`]; IMG.0073 without a file's name, IMG.0074 for one of more than 128 characters, IMG.0075 for one
+    /// of other characters than letters, digits, `-`, `.` and `_`.
+    pub fn parse_new(text: &str) -> Result<Self> {
+        let Some((_, key)) = text.split_once(':') else {
+            return Self::parse(text);
+        };
+        let name = key.rsplit('/').next().unwrap_or_default();
+        if name.is_empty() {
+            return Err(Error::ims(ImsCode::IMG_0073));
+        }
+        if name.chars().count() > LONGEST_NEW_NAME {
+            return Err(Error::ims(ImsCode::IMG_0074));
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        // Spaces have a code of their own.
+        if !name.chars().all(|c| plain(c) || c.is_whitespace()) || matches!(name, "." | "..") {
+            return Err(Error::ims(ImsCode::IMG_0075));
+        }
+        Self::parse(text)
     }
 
     /// The bucket's name.
@@ -186,6 +213,34 @@ mod tests {
             ("images:a b/c", ImsCode::IMG_0175),
         ] {
             let refused = ObjectAddress::parse(text).unwrap_err();
+            assert_eq!(refused.code(), Some(code), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_to_be_made_has_a_plain_name() {
+        for text in ["images:a.qcow2", "images:x/y/A-b_c.1", "images:..a"] {
+            assert_eq!(ObjectAddress::parse_new(text).unwrap().as_str(), text);
+        }
+        let longest = format!("images:{}", "a".repeat(128));
+        assert!(ObjectAddress::parse_new(&longest).is_ok());
+        for (text, code) in [
+            ("images:", ImsCode::IMG_0073),
+            ("images:a/", ImsCode::IMG_0073),
+            (&format!("{longest}a"), ImsCode::IMG_0074),
+            ("images:a%b", ImsCode::IMG_0075),
+            ("images:\u{e4}", ImsCode::IMG_0075),
+            ("images:a:b", ImsCode::IMG_0075),
+            ("images:a\0", ImsCode::IMG_0075),
+            ("images:x/..", ImsCode::IMG_0075),
+            ("images:a b", ImsCode::IMG_0175),
+            ("images:x y/a", ImsCode::IMG_0175),
+            ("images:../a", ImsCode::IMG_0017),
+            ("images", ImsCode::IMG_0017),
+            (":a", ImsCode::IMG_0068),
+            ("IMAGES:a", ImsCode::IMG_0109),
+        ] {
+            let refused = ObjectAddress::parse_new(text).unwrap_err();
             assert_eq!(refused.code(), Some(code), "{text}");
         }
     }

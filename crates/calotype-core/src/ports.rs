@@ -3,6 +3,7 @@
 mod blobs;
 mod catalog;
 mod compute;
+mod convert;
 mod directory;
 mod master_keys;
 mod objects;
@@ -19,15 +20,16 @@ use crate::time::Timestamp;
 use crate::vault::KeyBits;
 
 pub use blobs::{
-    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, DigestChoice, Labels, ResealOrder,
+    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, DigestChoice, Extent, Labels, ResealOrder,
     ResealProgress, WriteOptions,
 };
 pub use catalog::{
     AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, Images, ImportPart,
-    ImportedImage, Jobs, Ledger, MembersStep, NewDisksImport, NewImport, NewMembersJob, NewReplica,
-    Reconcile, SeenImage, StoredAnswer, Trail, Violation,
+    ImportedImage, Jobs, Ledger, MembersStep, NewDisksImport, NewExport, NewImport, NewMembersJob,
+    NewReplica, Reconcile, SeenImage, StoredAnswer, Trail, Violation,
 };
 pub use compute::{BackupKind, ComputeSource, NoCompute};
+pub use convert::{Conversion, Converter, NoConverter};
 pub use directory::{
     AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,
     TemporaryKey, TokenRecord, UserRecord,

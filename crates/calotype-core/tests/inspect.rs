@@ -6,6 +6,8 @@ mod fuzz;
 mod hostile;
 #[path = "inspect/samples.rs"]
 mod samples;
+#[path = "inspect/verified.rs"]
+mod verified;
 
 use calotype_core::error::{ErrorKind, Result};
 use calotype_core::inspect::Inspector;

@@ -19,8 +19,9 @@ pub(crate) use admin::{
     VerifyArgs,
 };
 pub(crate) use image::{
-    AcceptArgs, CreateArgs, DataDisk, DownloadArgs, ImageCommand, ImageTagCommand, ImportArgs,
-    ImportType, ListArgs, RegisterArgs, RejectArgs, ReplicateArgs, SetArgs, ShareArgs, WaitArgs,
+    AcceptArgs, CreateArgs, DataDisk, DownloadArgs, ExportArgs, ImageCommand, ImageTagCommand,
+    ImportArgs, ImportType, ListArgs, RegisterArgs, RejectArgs, ReplicateArgs, SetArgs, ShareArgs,
+    WaitArgs,
 };
 pub(crate) use keys::{CreateKeyArgs, GrantArgs, KeyState, KeysCommand};
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::accept::NoDelayAcceptor;
+use calotype_convert::QemuImg;
 use calotype_core::app::{Reconciler, Worker, WorkerOptions};
 use calotype_keys::RootSource;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -319,10 +320,23 @@ fn start_background(
             poll_interval: config.jobs.poll_interval.duration(),
             ..WorkerOptions::default()
         };
+        tasks.push(tokio::spawn(say_what_converts(Arc::clone(
+            &parts.converter,
+        ))));
         let worker = Worker::new(Arc::clone(service), options);
         tasks.push(tokio::spawn(worker.run(stop.clone().cancelled_owned())));
     }
     tasks
+}
+
+/// Says in the log what converts images, or why nothing does: it is only missed when one is exported.
+async fn say_what_converts(converter: Arc<QemuImg>) {
+    match converter.version().await {
+        Ok(version) => tracing::info!(%version, "exports are converted by qemu-img"),
+        Err(error) => tracing::warn!(
+            error.chain = %error.chain(), "images can be exported only in the format that they are stored in"
+        ),
+    }
 }
 
 async fn join_all(tasks: Vec<JoinHandle<()>>) {

@@ -69,7 +69,12 @@ fn entities(job: &Job, parts: &[Job], now: Timestamp) -> Map<String, Value> {
     if let Some(name) = &job.image_name {
         put("image_name", name.as_str().into());
     }
-    match (job.status, job.image, &job.failure) {
+    // An export makes no image: it names the one that it reads.
+    let image = match job.job_type {
+        JobType::NativeExportImage => job.source,
+        _ => job.image,
+    };
+    match (job.status, image, &job.failure) {
         (JobStatus::Running | JobStatus::Success, Some(image), _) => {
             put("image_id", image.to_string().into());
         }
@@ -135,6 +140,7 @@ fn current_task(job: &Job) -> &'static str {
         JobStatus::Init => "waiting",
         JobStatus::Running if job.job_type.family() == JobFamily::Membership => "changing members",
         JobStatus::Running if job.job_type.family() == JobFamily::Import => "importing",
+        JobStatus::Running if job.job_type.family() == JobFamily::Export => "exporting",
         JobStatus::Running if job.progress.total == ByteSize::ZERO => "sharing",
         JobStatus::Running => "sealing",
         JobStatus::Success | JobStatus::Fail => "",

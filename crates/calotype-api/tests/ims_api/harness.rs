@@ -132,6 +132,7 @@ impl World {
             keys: keys.clone(),
             objects: Arc::new(calotype_core::ports::NoBuckets),
             compute,
+            converter: Arc::new(calotype_core::ports::NoConverter),
             clock: port,
             entropy: Arc::clone(&entropy),
         };

@@ -93,7 +93,11 @@ pub(super) async fn end_well(
             bytes: ReplicaBytes::Share { wrapped },
             ..
         }) => wrapped.as_ref(),
-        Work::Replicate(_) | Work::ChangeMembers(_) | Work::Import(_) | Work::Parts => None,
+        Work::Replicate(_)
+        | Work::ChangeMembers(_)
+        | Work::Import(_)
+        | Work::Export(_)
+        | Work::Parts => None,
     };
     let wrapped = wrapped.map(serde_json::to_string).transpose();
     let sql = "update images set status = 'active', blob = $2, active_at = $3, \

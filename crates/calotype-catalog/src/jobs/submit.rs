@@ -5,7 +5,8 @@ use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
 use calotype_core::image::ImageStatus;
 use calotype_core::job::{Job, JobFamily, JobType, ReplicaBytes, Work};
 use calotype_core::ports::{
-    ImportedImage, NewDisksImport, NewImport, NewReplica, Reservation, StoredAnswer, Trail,
+    ImportedImage, NewDisksImport, NewExport, NewImport, NewReplica, Reservation, StoredAnswer,
+    Trail,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -131,6 +132,30 @@ impl SqlCatalog {
         if let Some(answer) = answer {
             insert_answer(&mut tx, answer, self.options.answers_kept).await?;
         }
+        self.commit_and_ring(tx).await
+    }
+
+    pub(super) async fn submit_export_once(&self, export: &NewExport, trail: &Trail) -> Result<()> {
+        let job = &export.job;
+        let gone = || Error::ims(ImsCode::IMG_0144);
+        let id = job.source.ok_or_else(gone)?;
+        let mut tx = self.db.write().await?;
+        let family = job.job_type.family();
+        check_concurrency(&mut tx, &job.project, family, export.concurrency).await?;
+        // The lock keeps the image until the job holds its blob, and a second export waits for it.
+        let image = lock_image(&mut tx, id).await?.ok_or_else(gone)?;
+        if image.status != ImageStatus::Active || image.blob != Some(export.export.source) {
+            return Err(gone());
+        }
+        let sql = "select id from jobs where source_image = $1 and job_type = $2 \
+                   and ended_at is null";
+        let args = vec![Arg::text(id), Arg::text(job.job_type)];
+        if tx.fetch_optional(sql, args).await?.is_some() {
+            return Err(Error::ims(ImsCode::IMG_0148));
+        }
+        let work = Work::Export(export.export.clone());
+        insert_job(&mut tx, job, &work, None).await?;
+        write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
 }

@@ -9,6 +9,7 @@ mod directory;
 mod disks;
 #[cfg(test)]
 mod engines;
+mod exports;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
@@ -91,6 +92,8 @@ promises! {
     blobs::a_shared_blob_goes_with_its_last_image_after_the_grace,
     blobs::an_expired_upload_is_ended_once,
     blobs::a_broken_catalog_is_told_from_a_sound_one,
+    exports::an_image_is_exported_once_at_a_time,
+    exports::an_export_holds_the_bytes_of_an_image_that_goes_and_nobody_pays,
     imports::an_import_makes_its_image_and_leaves_nothing_where_it_fails,
     imports::an_image_that_waits_gets_its_bytes_from_one_job_and_waits_again_where_it_fails,
     imports::imports_are_counted_by_themselves,

@@ -259,14 +259,19 @@ impl Service {
         }
     }
 
-    /// As [`Self::keep_checking_keys`], of the one key that an import is sealed under; for ever where there is none.
-    pub(super) async fn keep_checking_key(&self, user: &KeyUser, key: Option<&KeyId>) -> Error {
+    /// As [`Self::keep_checking_keys`], of the one key that an import or an export uses; for ever where there is none.
+    pub(super) async fn keep_checking_key(
+        &self,
+        user: &KeyUser,
+        key: Option<&KeyId>,
+        role: KeyRole,
+    ) -> Error {
         let Some(key) = key else {
             return std::future::pending().await;
         };
         loop {
             tokio::time::sleep(KEYS_CHECKED).await;
-            match self.check_key(user, key, KeyRole::Target).await {
+            match self.check_key(user, key, role).await {
                 Err(error) if !error.is_transient() => return error,
                 _ => {}
             }

@@ -27,7 +27,8 @@ use crate::app::Service;
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{
-    Claim, Import, JobFailure, JobType, MembersChange, Release, ReplicaBytes, Replication, Work,
+    Claim, Export, Import, JobFailure, JobType, MembersChange, Release, ReplicaBytes, Replication,
+    Work,
 };
 use crate::ports::ResealProgress;
 
@@ -136,6 +137,7 @@ impl Worker {
                 Work::ChangeMembers(change) => self.change_members(&claim, change).await?,
                 Work::Import(import) => self.import(&claim, import).await?,
                 Work::Parts => return Err(Error::internal("a job with parts was picked")),
+                Work::Export(export) => self.export(&claim, export).await?,
             };
             match finished {
                 Release::Done => Ok(Outcome::Done),
@@ -246,6 +248,21 @@ impl Worker {
             .catalog
             .finish_import(&claim.job.id, claim.attempt, &facts, virtual_size)
             .await
+    }
+
+    async fn export(&self, claim: &Claim, export: &Export) -> Result<Release> {
+        let (service, lease) = (&self.service, self.options.lease);
+        let progress = Arc::new(ResealProgress::default());
+        let write = service.write_object(claim, export, &progress);
+        let Some(facts) = service.alive(claim, lease, &progress, write).await? else {
+            return Ok(Release::Lost);
+        };
+        let ended = service.catalog.finish_steps(&claim.job.id, claim.attempt);
+        let ended = ended.await?;
+        if ended == Release::Cancelled {
+            service.objects.remove(&export.object, &facts).await?;
+        }
+        Ok(ended)
     }
 
     /// Tries a job again later after a transient fault, and fails it after any other, and where it was cancelled.

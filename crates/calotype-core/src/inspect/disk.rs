@@ -8,7 +8,7 @@ use crate::error::Error;
 /// Bytes of the beginning that are kept: every header, and the ISO's descriptor at 32 KiB.
 pub(super) const HEAD: usize = 64 * 1024;
 /// Bytes of the end that are kept: a streamed VMDK's footer between its two markers; a VHD's footer.
-const TAIL: usize = 3 * 512;
+pub(super) const TAIL: usize = 3 * 512;
 
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -87,6 +87,21 @@ impl Disk {
         let outcome = self.capture(at, bytes);
         self.refused |= outcome.is_err();
         outcome
+    }
+
+    /// Where the next byte is that is to be looked at; none where only the end is.
+    pub(super) fn looks_at(&self) -> Option<u64> {
+        match &self.wanted {
+            _ if !self.begun => Some(self.length),
+            Some(wanted) => Some(wanted.piece.at.saturating_add(wanted.held.len() as u64)),
+            None => None,
+        }
+    }
+
+    /// Passes over bytes that are not looked at: they lie before what [`Self::looks_at`] says, and before the last [`TAIL`].
+    pub(super) fn skip(&mut self, bytes: u64) {
+        self.length = self.length.saturating_add(bytes);
+        self.tail.clear();
     }
 
     pub(super) fn finish(&mut self) -> Result<Option<u64>> {

@@ -128,6 +128,23 @@ pub trait BlobReader: Send + Sync {
     /// The plaintext of `range`, which must lie within the size. Every page is verified before a byte
     /// of it is given out; a page that does not authenticate ends the stream with a Damaged error.
     fn read(&self, range: Range<u64>) -> ByteStream;
+
+    /// What is known without reading to lie at `at`, which must lie within the size.
+    fn extent(&self, _at: u64) -> Extent {
+        Extent {
+            end: self.facts().size.bytes(),
+            zeros: false,
+        }
+    }
+}
+
+/// A part of a blob's plaintext, from a place that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The first byte behind it.
+    pub end: u64,
+    /// Whether it is all zeros. What is not known to be may be.
+    pub zeros: bool,
 }
 
 /// The sealed bytes of images, whatever store they lie in.

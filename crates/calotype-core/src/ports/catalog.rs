@@ -14,8 +14,8 @@ use crate::error::Result;
 use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, UserId};
 use crate::image::{Image, Member, MemberStatus, Visibility};
 use crate::job::{
-    Claim, Heartbeat, Import, Job, JobFailure, JobFamily, JobStatus, MemberResult, MembersChange,
-    MembersVerb, Progress, Release, Replication,
+    Claim, Export, Heartbeat, Import, Job, JobFailure, JobFamily, JobStatus, MemberResult,
+    MembersChange, MembersVerb, Progress, Release, Replication,
 };
 use crate::query::{ImageQuery, TagQuery};
 use crate::size::ByteSize;
@@ -138,6 +138,17 @@ pub struct NewImport {
     /// The most bytes that the image's project may have: over it, IMG.0059.
     pub byte_limit: ByteLimit,
     /// The most unfinished imports that the project may have: over it, IMG.0060.
+    pub concurrency: u64,
+}
+
+/// An export that was accepted: all that one transaction writes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewExport {
+    /// The job, in state `INIT`. Its source is the image.
+    pub job: Job,
+    /// What it has to do. The job holds the image's blob until it ends.
+    pub export: Export,
+    /// The most unfinished exports that the project may have: over it, IMG.0060.
     pub concurrency: u64,
 }
 
@@ -351,6 +362,13 @@ pub trait Jobs: Send + Sync {
         disks: &NewDisksImport,
         answer: Option<StoredAnswer>,
     ) -> Result<()>;
+
+    /// Accepts an export, and wakes a worker.
+    ///
+    /// # Errors
+    /// IMG.0060; IMG.0148 where the image is being exported already; IMG.0144 where it is gone or is no longer `active` with
+    /// this blob.
+    async fn submit_export(&self, export: &NewExport, trail: Trail) -> Result<()>;
 
     /// Claims the next job that is due or whose lease ended, if there is one, and moves its image to
     /// `saving`. Fair: the project with the fewest running jobs comes first, then the oldest job.

@@ -48,6 +48,8 @@ pub(crate) enum ImageCommand {
     Import(Box<ImportArgs>),
     /// Give an image without bytes those of an object in a bucket.
     Register(RegisterArgs),
+    /// Write an image into a bucket.
+    Export(ExportArgs),
     /// Show what your project may have of images, and has.
     Quota,
     /// List the operating systems that the service knows, as `__os_version` names them.
@@ -397,6 +399,21 @@ pub(crate) struct RegisterArgs {
     /// The object.
     #[arg(long, value_name = "BUCKET:OBJECT")]
     pub(crate) bucket_object: String,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// Flags of `image export`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExportArgs {
+    /// Id, or unique name.
+    pub(crate) image: String,
+    /// The object, which must not be there.
+    #[arg(value_name = "BUCKET:FILE")]
+    pub(crate) bucket_file: String,
+    /// The object's format.
+    #[arg(long, value_parser = ["qcow2", "vhd", "vmdk", "raw", "zvhd", "zvhd2"])]
+    pub(crate) format: String,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

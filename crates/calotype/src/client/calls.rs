@@ -241,6 +241,18 @@ impl Session {
         job_of(&document(self.image(Call::put(path, &request)).await?).await?)
     }
 
+    /// Starts to write an image into a bucket; the job's id comes back.
+    pub(crate) async fn export(
+        &self,
+        id: &str,
+        object: &str,
+        format: &str,
+    ) -> Result<String, Failure> {
+        let path = format!("/v1/cloudimages/{}/file", encode(id));
+        let request = serde_json::json!({"bucket_url": object, "file_format": format});
+        job_of(&document(self.image(Call::post(path, &request)).await?).await?)
+    }
+
     /// A job's document.
     pub(crate) async fn show_job(&self, id: &str) -> Result<Value, Failure> {
         let path = format!("/v1/{}/jobs/{}", encode(self.project_id()?), encode(id));

@@ -46,6 +46,7 @@ pub(crate) async fn run(
             super::image_members::list(&session, &image, output).await
         }
         ImageCommand::Import(args) => super::image_imports::import(&session, &args, output).await,
+        ImageCommand::Export(args) => super::image_imports::export(&session, &args, output).await,
         ImageCommand::Register(args) => {
             super::image_imports::register(&session, &args, output).await
         }

@@ -1,9 +1,9 @@
-//! `image import` and `image register`: images from objects in buckets.
+//! `image import`, `image register` and `image export`: images from objects in buckets, and objects from images.
 
 use serde_json::{Value, json};
 
 use super::image::follow;
-use crate::cli::{DataDisk, ImportArgs, ImportType, RegisterArgs};
+use crate::cli::{DataDisk, ExportArgs, ImportArgs, ImportType, RegisterArgs};
 use crate::client::Session;
 use crate::exit::Failure;
 use crate::output::Output;
@@ -29,6 +29,18 @@ pub(super) async fn register(
     let job = session.register(&id, &args.bucket_object).await?;
     let waiting = args.wait.wait.then_some(args.wait.timeout);
     follow(session, &job, "importing", waiting, output).await
+}
+
+/// `image export`
+pub(super) async fn export(
+    session: &Session,
+    args: &ExportArgs,
+    output: &Output,
+) -> Result<(), Failure> {
+    let id = session.find_image(&args.image).await?;
+    let job = session.export(&id, &args.bucket_file, &args.format).await?;
+    let waiting = args.wait.wait.then_some(args.wait.timeout);
+    follow(session, &job, "exporting", waiting, output).await
 }
 
 fn path(args: &ImportArgs) -> &'static str {

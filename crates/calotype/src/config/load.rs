@@ -203,6 +203,9 @@ fn check(config: &Config) -> Result<(), String> {
             "server.max_json_body",
             config.server.max_json_body.0.bytes(),
         ),
+        ("export.conversions", u64::from(config.export.conversions)),
+        ("export.timeout", micros(config.export.timeout)),
+        ("export.memory", config.export.memory.0.bytes()),
         ("jobs.lease", micros(config.jobs.lease)),
         ("jobs.poll_interval", micros(config.jobs.poll_interval)),
         ("jobs.kept", micros(config.jobs.kept)),
@@ -345,6 +348,15 @@ mod tests {
                 "limits.max_import_size",
                 config.limits.max_import_size.is_some(),
             ),
+            (
+                "limits.max_export_size",
+                config.limits.max_export_size.is_some(),
+            ),
+            (
+                "limits.max_quick_export_size",
+                config.limits.max_quick_export_size.is_some(),
+            ),
+            ("export.folder", config.export.folder.is_some()),
         ] {
             assert!(present, "{field}");
         }

@@ -22,6 +22,8 @@ pub(crate) struct Config {
     pub(crate) store: Stores,
     /// Buckets.
     pub(crate) objects: Objects,
+    /// Exports.
+    pub(crate) export: Export,
     /// Root keys and master keys.
     pub(crate) keys: Keys,
     /// Users, projects and tokens.
@@ -110,6 +112,35 @@ pub(crate) enum StoreType {
     File,
 }
 
+/// `[export]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Export {
+    /// The program that converts.
+    pub(crate) qemu_img: PathBuf,
+    /// Where it writes. None: `exports` in the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Conversions that one process runs at once.
+    pub(crate) conversions: u32,
+    /// The longest that one may take.
+    pub(crate) timeout: Span,
+    /// The most memory that one may have.
+    pub(crate) memory: Bytes,
+}
+
+impl Default for Export {
+    fn default() -> Self {
+        Self {
+            qemu_img: PathBuf::from("/usr/bin/qemu-img"),
+            folder: None,
+            conversions: 2,
+            timeout: Span::seconds(12 * 3600),
+            memory: Bytes(ByteSize::gib(4)),
+        }
+    }
+}
+
 /// `[identity]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -154,6 +185,8 @@ pub(crate) struct Limits {
     pub(crate) concurrent_member_jobs: u32,
     /// Imports being made at once, in a project. 0 refuses every one.
     pub(crate) concurrent_imports: u32,
+    /// Exports being made at once, in a project. 0 refuses every one.
+    pub(crate) concurrent_exports: u32,
     /// Tags on an image.
     pub(crate) tags_per_image: u32,
     /// Tags on an image that is tagged by the IMS API.
@@ -178,6 +211,12 @@ pub(crate) struct Limits {
     /// The largest object that can be imported, but for a quick import. None: as `max_image_size`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_import_size: Option<Bytes>,
+    /// The largest image that can be exported, but for a quick export. None: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_export_size: Option<Bytes>,
+    /// The smallest image that is too large for any export. None: none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_quick_export_size: Option<Bytes>,
 }
 
 impl Default for Limits {
@@ -194,6 +233,7 @@ impl Limits {
             concurrent_replicas: 5,
             concurrent_member_jobs: 20,
             concurrent_imports: 40,
+            concurrent_exports: 20,
             tags_per_image: 128,
             ims_tags_per_image: 10,
             members_per_image: 256,
@@ -204,6 +244,8 @@ impl Limits {
             max_image_size: None,
             max_replica_size: None,
             max_import_size: None,
+            max_export_size: None,
+            max_quick_export_size: None,
         };
         match profile {
             Profile::Calotype => calotype,
@@ -213,6 +255,8 @@ impl Limits {
                 max_image_size: Some(Bytes(ByteSize::gib(1024))),
                 max_replica_size: Some(Bytes(ByteSize::gib(128))),
                 max_import_size: Some(Bytes(ByteSize::gib(128))),
+                max_export_size: Some(Bytes(ByteSize::gib(128))),
+                max_quick_export_size: Some(Bytes(ByteSize::gib(1024))),
                 ..calotype
             },
         }

@@ -9,6 +9,7 @@ use calotype_api::identity::IdentityState;
 use calotype_blob::store::{BlobStore, FileStore, StoreLabels};
 use calotype_blob::{ResealOptions, SealOptions, SealedBlobs};
 use calotype_catalog::SqlCatalog;
+use calotype_convert::{QemuImg, QemuOptions};
 use calotype_core::Error;
 use calotype_core::access::Access;
 use calotype_core::app::{Limits, Profile, Service, Settings};
@@ -37,6 +38,8 @@ pub(crate) struct Parts {
     pub(crate) keys: Arc<EmbeddedKeys>,
     identity: Arc<Embedded>,
     entropy: Arc<dyn Entropy>,
+    /// What makes disks in other formats.
+    pub(crate) converter: Arc<QemuImg>,
 }
 
 /// Opens keys, catalog and store, and puts the service together over them.
@@ -86,12 +89,14 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
         region: config.identity.region.clone(),
     };
     let identity = Embedded::new(ports, Arc::new(access.clone()), identity_options);
+    let converter = Arc::new(converter(&config.export, data_dir)?);
     let service_ports = calotype_core::app::Ports {
         catalog: catalog as Arc<dyn Catalog>,
         blobs: Arc::new(blobs),
         keys: services,
         objects: objects(&config.objects, data_dir, &entropy)?,
         compute: Arc::new(calotype_core::ports::NoCompute),
+        converter: Arc::clone(&converter) as _,
         clock,
         entropy: Arc::clone(&entropy),
     };
@@ -101,7 +106,23 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
         keys,
         identity: Arc::new(identity),
         entropy,
+        converter,
     })
+}
+
+/// What makes disks in other formats. Nothing is run yet.
+fn converter(config: &sections::Export, data_dir: &Path) -> Result<QemuImg, Failure> {
+    let folder = config.folder.clone();
+    let options = QemuOptions {
+        program: config.qemu_img.clone(),
+        folder: folder.unwrap_or_else(|| data_dir.join("exports")),
+        at_once: usize::try_from(config.conversions).unwrap_or(usize::MAX),
+        timeout: config.timeout.duration(),
+        memory: config.memory.0,
+    };
+    let folder = options.folder.display().to_string();
+    QemuImg::open(options)
+        .map_err(|error| Failure::new(format!("the exports in {folder}: {error}")))
 }
 
 /// Gives the store to the catalog, whosever it was.
@@ -288,6 +309,7 @@ fn settings(config: &Config) -> Settings {
             concurrent_replicas: limits.concurrent_replicas.into(),
             concurrent_member_jobs: limits.concurrent_member_jobs.into(),
             concurrent_imports: limits.concurrent_imports.into(),
+            concurrent_exports: limits.concurrent_exports.into(),
             tags_per_image: usize::try_from(limits.tags_per_image).unwrap_or(usize::MAX),
             ims_tags_per_image: usize::try_from(limits.ims_tags_per_image).unwrap_or(usize::MAX),
             members_per_image: limits.members_per_image.into(),
@@ -301,6 +323,8 @@ fn settings(config: &Config) -> Settings {
             max_image_size: limits.max_image_size.map(|size| size.0),
             max_replica_size: limits.max_replica_size.map(|size| size.0),
             max_import_size: limits.max_import_size.map(|size| size.0),
+            max_export_size: limits.max_export_size.map(|size| size.0),
+            max_quick_export_size: limits.max_quick_export_size.map(|size| size.0),
         },
         digests: DigestChoice {
             md5: digests.contains(&Digest::Md5),

@@ -75,6 +75,7 @@ impl World {
             keys,
             objects: Arc::new(calotype_core::ports::NoBuckets),
             compute: Arc::new(calotype_core::ports::NoCompute),
+            converter: Arc::new(calotype_core::ports::NoConverter),
             clock,
             entropy: Arc::clone(&entropy),
         };

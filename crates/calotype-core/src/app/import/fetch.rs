@@ -70,7 +70,7 @@ impl Service {
                 tokio::select! {
                     biased;
                     facts = write => facts?,
-                    refused = self.keep_checking_key(&user, key) => return Err(refused),
+                    refused = self.keep_checking_key(&user, key, KeyRole::Target) => return Err(refused),
                 }
             }
         };
