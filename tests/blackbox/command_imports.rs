@@ -1,4 +1,4 @@
-//! Images from buckets by command.
+//! Images from buckets, and into them, by command.
 
 use calotype_tests::{Content, Digests, Server};
 
@@ -81,5 +81,27 @@ fn images_are_imported_and_registered_by_command() {
         ];
         let said = user.fails(&nothing, exit::REFUSED);
         assert!(said.contains("IMG.0057"), "{said}");
+    }
+}
+
+#[test]
+fn images_are_exported_by_command() {
+    let server = Server::with_defaults();
+    let client = server.user();
+    let image = client.image("disk", 1, 300_000);
+    for format in FORMATS {
+        let user = Terminal::new(&server, "calotype", format);
+        let object = format!("images:{format}.vmdk");
+        server.bucket("images");
+        let words = ["image", "export", "disk", &object, "--format", "vmdk"];
+        let made = user.ok(&[&words[..], &["--wait"]].concat());
+        assert_eq!(made.field("status"), "SUCCESS");
+        assert_eq!(made.field("image_id"), image);
+        let written = std::fs::read(server.object(&format!("{format}.vmdk")));
+        assert!(written.expect("the object").starts_with(b"KDMV"));
+        let said = user.fails(&words, exit::REFUSED);
+        assert!(said.contains("IMG.0070"), "{said}");
+        let unknown = ["image", "export", "disk", &object, "--format", "vdi"];
+        user.fails(&unknown, exit::USAGE);
     }
 }

@@ -250,3 +250,6 @@ async fn next_request<R: tokio::io::AsyncRead + Unpin>(
     };
     Ok((request, read))
 }
+
+#[cfg(test)]
+mod tests;

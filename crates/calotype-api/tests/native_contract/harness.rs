@@ -162,6 +162,7 @@ impl Rig {
             keys,
             objects: Arc::new(calotype_core::ports::NoBuckets),
             compute: Arc::new(calotype_core::ports::NoCompute),
+            converter: Arc::new(calotype_core::ports::NoConverter),
             clock,
             entropy: Arc::clone(&entropy),
         };
