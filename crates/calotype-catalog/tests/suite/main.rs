@@ -9,6 +9,7 @@ mod directory;
 mod disks;
 #[cfg(test)]
 mod engines;
+#[cfg(test)]
 mod exports;
 #[cfg(test)]
 mod faults;

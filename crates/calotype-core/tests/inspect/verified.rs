@@ -54,13 +54,13 @@ impl BlobReader for Memory {
 fn verdict(sample: &Sample, format: DiskFormat) -> (Result<Option<u64>, String>, u64) {
     let memory = Memory::of(&sample.bytes);
     let verified = Verified::inspect(Arc::clone(&memory) as _, format);
-    let verified = verified.now_or_never().expect("nothing to wait for");
-    let told = match verified {
-        Ok(verified) => {
+    let told = match verified.now_or_never() {
+        Some(Ok(verified)) => {
             assert_eq!(verified.format(), format);
             Ok(verified.disk().map(ByteSize::bytes))
         }
-        Err(error) => Err(error.message().to_owned()),
+        Some(Err(error)) => Err(error.message().to_owned()),
+        None => panic!("there is nothing to wait for"),
     };
     (told, memory.read.load(Ordering::Relaxed))
 }
