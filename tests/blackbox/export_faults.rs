@@ -160,6 +160,23 @@ fn an_object_that_comes_meanwhile_stays_and_the_export_fails() {
 }
 
 #[test]
+fn an_object_that_the_job_had_made_when_its_server_died_is_not_made_again() {
+    let mut place = Place::new("", LARGE);
+    let (job, _) = place.held();
+    place.server.kill9();
+    // As if the server had died a moment later than it did.
+    place.server.put_object("out.qcow2", &b"whole"[..]);
+    let made = std::fs::File::open(place.server.object("out.qcow2")).expect("the object");
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::fsetxattr(&made, "user.calotype.job", job.as_bytes(), flags).expect("a mark");
+    place.server.restart();
+    let ended = place.client.at(place.server.base()).job(&job);
+    assert_eq!(ended.status(), "SUCCESS", "{}", ended.document);
+    let there = std::fs::read(place.server.object("out.qcow2")).expect("the object");
+    assert_eq!(there, b"whole");
+}
+
+#[test]
 fn a_conversion_that_takes_too_long_or_all_memory_fails() {
     for (text, reason) in [
         ("[export]\ntimeout = \"1s\"\n", "takes too long"),

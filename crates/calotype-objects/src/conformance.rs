@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use calotype_core::codes::ImsCode;
+use calotype_core::id::JobId;
 use calotype_core::object::ObjectAddress;
 use calotype_core::ports::{ObjectFacts, Objects};
 use calotype_core::size::ByteSize;
@@ -27,6 +28,7 @@ pub async fn all(store: &dyn Objects, bucket: &str) -> Result<()> {
     an_object_is_seen_when_it_is_finished(store, bucket).await?;
     an_object_is_never_replaced(store, bucket).await?;
     a_file_becomes_an_object(store, bucket).await?;
+    an_object_tells_whose_it_is(store, bucket).await?;
     an_object_is_removed_only_as_it_was(store, bucket).await?;
     what_is_not_there_is_told_apart(store, bucket).await?;
     an_object_that_is_another_is_not_read(store, bucket).await
@@ -45,7 +47,7 @@ fn content(length: usize) -> Vec<u8> {
 
 async fn write(store: &dyn Objects, at: &ObjectAddress, bytes: &[u8]) -> Result<ObjectFacts> {
     let size = ByteSize::new(bytes.len() as u64);
-    let mut writer = store.create(at, size).await?;
+    let mut writer = store.create(at, size, None).await?;
     for piece in bytes.chunks(1_000_003) {
         writer.append(Bytes::copy_from_slice(piece)).await?;
     }
@@ -70,19 +72,51 @@ pub async fn a_file_becomes_an_object(store: &dyn Objects, bucket: &str) -> Resu
     for length in [1, LARGE] {
         let at = at(bucket, &format!("put/of/{length}"))?;
         let bytes = content(length);
+        let (job, other) = (job(1)?, job(2)?);
         let memory = rustix::fs::memfd_create("object", MemfdFlags::CLOEXEC);
         let mut file = File::from(memory.map_err(Error::internal)?);
         file.write_all(&bytes).map_err(Error::internal)?;
         let file = Arc::new(file);
-        let facts = store.put(&at, Arc::clone(&file)).await?;
+        let facts = store.put(&at, Arc::clone(&file), Some(&job)).await?;
         assert_eq!(facts.size, ByteSize::new(length as u64));
         assert_eq!(store.look(&at).await?, facts);
-        let again = store.put(&at, file).await;
+        assert_eq!(store.made_by(&at, &job).await?, Some(facts.clone()));
+        assert_eq!(store.made_by(&at, &other).await?, None);
+        let again = store.put(&at, file, None).await;
         assert_eq!(code(again), Some(ImsCode::IMG_0070), "{length}");
         let there = read(store, &at, &facts, 0..length as u64).await?;
         assert!(there == bytes, "{length}");
     }
     Ok(())
+}
+
+/// An object tells which job made it, whether it was written at once or in parts, and one that nobody's job made tells none.
+///
+/// # Errors
+/// What the store says.
+pub async fn an_object_tells_whose_it_is(store: &dyn Objects, bucket: &str) -> Result<()> {
+    let (job, other) = (job(1)?, job(2)?);
+    for length in [1, LARGE] {
+        let at = at(bucket, &format!("made/{length}"))?;
+        let size = ByteSize::new(length as u64);
+        let mut writer = store.create(&at, size, Some(&job)).await?;
+        writer.append(Bytes::from(content(length))).await?;
+        let facts = writer.finish().await?;
+        assert_eq!(store.made_by(&at, &job).await?, Some(facts));
+        assert_eq!(store.made_by(&at, &other).await?, None);
+    }
+    let nobodys = at(bucket, "made/by/nobody")?;
+    write(store, &nobodys, b"nobody's").await?;
+    assert_eq!(store.made_by(&nobodys, &job).await?, None);
+    let nothing = at(bucket, "made/by/none")?;
+    let refused = store.made_by(&nothing, &job).await;
+    assert_eq!(code(refused), Some(ImsCode::IMG_0057));
+    Ok(())
+}
+
+fn job(number: u8) -> Result<JobId> {
+    let parsed = format!("{number:032x}").parse();
+    parsed.map_err(|_| Error::internal("no job's id"))
 }
 
 /// An object goes, and no other one that took its place.
@@ -158,7 +192,7 @@ pub async fn an_object_is_seen_when_it_is_finished(
     bucket: &str,
 ) -> Result<()> {
     let at = at(bucket, "abandoned")?;
-    let mut writer = store.create(&at, ByteSize::new(3)).await?;
+    let mut writer = store.create(&at, ByteSize::new(3), None).await?;
     writer.append(Bytes::from_static(b"abc")).await?;
     assert_eq!(code(store.look(&at).await), Some(ImsCode::IMG_0057));
     drop(writer);
@@ -189,7 +223,7 @@ pub async fn an_object_is_never_replaced(store: &dyn Objects, bucket: &str) -> R
 pub async fn what_is_not_there_is_told_apart(store: &dyn Objects, bucket: &str) -> Result<()> {
     let nowhere = at("no-such-bucket-here", "one")?;
     assert_eq!(code(store.look(&nowhere).await), Some(ImsCode::IMG_0069));
-    let made = store.create(&nowhere, ByteSize::ZERO).await;
+    let made = store.create(&nowhere, ByteSize::ZERO, None).await;
     assert_eq!(code(made), Some(ImsCode::IMG_0069));
     for key in ["nothing", "no/thing"] {
         let nothing = at(bucket, key)?;

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use calotype_core::id::JobId;
 use calotype_core::object::ObjectAddress;
 use calotype_core::ports::{ObjectFacts, Objects};
 use calotype_core::size::ByteSize;
@@ -20,9 +21,10 @@ pub(crate) async fn copy_in(
     objects: &dyn Objects,
     at: &ObjectAddress,
     file: Arc<File>,
+    job: Option<&JobId>,
 ) -> Result<ObjectFacts> {
     let size = file.metadata().map_err(Error::internal)?.len();
-    let mut writer = objects.create(at, ByteSize::new(size)).await?;
+    let mut writer = objects.create(at, ByteSize::new(size), job).await?;
     let mut next = piece_at(Arc::clone(&file), 0);
     let mut from = 0;
     loop {

@@ -22,12 +22,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use calotype_core::id::JobId;
 use calotype_core::object::ObjectAddress;
 use calotype_core::ports::{ByteStream, Entropy, ObjectFacts, ObjectWriter, Objects};
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
 use futures_util::{StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use tokio::task::spawn_blocking;
 
@@ -41,6 +42,9 @@ const PIECE: u64 = 1 << 20;
 const AHEAD: usize = 4;
 
 const STAGED: &str = ".staged";
+
+/// The extended attribute that says which job made an object.
+const MARK: &str = "user.calotype.job";
 
 /// Whoever may read the service's files may read these.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP);
@@ -175,19 +179,50 @@ impl Objects for Directory {
         Box::pin(opening.try_flatten_stream())
     }
 
-    async fn create(&self, at: &ObjectAddress, _: ByteSize) -> Result<Box<dyn ObjectWriter>> {
-        let (this, at) = (self.clone(), at.clone());
-        let writing = blocking(move || this.stage(&at)).await?;
-        Ok(Box::new(writing))
+    async fn create(
+        &self,
+        at: &ObjectAddress,
+        _: ByteSize,
+        job: Option<&JobId>,
+    ) -> Result<Box<dyn ObjectWriter>> {
+        let (this, at, job) = (self.clone(), at.clone(), job.cloned());
+        let staged = blocking(move || {
+            let writing = this.stage(&at)?;
+            mark(&writing.file, job.as_ref());
+            Ok(writing)
+        });
+        Ok(Box::new(staged.await?))
     }
 
-    async fn put(&self, at: &ObjectAddress, file: Arc<File>) -> Result<ObjectFacts> {
+    async fn put(
+        &self,
+        at: &ObjectAddress,
+        file: Arc<File>,
+        job: Option<&JobId>,
+    ) -> Result<ObjectFacts> {
         let (this, place, whole) = (self.clone(), at.clone(), Arc::clone(&file));
-        let adopted = blocking(move || this.adopt(&place, &whole)).await?;
-        match adopted {
+        let whose = job.cloned();
+        let adopted = blocking(move || {
+            mark(&whole, whose.as_ref());
+            this.adopt(&place, &whole)
+        });
+        match adopted.await? {
             Some(facts) => Ok(facts),
-            None => copy_in(self, at, file).await,
+            None => copy_in(self, at, file, job).await,
         }
+    }
+
+    async fn made_by(&self, at: &ObjectAddress, job: &JobId) -> Result<Option<ObjectFacts>> {
+        let (this, at, job) = (self.clone(), at.clone(), job.clone());
+        blocking(move || {
+            let (file, facts) = this.object(&at)?;
+            let mut told = [0; 64];
+            // Whatever else is there, or that nothing can be, is not this job's.
+            let length = rustix::fs::fgetxattr(&file, MARK, &mut told).unwrap_or(0);
+            let is_its = told.get(..length) == Some(job.as_str().as_bytes());
+            Ok(is_its.then_some(facts))
+        })
+        .await
     }
 
     async fn remove(&self, at: &ObjectAddress, facts: &ObjectFacts) -> Result<()> {
@@ -318,6 +353,17 @@ impl Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         self.unlink();
+    }
+}
+
+/// Notes on a file which job makes it. Not every file system takes notes.
+fn mark(file: &File, job: Option<&JobId>) {
+    let Some(job) = job else {
+        return;
+    };
+    let noted = rustix::fs::fsetxattr(file, MARK, job.as_str().as_bytes(), XattrFlags::empty());
+    if let Err(error) = noted {
+        tracing::debug!(%error, "an object can't tell which job made it");
     }
 }
 

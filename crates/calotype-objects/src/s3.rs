@@ -16,6 +16,7 @@
 //! write one object at the same moment, the last one stays. A crash leaves parts that are no object: a rule of the
 //! bucket's life cycle (`AbortIncompleteMultipartUpload`) removes them.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use calotype_core::codes::ImsCode;
+use calotype_core::id::JobId;
 use calotype_core::object::ObjectAddress;
 use calotype_core::ports::{ByteStream, ObjectFacts, ObjectWriter, Objects};
 use calotype_core::size::ByteSize;
@@ -33,8 +35,9 @@ use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt as _, PutMode, PutPayload, RetryConfig,
+    Attribute, Attributes, BackoffConfig, ClientOptions, GetOptions, GetRange, MultipartUpload,
+    ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, RetryConfig,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -206,6 +209,7 @@ impl Objects for S3 {
         &self,
         at: &ObjectAddress,
         expected: ByteSize,
+        job: Option<&JobId>,
     ) -> Result<Box<dyn ObjectWriter>> {
         let place = self.place(at)?;
         place.check_free().await?;
@@ -214,14 +218,27 @@ impl Objects for S3 {
         Ok(Box::new(Writing {
             place,
             part: usize::try_from(part).map_err(Error::internal)?,
+            attributes: marked(job),
             gathered: BytesMut::new(),
             parts: None,
             sending: JoinSet::new(),
         }))
     }
 
-    async fn put(&self, at: &ObjectAddress, file: Arc<File>) -> Result<ObjectFacts> {
-        copy_in(self, at, file).await
+    async fn put(
+        &self,
+        at: &ObjectAddress,
+        file: Arc<File>,
+        job: Option<&JobId>,
+    ) -> Result<ObjectFacts> {
+        copy_in(self, at, file, job).await
+    }
+
+    async fn made_by(&self, at: &ObjectAddress, job: &JobId) -> Result<Option<ObjectFacts>> {
+        let (facts, attributes) = self.place(at)?.find().await?;
+        let told = attributes.get(&MARK);
+        let is_its = told.is_some_and(|told| told.as_ref() == job.as_str());
+        Ok(is_its.then_some(facts))
     }
 
     async fn remove(&self, at: &ObjectAddress, facts: &ObjectFacts) -> Result<()> {
@@ -237,6 +254,14 @@ impl Objects for S3 {
     }
 }
 
+/// Says in an object's metadata which job made it.
+const MARK: Attribute = Attribute::Metadata(Cow::Borrowed("calotype-job"));
+
+fn marked(job: Option<&JobId>) -> Attributes {
+    let marks = job.map(|job| (MARK, job.as_str().to_owned()));
+    marks.into_iter().collect()
+}
+
 /// An object's place in its bucket.
 #[derive(Clone)]
 struct Place {
@@ -247,12 +272,16 @@ struct Place {
 impl Place {
     /// By its first byte and not by its head alone: the answer to a failed HEAD does not say why.
     async fn look(&self) -> Result<ObjectFacts> {
+        self.find().await.map(|(facts, _)| facts)
+    }
+
+    async fn find(&self) -> Result<(ObjectFacts, Attributes)> {
         let options = GetOptions {
             range: Some(GetRange::Bounded(0..1)),
             ..GetOptions::default()
         };
         match self.store.get_opts(&self.path, options).await {
-            Ok(found) => Ok(facts_of(&found.meta)),
+            Ok(found) => Ok((facts_of(&found.meta), found.attributes)),
             Err(error) => Err(self.refusal(error).await),
         }
     }
@@ -386,6 +415,7 @@ fn facts_of(meta: &ObjectMeta) -> ObjectFacts {
 struct Writing {
     place: Place,
     part: usize,
+    attributes: Attributes,
     gathered: BytesMut,
     parts: Option<Box<dyn MultipartUpload>>,
     sending: JoinSet<object_store::Result<()>>,
@@ -422,10 +452,12 @@ impl ObjectWriter for Writing {
             self.parts = None;
         } else {
             let whole = PutPayload::from(std::mem::take(&mut self.gathered).freeze());
-            let put = self
-                .place
-                .store
-                .put_opts(&self.place.path, whole, PutMode::Create.into());
+            let options = PutOptions {
+                mode: PutMode::Create,
+                attributes: std::mem::take(&mut self.attributes),
+                ..PutOptions::default()
+            };
+            let put = self.place.store.put_opts(&self.place.path, whole, options);
             match put.await {
                 Err(object_store::Error::AlreadyExists { .. }) => return Err(taken()),
                 Err(error) => return Err(self.place.refusal(error).await),
@@ -447,10 +479,20 @@ impl Writing {
         }
         let parts = match &mut self.parts {
             Some(parts) => parts,
-            None => match self.place.store.put_multipart(&self.place.path).await {
-                Ok(parts) => self.parts.insert(parts),
-                Err(error) => return Err(self.place.refusal(error).await),
-            },
+            None => {
+                let options = PutMultipartOptions {
+                    attributes: self.attributes.clone(),
+                    ..PutMultipartOptions::default()
+                };
+                let begun = self
+                    .place
+                    .store
+                    .put_multipart_opts(&self.place.path, options);
+                match begun.await {
+                    Ok(parts) => self.parts.insert(parts),
+                    Err(error) => return Err(self.place.refusal(error).await),
+                }
+            }
         };
         let part = std::mem::replace(&mut self.gathered, BytesMut::with_capacity(self.part));
         self.sending.spawn(parts.put_part(part.freeze().into()));

@@ -82,12 +82,14 @@ async fn no_symbolic_link_is_followed() {
     ] {
         let found = store.look(&at(object)).await;
         assert_eq!(code(found), Some(ImsCode::IMG_0057), "{object}");
-        let made = store.create(&at(object), ByteSize::ZERO).await;
+        let made = store.create(&at(object), ByteSize::ZERO, None).await;
         assert!(made.is_err(), "{object}");
     }
     let found = store.look(&at("linked:secret")).await;
     assert_eq!(code(found), Some(ImsCode::IMG_0069));
-    let made = store.create(&at("images:up/new"), ByteSize::ZERO).await;
+    let made = store
+        .create(&at("images:up/new"), ByteSize::ZERO, None)
+        .await;
     assert!(made.is_err());
     assert!(!place.path().join("new").exists());
 }
@@ -158,8 +160,8 @@ async fn a_file_that_changes_while_it_is_read_ends_the_read() {
 async fn of_two_who_write_one_object_one_does() {
     let (place, store) = world();
     let address = at("images:one");
-    let mut first = store.create(&address, ByteSize::ZERO).await.unwrap();
-    let mut second = store.create(&address, ByteSize::ZERO).await.unwrap();
+    let mut first = store.create(&address, ByteSize::ZERO, None).await.unwrap();
+    let mut second = store.create(&address, ByteSize::ZERO, None).await.unwrap();
     first.append(Bytes::from_static(b"first")).await.unwrap();
     second.append(Bytes::from_static(b"second")).await.unwrap();
     second.finish().await.unwrap();
@@ -173,7 +175,7 @@ async fn of_two_who_write_one_object_one_does() {
 async fn a_start_removes_what_a_dead_process_staged_and_nothing_that_is_being_written() {
     let (place, store) = world();
     let mut writing = store
-        .create(&at("images:one"), ByteSize::ZERO)
+        .create(&at("images:one"), ByteSize::ZERO, None)
         .await
         .unwrap();
     writing.append(Bytes::from_static(b"alive")).await.unwrap();
@@ -195,7 +197,7 @@ async fn a_file_on_the_same_file_system_becomes_the_object_itself() {
     std::io::Write::write_all(&mut file, b"whole").unwrap();
     let number = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap());
     let at = ObjectAddress::parse("images:new/folder/file").unwrap();
-    let facts = store.put(&at, Arc::new(file)).await.unwrap();
+    let facts = store.put(&at, Arc::new(file), None).await.unwrap();
     assert_eq!(facts.size, ByteSize::new(5));
     assert_eq!(store.look(&at).await.unwrap(), facts);
     let path = place.path().join("buckets/images/new/folder/file");

@@ -9,8 +9,8 @@
 //! job. That no object is replaced is decided by the bucket, when the object is made.
 //!
 //! # Crash consistency
-//! Nothing is to be seen of an object before it is whole. A new attempt begins at the beginning. One that died between the making
-//! of the object and the end of the job leaves the object: the next attempt finds it, and fails with IMG.0070.
+//! Nothing is to be seen of an object before it is whole. A new attempt begins at the beginning. Where one died between the making
+//! of the object and the end of the job, the object tells which job made it, and the next attempt ends the job with it.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -162,18 +162,42 @@ impl Service {
         if let Some(key) = key {
             self.check_key(&user, key, KeyRole::Source).await?;
         }
-        // The operator may have closed it since the export was accepted, and an object may have come.
-        self.check_free(&claim.job.project, &export.object).await?;
+        let job = &claim.job.id;
+        let at = &export.object;
+        // The operator may have closed it since the export was accepted.
+        self.settings.buckets.check(&claim.job.project, at)?;
+        if claim.attempt > 1
+            && let Some(made) = self.made_by(at, job).await?
+        {
+            return Ok(made);
+        }
+        // An object may have come.
+        self.check_free(&claim.job.project, at).await?;
         let written = tokio::select! {
             biased;
-            written = self.write_unchecked(export, progress) => written,
+            written = self.write_unchecked(job, export, progress) => written,
             refused = self.keep_checking_key(&user, key, KeyRole::Source) => Err(refused),
         };
-        self.watch_for_damage(written).await
+        match self.watch_for_damage(written).await {
+            // Another attempt, which took this one for dead or was taken for it, may have been first.
+            Err(error) if error.code() == Some(ImsCode::IMG_0070) => {
+                self.made_by(at, job).await?.ok_or(error)
+            }
+            written => written,
+        }
+    }
+
+    /// The object, if this job made it.
+    async fn made_by(&self, at: &ObjectAddress, job: &JobId) -> Result<Option<ObjectFacts>> {
+        match self.objects.made_by(at, job).await {
+            Err(error) if error.code() == Some(ImsCode::IMG_0057) => Ok(None),
+            made => made,
+        }
     }
 
     async fn write_unchecked(
         &self,
+        job: &JobId,
         export: &Export,
         progress: &Arc<ResealProgress>,
     ) -> Result<ObjectFacts> {
@@ -183,20 +207,22 @@ impl Service {
             .await;
         let reader = opened.map_err(|fault| fault.into_error(KeyRole::Source))?;
         if export.stored == export.wanted {
-            return self.write_as_it_is(export, reader, progress).await;
+            return self.write_as_it_is(job, export, reader, progress).await;
         }
         let file = self.converted(export, reader, progress).await?;
-        self.objects.put(&export.object, file).await
+        self.objects.put(&export.object, file, Some(job)).await
     }
 
     async fn write_as_it_is(
         &self,
+        job: &JobId,
         export: &Export,
         reader: Arc<dyn BlobReader>,
         progress: &ResealProgress,
     ) -> Result<ObjectFacts> {
         let size = reader.facts().size;
-        let mut writer = self.objects.create(&export.object, size).await?;
+        let at = &export.object;
+        let mut writer = self.objects.create(at, size, Some(job)).await?;
         let mut pieces = reader.read(0..size.bytes());
         while let Some(piece) = pieces.try_next().await? {
             let length = piece.len() as u64;

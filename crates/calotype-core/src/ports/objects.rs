@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::ByteStream;
 use crate::codes::ImsCode;
 use crate::error::{Error, Result};
+use crate::id::JobId;
 use crate::object::ObjectAddress;
 use crate::size::ByteSize;
 
@@ -44,19 +45,35 @@ pub trait Objects: Send + Sync {
     /// error (IMG.0057) where the object is not that one any more; what was given out before that is not to be used.
     fn read(&self, at: &ObjectAddress, facts: &ObjectFacts, range: Range<u64>) -> ByteStream;
 
-    /// Begins an object that is not there, of about `expected` bytes.
+    /// Begins an object that is not there, of about `expected` bytes. It will tell which job made it, if one did.
     ///
     /// # Errors
     /// IMG.0070 where it is there.
-    async fn create(&self, at: &ObjectAddress, expected: ByteSize)
-    -> Result<Box<dyn ObjectWriter>>;
+    async fn create(
+        &self,
+        at: &ObjectAddress,
+        expected: ByteSize,
+        job: Option<&JobId>,
+    ) -> Result<Box<dyn ObjectWriter>>;
 
     /// Makes an object that is not there of all that is in a file, durably. The file may become the object: nobody writes to
-    /// it any more.
+    /// it any more. It will tell which job made it, if one did.
     ///
     /// # Errors
     /// IMG.0070 where it is there; StorageFull; Unavailable.
-    async fn put(&self, at: &ObjectAddress, file: Arc<File>) -> Result<ObjectFacts>;
+    async fn put(
+        &self,
+        at: &ObjectAddress,
+        file: Arc<File>,
+        job: Option<&JobId>,
+    ) -> Result<ObjectFacts>;
+
+    /// The object, if it is there and tells that this job made it. A directory on a file system without extended attributes
+    /// remembers no jobs.
+    ///
+    /// # Errors
+    /// IMG.0057 where there is no object.
+    async fn made_by(&self, at: &ObjectAddress, job: &JobId) -> Result<Option<ObjectFacts>>;
 
     /// Removes an object, if it is still as `facts` tell it.
     ///
@@ -96,11 +113,20 @@ impl Objects for NoBuckets {
         Box::pin(futures_util::stream::once(std::future::ready(refused)))
     }
 
-    async fn create(&self, _: &ObjectAddress, _: ByteSize) -> Result<Box<dyn ObjectWriter>> {
+    async fn create(
+        &self,
+        _: &ObjectAddress,
+        _: ByteSize,
+        _: Option<&JobId>,
+    ) -> Result<Box<dyn ObjectWriter>> {
         Err(Error::ims(ImsCode::IMG_0069))
     }
 
-    async fn put(&self, _: &ObjectAddress, _: Arc<File>) -> Result<ObjectFacts> {
+    async fn put(&self, _: &ObjectAddress, _: Arc<File>, _: Option<&JobId>) -> Result<ObjectFacts> {
+        Err(Error::ims(ImsCode::IMG_0069))
+    }
+
+    async fn made_by(&self, _: &ObjectAddress, _: &JobId) -> Result<Option<ObjectFacts>> {
         Err(Error::ims(ImsCode::IMG_0069))
     }
 
