@@ -233,10 +233,10 @@ fn a_request_with_an_idempotency_key_makes_its_images_once() {
 /// Large enough to be met on their way, of zeros and so of few bytes in the store.
 const LARGE: u64 = 4 << 30;
 
-fn begin_large(server: &Server, client: &Client) -> String {
+fn begin_large(server: &Server, client: &Client, large: u64) -> String {
     let small = server.put_object("small", Content::new(1, 5000));
-    let first = server.put_sparse_object("first", LARGE);
-    let second = server.put_sparse_object("second", LARGE);
+    let first = server.put_sparse_object("first", large);
+    let second = server.put_sparse_object("second", large);
     client.begin_import(
         &small,
         json!({"data_images": [
@@ -249,7 +249,7 @@ fn begin_large(server: &Server, client: &Client) -> String {
 fn with_a_cancelled_job_go_the_disks_that_are_on_their_way() {
     let server = Server::start(Options::config(config::deletion_grace(0)));
     let client = server.user();
-    let job = begin_large(&server, &client);
+    let job = begin_large(&server, &client, LARGE);
     let path = format!("/v1/{}/jobs/{job}", client.project());
     let shown = || client.get(&path).expect(200).json();
     until("the first to be there and bytes of others", || {
@@ -276,7 +276,8 @@ fn with_a_cancelled_job_go_the_disks_that_are_on_their_way() {
 fn an_import_of_several_disks_whose_server_is_killed_is_made_by_the_next() {
     let mut server = Server::start(Options::config(config::jobs(4, 5)));
     let client = server.user();
-    let job = begin_large(&server, &client);
+    let length = 300 << 20;
+    let job = begin_large(&server, &client, length);
     for _ in 0..3 {
         server.restart();
         server.verify();
@@ -284,7 +285,7 @@ fn an_import_of_several_disks_whose_server_is_killed_is_made_by_the_next() {
     let client = client.at(server.base());
     let ended = client.job(&job).document;
     assert_eq!(ended["status"], "SUCCESS", "{ended}");
-    for (part, size) in parts(&ended).iter().zip([5000, LARGE, LARGE]) {
+    for (part, size) in parts(&ended).iter().zip([5000, length, length]) {
         assert_eq!(client.show(&image_of(part))["size"], size);
     }
     assert_eq!(client.list().len(), 3);

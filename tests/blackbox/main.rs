@@ -27,6 +27,7 @@ mod glance_images;
 mod glance_lists;
 mod image_bytes;
 mod image_keys;
+mod import_archives;
 mod import_disks;
 mod import_faults;
 mod import_refusals;

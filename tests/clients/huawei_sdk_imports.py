@@ -1,7 +1,9 @@
 """huaweicloudsdkims: images from objects in buckets, by each of its calls for them, and an object from an image."""
 
 import hashlib
+import io
 import os
+import tarfile
 import time
 
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
@@ -70,6 +72,34 @@ assert image.hw_firmware_type == "uefi", image
 body = CreateDataImageRequestBody(name="data", image_url="images:disk.raw", min_disk=100, os_type="Windows")
 image = done(ims.create_data_image(CreateDataImageRequest(body=body)), "imsImportDataImageJob")
 assert (image.virtual_env_type, image.os_type) == ("DataImage", "Windows"), image
+
+def job(answer):
+    for _ in range(600):
+        job = ims.show_job(ShowJobRequest(job_id=answer.job_id))
+        if job.status in ("SUCCESS", "FAIL"):
+            return job
+        time.sleep(0.02)
+    raise AssertionError(job)
+
+
+MEMBERS = [("server.ovf", b"""<Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1">
+<References><File ovf:id="a" ovf:href="system.raw"/><File ovf:id="b" ovf:href="data.raw"/></References>
+<DiskSection><Disk ovf:diskId="1" ovf:fileRef="a" ovf:capacity="3000000"/>
+<Disk ovf:diskId="2" ovf:fileRef="b" ovf:capacity="1000000"/></DiskSection>
+<VirtualSystem ovf:id="vm"/></Envelope>"""), ("system.raw", CONTENT), ("data.raw", b"z" * 1_000_000)]
+with tarfile.open(os.path.join(os.environ["CALOTYPE_BUCKET"], "server.ova"), "w", format=tarfile.USTAR_FORMAT) as archive:
+    for name, content in MEMBERS:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+body = CreateImageRequestBody(name="server", image_url="images:server.ova", min_disk=40)
+ended = job(ims.create_image(CreateImageRequest(body=body)))
+assert (ended.status, ended.job_type) == ("SUCCESS", "imsImportOvaImageJob"), ended
+parts = ended.entities.sub_jobs_result
+assert [part.entities.image_name for part in parts] == ["server", "server-1"], parts
+assert [part.job_id for part in parts] == ended.entities.sub_jobs_list, ended
+sizes = [ims.list_images(ListImagesRequest(id=part.entities.image_id)).images[0].image_size for part in parts]
+assert sizes == ["3000000", "1000000"], sizes
 
 waiting = ims.glance_create_image_metadata(
     GlanceCreateImageMetadataRequest(body=GlanceCreateImageMetadataRequestBody(name="waiting", os_version="CentOS 7.2 64bit")))

@@ -36,8 +36,11 @@ pub use verified::Verified;
 use crate::error::{Error, ErrorKind, Result};
 use crate::size::ByteSize;
 
+pub(crate) use self::fields::is_zero;
+pub(crate) use self::ova::read_header as read_tar_header;
+
 /// No disk is larger.
-const MOST_DISK: ByteSize = ByteSize::gib(64 * 1024);
+pub(crate) const MOST_DISK: ByteSize = ByteSize::gib(64 * 1024);
 
 /// Looks at an image's bytes as they pass.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use crate::ports::{ObjectFacts, WrappedKey};
 use crate::size::ByteSize;
 use crate::time::Timestamp;
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 word_enum! {
@@ -271,6 +272,9 @@ pub struct Import {
     pub object: ObjectAddress,
     /// The object as it was when the import was accepted: no other is taken for it.
     pub facts: ObjectFacts,
+    /// Where in the object the image's bytes are; none: they are the object's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Range<u64>>,
     /// The blob to make.
     pub target: BlobId,
     /// The wrap of its data key.
@@ -283,9 +287,15 @@ pub struct Import {
 }
 
 impl Import {
+    /// Where in the object the image's bytes are.
+    pub fn bytes(&self) -> Range<u64> {
+        self.part.clone().unwrap_or(0..self.facts.size.bytes())
+    }
+
     /// How many bytes the image will have.
-    pub const fn size(&self) -> ByteSize {
-        self.facts.size
+    pub fn size(&self) -> ByteSize {
+        let bytes = self.bytes();
+        ByteSize::new(bytes.end.saturating_sub(bytes.start))
     }
 }
 
@@ -436,6 +446,39 @@ mod tests {
             text.replace("null", "null,\"then\":1"),
         ] {
             assert!(serde_json::from_str::<Work>(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_import_is_of_an_object_or_of_a_part_of_one() {
+        let whole = Import {
+            object: ObjectAddress::parse("images:server.ova").unwrap(),
+            facts: ObjectFacts {
+                size: ByteSize::new(100),
+                version: "v".to_owned(),
+            },
+            part: None,
+            target: "11111111-2222-3333-4444-555555555555".parse().unwrap(),
+            target_key: WrappedKey {
+                master_key: "service".to_owned(),
+                version: 1,
+                sealed: vec![1],
+            },
+            target_cmk: None,
+            filled: [false; 2],
+        };
+        assert_eq!((whole.bytes(), whole.size()), (0..100, ByteSize::new(100)));
+        // As an earlier version wrote it.
+        let text = serde_json::to_string(&whole).unwrap();
+        assert!(!text.contains("part"), "{text}");
+        let part = Import {
+            part: Some(20..50),
+            ..whole.clone()
+        };
+        assert_eq!((part.bytes(), part.size()), (20..50, ByteSize::new(30)));
+        for import in [whole, part] {
+            let text = serde_json::to_string(&import).unwrap();
+            assert_eq!(serde_json::from_str::<Import>(&text).unwrap(), import);
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod keys;
 pub mod master_key;
 pub mod name;
 pub mod object;
+pub mod ova;
 pub mod ports;
 pub mod query;
 pub mod size;

@@ -1,5 +1,7 @@
 //! The inspection of images: every format, every refusal, and what no bytes may do to it.
 
+#[path = "inspect/archives.rs"]
+mod archives;
 #[path = "inspect/fuzz.rs"]
 mod fuzz;
 #[path = "inspect/hostile.rs"]

@@ -51,7 +51,7 @@ pub struct CreateImageRequest {
     pub description: Option<String>,
     /// The server whose system disk the image is made of. It comes before every other source.
     pub instance_id: Option<String>,
-    /// The object: `bucket:object`. It comes before disks.
+    /// The object: `bucket:object`, which may be an archive of a server's disks (OVA). It comes before disks.
     pub image_url: Option<String>,
     /// The disk that the image is made of.
     pub volume_id: Option<String>,

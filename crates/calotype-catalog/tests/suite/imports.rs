@@ -42,6 +42,7 @@ pub(crate) fn import_of(
                 size: ByteSize::new(100),
                 version: "v1".to_owned(),
             },
+            part: None,
             target,
             target_key: wrapped("k"),
             target_cmk: None,

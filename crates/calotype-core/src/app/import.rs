@@ -9,11 +9,15 @@
 //!
 //! # Several disks
 //! Each disk is a job of its own, a part of the one that the caller is told of: parts are done by any worker, at once or one
-//! after the other. An image whose disk is there stays, whatever became of the others.
+//! after the other. An image whose disk is there stays, whatever became of the others. The disks of an archive are parts of
+//! its object.
 
+mod archive;
 mod fetch;
 mod format;
 mod order;
+
+use std::ops::Range;
 
 use self::format::Format;
 use self::order::{check_format, check_order, properties_of};
@@ -40,7 +44,16 @@ struct Disk {
     order: ImportOrder,
     tags: Vec<String>,
     facts: ObjectFacts,
+    /// Where it is in an archive; none: it is the object.
+    part: Option<Range<u64>>,
     format: Format,
+}
+
+impl Disk {
+    fn size(&self) -> ByteSize {
+        let of_part = |part: &Range<u64>| ByteSize::new(part.end.saturating_sub(part.start));
+        self.part.as_ref().map_or(self.facts.size, of_part)
+    }
 }
 
 /// What the images of all disks of an import have in common.
@@ -84,18 +97,8 @@ impl Service {
         }
         let limit = ImageLimit(self.settings.limits.images_per_project);
         self.check_room_to_import(project, Some(limit)).await?;
-        let mut disks = Vec::with_capacity(orders.len());
-        for (order, tags) in orders.into_iter().zip(tags) {
-            let (facts, format) = self.look_at(project, &order.object, order.quick).await?;
-            check_format(&order, format)?;
-            disks.push(Disk {
-                order,
-                tags,
-                facts,
-                format,
-            });
-        }
-        self.check_room_for(project, sum(disks.iter().map(|disk| disk.facts.size)))
+        let disks = self.find_disks(project, orders, tags).await?;
+        self.check_room_for(project, sum(disks.iter().map(Disk::size)))
             .await?;
         let common = Common {
             project,
@@ -108,9 +111,39 @@ impl Service {
             parts.push(self.plan_disk(call, &common, disk).await?);
         }
         match <[ImportPart; 1]>::try_from(parts) {
-            Ok([part]) => self.submit_disk(part, limit, keep).await,
+            Ok([part]) if part.import.part.is_none() => self.submit_disk(part, limit, keep).await,
+            Ok(parts) => {
+                let parts = Vec::from(parts);
+                self.submit_disks(call, &common, parts, keep).await
+            }
             Err(parts) => self.submit_disks(call, &common, parts, keep).await,
         }
+    }
+
+    /// The objects of these orders, or the disks in the one that is an archive.
+    async fn find_disks(
+        &self,
+        project: &ProjectId,
+        orders: Vec<ImportOrder>,
+        tags: Vec<Vec<String>>,
+    ) -> Result<Vec<Disk>> {
+        let alone = orders.len() == 1;
+        let mut disks = Vec::with_capacity(orders.len());
+        for (order, tags) in orders.into_iter().zip(tags) {
+            let (facts, format) = self.look_at(project, &order.object, order.quick).await?;
+            if format == Format::Ova && alone && order.takes_archives() {
+                return self.open_archive(order, &tags, &facts).await;
+            }
+            check_format(&order, format)?;
+            disks.push(Disk {
+                order,
+                tags,
+                facts,
+                part: None,
+                format,
+            });
+        }
+        Ok(disks)
     }
 
     /// The job that makes a disk's image, with all that it takes.
@@ -121,9 +154,10 @@ impl Service {
         image.tags = tags;
         image.enterprise_project = common.enterprise_project;
         let key = common.key.clone();
-        let import = self
+        let mut import = self
             .plan_import(call, &order.object, disk.facts, key)
             .await?;
+        import.part = disk.part;
         let mut job = self.import_job(call, common.project, order.kind.job_type(), &import);
         job.image = Some(image.id);
         job.image_name.clone_from(&image.name);
@@ -222,6 +256,9 @@ impl Service {
         }
         self.check_room_to_import(project, None).await?;
         let (facts, format) = self.look_at(project, object, false).await?;
+        if format == Format::Ova {
+            return Err(Error::ims(ImsCode::IMG_0057));
+        }
         self.check_room_for(&image.owner, facts.size).await?;
         let import = self
             .plan_import(call, object, facts, image.cmk_id.clone())
@@ -292,6 +329,7 @@ impl Service {
         Ok(Import {
             object: object.clone(),
             facts,
+            part: None,
             target,
             target_key: self.new_data_key(target, &master).await?,
             target_cmk: key,

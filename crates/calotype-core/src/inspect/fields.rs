@@ -80,6 +80,6 @@ pub(super) fn entries<const N: usize>(piece: &[u8]) -> impl Iterator<Item = [u8;
 }
 
 /// Whether every byte is zero.
-pub(super) fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }

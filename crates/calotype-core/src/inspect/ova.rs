@@ -139,7 +139,7 @@ impl Archive {
 }
 
 /// A member's name and length.
-fn read_header(header: &[u8]) -> Result<(String, u64)> {
+pub(crate) fn read_header(header: &[u8]) -> Result<(String, u64)> {
     let not_a_tar = || refused("Image content does not match its container_format (ova).");
     let is_ustar = &header[257..262] == b"ustar";
     let sum: u64 = header.iter().map(|byte| u64::from(*byte)).sum();

@@ -1,9 +1,11 @@
 //! Mutates images and inspects them: nothing may panic, hold more than its share of memory, look at bytes again and again, or
 //! depend on how the stream is cut. Checksums are mostly made right again, so that what is behind them is reached.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use calotype_core::inspect::Inspector;
+use calotype_core::ova::{ArchiveDisk, Description, Directory, MOST_DISKS};
 use calotype_core::size::ByteSize;
 
 use super::samples::{Sample, VHDX_SUMMED, ova_summed, vhd_summed};
@@ -90,6 +92,9 @@ fn judge(sample: &Sample, image: &Image, random: &mut Random) -> Result<(Verdict
         _ => sample.format,
     };
     let (verdict, memory) = inspect(declared, sample.container, &[bytes])?;
+    if sample.container == "ova" {
+        look_into(bytes)?;
+    }
     if random.below(4) == 0 {
         let parts = cut(bytes, random);
         let (other, _) = inspect(declared, sample.container, &parts)?;
@@ -98,6 +103,37 @@ fn judge(sample: &Sample, image: &Image, random: &mut Random) -> Result<(Verdict
         }
     }
     Ok((verdict, memory))
+}
+
+/// The disks of an archive, as an import finds them: by its headers and its description alone.
+pub(crate) fn disks_in(bytes: &[u8]) -> calotype_core::Result<Vec<ArchiveDisk>> {
+    let part = |range: Range<u64>| &bytes[range.start as usize..range.end as usize];
+    let mut directory = Directory::new(ByteSize::new(bytes.len() as u64));
+    while let Some(header) = directory.next_header()? {
+        directory.take(part(header))?;
+    }
+    let description = Description::parse(part(directory.description()?))?;
+    directory.disks(&description)
+}
+
+/// Whatever is found lies in the archive, and apart from each other.
+fn look_into(bytes: &[u8]) -> Result<(), String> {
+    let Ok(mut disks) = disks_in(bytes) else {
+        return Ok(());
+    };
+    disks.sort_by_key(|disk| disk.bytes.start);
+    let mut free = 512;
+    for disk in &disks {
+        let Range { start, end } = disk.bytes;
+        if start < free || start >= end || end > bytes.len() as u64 {
+            return Err(format!("a disk is at {start} to {end}"));
+        }
+        free = end;
+    }
+    match disks.len() {
+        1..=MOST_DISKS => Ok(()),
+        found => Err(format!("{found} disks were found")),
+    }
 }
 
 fn inspect(declared: &str, container: &str, parts: &[&[u8]]) -> Result<(Verdict, usize), String> {

@@ -21,9 +21,17 @@ pub(crate) fn good() -> Vec<Sample> {
     let v2 = with(qcow2(), &[(4, &be32(2)), (72, &[0; 40])]);
     let noise = vec![7; 5000];
     let nested = ova(&[
-        ("box.ovf", b"<Envelope/>"),
+        ("box.ovf", &envelope(&[("disk.vmdk", 131_072)])),
         ("box.mf", b"SHA256"),
         ("disk.vmdk", &vmdk_stream()),
+    ]);
+    let server = ova(&[
+        (
+            "server.ovf",
+            &envelope(&[("system.vmdk", 131_072), ("data.vmdk", 131_072)]),
+        ),
+        ("data.vmdk", &vmdk_stream()),
+        ("system.vmdk", &vmdk_stream()),
     ]);
     [
         ("nothing", "raw", Vec::new(), Some(0)),
@@ -55,6 +63,7 @@ pub(crate) fn good() -> Vec<Sample> {
     .map(|(name, format, bytes, size)| sample(name, format, bytes, Ok(size)))
     .chain([
         in_container("ova", sample("ova", "vmdk", nested, Ok(None))),
+        in_container("ova", sample("ova of a server", "vmdk", server, Ok(None))),
         in_container("docker", sample("docker", "raw", noise, Ok(None))),
     ])
     .collect()
@@ -490,6 +499,32 @@ pub(crate) fn ploop() -> Vec<u8> {
             (48, &le32(1)),
         ],
     )
+}
+
+/// The description of a server with these disks: each with its file and how large it is.
+pub(crate) fn envelope(disks: &[(&str, u64)]) -> Vec<u8> {
+    let mut files = String::new();
+    let mut sections = String::new();
+    let mut parts = String::new();
+    for (number, (file, capacity)) in disks.iter().enumerate() {
+        files.push_str(&format!("<File ovf:id=\"f{number}\" ovf:href=\"{file}\"/>"));
+        sections.push_str(&format!(
+            "<Disk ovf:diskId=\"d{number}\" ovf:fileRef=\"f{number}\" ovf:capacity=\"{capacity}\"/>"
+        ));
+        parts.push_str(&format!(
+            "<Item><rasd:AddressOnParent>{number}</rasd:AddressOnParent>\
+             <rasd:HostResource>ovf:/disk/d{number}</rasd:HostResource>\
+             <rasd:ResourceType>17</rasd:ResourceType></Item>"
+        ));
+    }
+    format!(
+        "<?xml version=\"1.0\"?><Envelope xmlns:ovf=\"http://schemas.dmtf.org/ovf/envelope/1\">\
+         <References>{files}</References><DiskSection>{sections}</DiskSection>\
+         <VirtualSystem ovf:id=\"vm\"><OperatingSystemSection ovf:id=\"101\">\
+         <Description>CentOS 7.2 64bit</Description></OperatingSystemSection>\
+         <VirtualHardwareSection>{parts}</VirtualHardwareSection></VirtualSystem></Envelope>"
+    )
+    .into_bytes()
 }
 
 /// An archive of members.

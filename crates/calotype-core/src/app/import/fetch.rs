@@ -85,15 +85,15 @@ impl Service {
     }
 
     fn source_of(&self, import: &Import) -> ByteStream {
-        let all = 0..import.facts.size.bytes();
-        self.objects.read(&import.object, &import.facts, all)
+        let bytes = import.bytes();
+        self.objects.read(&import.object, &import.facts, bytes)
     }
 
     async fn write_import(&self, import: &Import, source: ByteStream) -> Result<BlobFacts> {
         let options = WriteOptions {
             digests: self.settings.digests,
-            max_size: import.facts.size,
-            expected_size: Some(import.facts.size),
+            max_size: import.size(),
+            expected_size: Some(import.size()),
             progress: Arc::new(AtomicU64::new(0)),
         };
         let written = self

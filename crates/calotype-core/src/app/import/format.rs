@@ -10,6 +10,7 @@ use futures_util::TryStreamExt as _;
 use crate::codes::ImsCode;
 use crate::error::{Error, Result};
 use crate::object::ObjectAddress;
+use crate::ova::ArchiveDisk;
 use crate::ports::{ObjectFacts, Objects};
 
 /// Bytes of the beginning that are looked at: an ISO's descriptor is at 32 KiB.
@@ -38,6 +39,8 @@ pub(super) enum Format {
     Zvhd2,
     /// A file system of a disc.
     Iso,
+    /// An archive of disks, which is none itself.
+    Ova,
 }
 
 impl Format {
@@ -53,6 +56,7 @@ impl Format {
             Self::Zvhd => "zvhd",
             Self::Zvhd2 => "zvhd2",
             Self::Iso => "iso",
+            Self::Ova => "ova",
         }
     }
 }
@@ -61,22 +65,57 @@ impl Format {
 ///
 /// # Errors
 /// As of [`Objects::read`]; IMG.0057 for what is known and never taken: QEMU's QED and first QCOW, a VMDK's descriptor
-/// without its disk, an archive of disks.
+/// without its disk.
 pub(super) async fn of_object(
     objects: &dyn Objects,
     at: &ObjectAddress,
     facts: &ObjectFacts,
 ) -> Result<Format> {
-    let size = facts.size.bytes();
-    let head = read(objects, at, facts, 0..size.min(HEAD)).await?;
+    let all = 0..facts.size.bytes();
+    of_bytes(objects, at, facts, all, at.file_name()).await
+}
+
+/// The format of a disk in an archive.
+///
+/// # Errors
+/// As [`of_object`]; IMG.0057 also for an archive in the archive, a disc, and what can't be told from a disk as it is: it may be
+/// compressed.
+pub(super) async fn of_member(
+    objects: &dyn Objects,
+    at: &ObjectAddress,
+    facts: &ObjectFacts,
+    disk: &ArchiveDisk,
+) -> Result<Format> {
+    let format = of_bytes(objects, at, facts, disk.bytes.clone(), &disk.name).await?;
+    let name = disk.name.to_ascii_lowercase();
+    let is_plain = name.ends_with(".raw") || name.ends_with(".img");
+    match format {
+        Format::Ova | Format::Iso => Err(Error::ims(ImsCode::IMG_0057)),
+        Format::Raw if !is_plain => Err(Error::ims(ImsCode::IMG_0057)),
+        _ => Ok(format),
+    }
+}
+
+async fn of_bytes(
+    objects: &dyn Objects,
+    at: &ObjectAddress,
+    facts: &ObjectFacts,
+    bytes: Range<u64>,
+    name: &str,
+) -> Result<Format> {
+    let Range { start, end } = bytes;
+    let head = start..end.min(start.saturating_add(HEAD));
+    let head = read(objects, at, facts, head).await?;
     if let Some(format) = of_head(&head)? {
         return Ok(format);
     }
-    let end = read(objects, at, facts, size.saturating_sub(FOOTER)..size).await?;
-    Ok(of_end_and_name(&end, at.file_name()))
+    let footer = end.saturating_sub(FOOTER).max(start)..end;
+    let footer = read(objects, at, facts, footer).await?;
+    Ok(of_end_and_name(&footer, name))
 }
 
-async fn read(
+/// All of a short part of an object.
+pub(super) async fn read(
     objects: &dyn Objects,
     at: &ObjectAddress,
     facts: &ObjectFacts,
@@ -98,11 +137,7 @@ fn of_head(head: &[u8]) -> Result<Option<Format>> {
         found == Some(magic)
     };
     Ok(Some(match () {
-        () if at(0, b"QFI\xfb\0\0\0\x01")
-            || at(0, b"QED\0")
-            || at(0, b"# Disk DescriptorFile")
-            || at(257, b"ustar") =>
-        {
+        () if at(0, b"QFI\xfb\0\0\0\x01") || at(0, b"QED\0") || at(0, b"# Disk DescriptorFile") => {
             return Err(Error::ims(ImsCode::IMG_0057));
         }
         () if at(0, b"QFI\xfb") => Format::Qcow2,
@@ -111,6 +146,7 @@ fn of_head(head: &[u8]) -> Result<Option<Format>> {
         () if at(0, b"KDMV") => Format::Vmdk,
         () if at(0x40, b"\x7f\x10\xda\xbe") => Format::Vdi,
         () if at(0x8001, b"CD001") => Format::Iso,
+        () if at(257, b"ustar") => Format::Ova,
         () => return Ok(None),
     }))
 }
@@ -146,9 +182,9 @@ mod tests {
         assert_eq!(of_head(&disc).unwrap(), Some(Format::Iso));
         let mut archive = vec![0; 512];
         archive[257..262].copy_from_slice(b"ustar");
+        assert_eq!(of_head(&archive).unwrap(), Some(Format::Ova));
         for never in [
-            &archive[..],
-            b"QFI\xfb\0\0\0\x01",
+            &b"QFI\xfb\0\0\0\x01"[..],
             b"QED\0",
             b"# Disk DescriptorFile\n",
         ] {

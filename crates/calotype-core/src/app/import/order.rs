@@ -14,6 +14,8 @@ use crate::image_tag::Tag;
 use crate::job::JobType;
 use crate::name::{Description, ImageName};
 use crate::object::ObjectAddress;
+use crate::ova::{ArchiveDisk, GuestSystem};
+use crate::size::ByteSize;
 
 word_enum! {
     /// What kind of system a disk holds, as requests tell it.
@@ -145,6 +147,31 @@ pub struct DataDisk {
 }
 
 impl ImportOrder {
+    /// Whether it can be of an archive of disks: of one server, whose first disk holds its system.
+    pub(super) fn takes_archives(&self) -> bool {
+        let system = matches!(self.kind, ImportKind::System | ImportKind::BareMetal);
+        system && !self.quick && self.data_disks.is_empty()
+    }
+
+    /// The order of an archive's disks, which has from its description what the caller did not say.
+    pub(super) fn of_archive(mut self, disks: &[ArchiveDisk], system: &GuestSystem) -> Self {
+        let mut known = os_version::catalogue().into_iter();
+        let told = known.find(|known| known.version == system.text);
+        self.os_version = self.os_version.or(told.map(|known| known.version));
+        self.os_type = self.os_type.or(system.kind);
+        let data = disks.iter().skip(1).map(|disk| DataDisk {
+            name: None,
+            description: self.description.clone(),
+            object: self.object.clone(),
+            min_disk: gib_of(disk.capacity),
+            tags: self.tags.clone(),
+            quick: false,
+            os_type: None,
+        });
+        self.data_disks = data.collect();
+        self
+    }
+
     /// The orders of all its disks, each by itself: the system's first.
     ///
     /// # Errors
@@ -183,6 +210,12 @@ impl ImportOrder {
     }
 }
 
+/// The GiB that a disk takes.
+pub(super) fn gib_of(capacity: ByteSize) -> u32 {
+    let gib = capacity.bytes().div_ceil(ByteSize::gib(1).bytes());
+    u32::try_from(gib).unwrap_or(u32::MAX)
+}
+
 /// What can be said of an order by itself.
 pub(super) fn check_order(order: &ImportOrder) -> Result<()> {
     match &order.os_version {
@@ -216,7 +249,7 @@ pub(in crate::app) fn check_memory(least: u32, most: Option<u32>) -> Result<()> 
 /// Whether an image of this kind can be made of an object in this format.
 pub(super) fn check_format(order: &ImportOrder, format: Format) -> Result<()> {
     let iso = order.kind == ImportKind::Iso;
-    if iso != (format == Format::Iso) {
+    if iso != (format == Format::Iso) || format == Format::Ova {
         return Err(Error::ims(ImsCode::IMG_0057));
     }
     if order.quick && !matches!(format, Format::Raw | Format::Zvhd2) {
@@ -353,6 +386,9 @@ mod tests {
         );
         assert_eq!(of(ImportKind::Data, true, Format::Zvhd2), None);
         assert_eq!(of(ImportKind::System, true, Format::Raw), None);
+        for kind in [ImportKind::System, ImportKind::Data, ImportKind::Iso] {
+            assert_eq!(of(kind, false, Format::Ova), Some(ImsCode::IMG_0057));
+        }
     }
 
     #[test]
@@ -385,6 +421,39 @@ mod tests {
         assert_eq!(told["__os_type"], "Linux");
         assert!(!told.contains_key("__os_version"));
         assert!(!told.contains_key("max_ram"));
+    }
+
+    #[test]
+    fn the_caller_goes_before_an_archives_description() {
+        let disk = |capacity| ArchiveDisk {
+            name: "disk.vmdk".to_owned(),
+            bytes: 0..1,
+            capacity: ByteSize::new(capacity),
+        };
+        let disks = [disk(1), disk(1 << 30), disk((1 << 30) + 1)];
+        let system = |text: &str, kind| GuestSystem {
+            text: text.to_owned(),
+            kind,
+        };
+        let known = "CentOS 7.2 64bit";
+        let of =
+            |order: ImportOrder, text: &str, kind| order.of_archive(&disks, &system(text, kind));
+        let made = of(order(ImportKind::System), known, Some(OsType::Linux));
+        assert_eq!(made.os_version.as_deref(), Some(known));
+        let sizes: Vec<_> = made.data_disks.iter().map(|disk| disk.min_disk).collect();
+        assert_eq!(sizes, [1, 2]);
+        let made = of(order(ImportKind::System), "Debian", Some(OsType::Linux));
+        assert_eq!((made.os_version, made.os_type), (None, Some(OsType::Linux)));
+        let mut said = order(ImportKind::System);
+        said.os_version = Some("CentOS 7.3 64bit".to_owned());
+        said.os_type = Some(OsType::Other);
+        let made = of(said.clone(), known, Some(OsType::Linux));
+        assert_eq!(made.os_version, said.os_version);
+        assert_eq!(made.os_type, said.os_type);
+        said.quick = true;
+        assert!(made.data_disks.len() == 2 && !said.takes_archives());
+        assert!(!made.takes_archives() && !order(ImportKind::Data).takes_archives());
+        assert!(order(ImportKind::BareMetal).takes_archives());
     }
 
     #[test]
