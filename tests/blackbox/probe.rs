@@ -95,6 +95,13 @@ impl Row {
                 json!({"bucket_url": "nowhere:probe", "file_format": "qcow2"}),
             ),
             (_, path) if path.ends_with("/file") => ("application/octet-stream", json!({})),
+            (_, path) if path.ends_with("/cross_region_copy") => (
+                "application/json",
+                json!({
+                    "name": "probe", "region": "elsewhere", "project_name": "probe",
+                    "agency_name": "probe",
+                }),
+            ),
             (_, path) if path.ends_with("/copy") => ("application/json", json!({"name": "probe"})),
             (_, "/v1/cloudimages/members") => (
                 "application/json",

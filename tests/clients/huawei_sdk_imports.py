@@ -9,8 +9,12 @@ import time
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdkims.v2 import (
+    CopyImageCrossRegionRequest,
+    CopyImageCrossRegionRequestBody,
+    CreateDataImageInSafeModeRequest,
     CreateDataImageRequest,
     CreateDataImageRequestBody,
+    CreateImageInSafeModeRequest,
     CreateImageRequest,
     CreateImageRequestBody,
     CreateWholeImageRequest,
@@ -20,6 +24,7 @@ from huaweicloudsdkims.v2 import (
     GlanceCreateImageMetadataRequest,
     GlanceCreateImageMetadataRequestBody,
     GlanceShowImageRequest,
+    ImportImageQuickInSafeModeRequest,
     ImportImageQuickRequest,
     ImsClient,
     ListImagesRequest,
@@ -100,6 +105,21 @@ assert [part.entities.image_name for part in parts] == ["server", "server-1"], p
 assert [part.job_id for part in parts] == ended.entities.sub_jobs_list, ended
 sizes = [ims.list_images(ListImagesRequest(id=part.entities.image_id)).images[0].image_size for part in parts]
 assert sizes == ["3000000", "1000000"], sizes
+
+system = CreateImageRequestBody(name="safe", image_url="images:disk.raw", min_disk=40, os_version="CentOS 7.2 64bit")
+done(ims.create_image_in_safe_mode(CreateImageInSafeModeRequest(body=system)), "imsImportImageJob")
+body = QuickImportImageByFileRequestBody(name="safe", image_url="images:disk.raw", min_disk=40, os_version="CentOS 7.2 64bit")
+done(ims.import_image_quick_in_safe_mode(ImportImageQuickInSafeModeRequest(body=body)), "imsImportImageJob")
+body = CreateDataImageRequestBody(name="safe", image_url="images:disk.raw", min_disk=40)
+image = done(ims.create_data_image_in_safe_mode(CreateDataImageInSafeModeRequest(body=body)), "imsImportDataImageJob")
+
+elsewhere = CopyImageCrossRegionRequestBody(name="there", region="eu-nl", project_name="eu-nl", agency_name="images")
+try:
+    ims.copy_image_cross_region(CopyImageCrossRegionRequest(image_id=image.id, body=elsewhere))
+except ClientRequestException as error:
+    assert (error.status_code, error.error_code) == (400, "IMG.0105"), error
+else:
+    raise AssertionError("there is one region")
 
 waiting = ims.glance_create_image_metadata(
     GlanceCreateImageMetadataRequest(body=GlanceCreateImageMetadataRequestBody(name="waiting", os_version="CentOS 7.2 64bit")))

@@ -3,6 +3,7 @@
 
 pub mod accepted;
 pub mod copy;
+pub mod cross_region;
 pub mod export;
 pub mod image_members;
 pub mod import;
@@ -15,6 +16,7 @@ pub mod os_versions;
 mod path;
 pub mod quota;
 pub mod resource_tags;
+pub mod safe_mode;
 mod source_body;
 pub mod tags;
 pub mod update;
@@ -29,6 +31,7 @@ pub fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .routes(routes!(copy::copy_image))
         .routes(routes!(copy::copy_image_in_safe_mode))
+        .routes(routes!(cross_region::copy_image_to_region))
         .routes(routes!(
             members::add_members,
             members::remove_members,
@@ -45,5 +48,6 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(resource_tags::find_images_by_tags))
         .merge(import::router())
         .merge(export::router())
+        .merge(safe_mode::router())
         .merge(tags::router())
 }

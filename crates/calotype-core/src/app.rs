@@ -52,7 +52,7 @@ pub use os_version::{OsVersion, catalogue as os_versions};
 pub use patch::{Change, Setting, check_settable};
 pub use quotas::{LimitInForce, Quota};
 pub use reconcile::{Reconciled, Reconciler};
-pub use replicate::{EncryptionMode, ReplicaOrder, Strictness};
+pub use replicate::{ElsewhereOrder, EncryptionMode, ReplicaOrder, Strictness};
 pub use sources::{Source, SourceImage, SourceOrder};
 pub use transfer::{Download, Upload};
 pub use verify::Verification;

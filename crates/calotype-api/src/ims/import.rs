@@ -8,13 +8,12 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use calotype_core::access::Action;
-use calotype_core::app::{Call, ImportOrder, Service};
+use calotype_core::app::{Call, ImportOrder, Service, Strictness};
 use calotype_core::id::JobId;
 use calotype_core::object::ObjectAddress;
 use calotype_core::{Error, Result, codes::ImsCode};
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -28,6 +27,9 @@ use crate::errors::{Failure, Reply};
 use crate::idempotency::{IdempotencyKey, Keeper, Slot, json_answer, keeping, once};
 use crate::json_body::{json_object, optional_text, read_body};
 use crate::state::ApiState;
+
+/// What the older paths demand for the use of a key.
+const LENIENT: Strictness = Strictness::KeyService;
 
 /// The operations of this module.
 pub fn router() -> OpenApiRouter<ApiState> {
@@ -187,7 +189,7 @@ pub async fn import_image(
     key: Result<IdempotencyKey, Failure>,
     body: Body,
 ) -> Reply {
-    create(state, caller, key, body, Form::Any).await
+    create(state, caller, key, body, Form::Any, LENIENT).await
 }
 
 /// Makes an image of an object by the path that some clients use for data disks: without a `type` that says otherwise it
@@ -208,7 +210,7 @@ pub async fn import_image_by_older_path(
     key: Result<IdempotencyKey, Failure>,
     body: Body,
 ) -> Reply {
-    create(state, caller, key, body, Form::Older).await
+    create(state, caller, key, body, Form::Older, LENIENT).await
 }
 
 /// Makes an image of a large object, raw or ZVHD2.
@@ -228,7 +230,7 @@ pub async fn import_image_quickly(
     key: Result<IdempotencyKey, Failure>,
     body: Body,
 ) -> Reply {
-    create(state, caller, key, body, Form::Quick).await
+    create(state, caller, key, body, Form::Quick, LENIENT).await
 }
 
 /// Makes an image of a data disk of an object.
@@ -248,7 +250,7 @@ pub async fn import_data_image(
     key: Result<IdempotencyKey, Failure>,
     body: Body,
 ) -> Reply {
-    create(state, caller, key, body, Form::Data).await
+    create(state, caller, key, body, Form::Data, LENIENT).await
 }
 
 /// Makes a full-ECS image of a server or of a backup of one.
@@ -335,12 +337,14 @@ fn kept<'a>(service: &'a Service, slot: Option<&'a Slot>) -> Option<Keeper<'a, J
     })
 }
 
-async fn create(
+/// Makes an image as a body to one of the paths asks for.
+pub(super) async fn create(
     State(state): State<ApiState>,
     Caller(call): Caller,
     key: Result<IdempotencyKey, Failure>,
     body: Body,
     form: Form,
+    strictness: Strictness,
 ) -> Reply {
     let service = &state.service;
     admit(service, &call, form)?;
@@ -354,7 +358,8 @@ async fn create(
             let job = service.image_of_source(&call, &order).await?;
             return Ok(json_answer(accepted_text(&job, None)));
         }
-        let order = import_order(service, &call, body, form)?;
+        let order = order(body, form, strictness)?;
+        check_order(service, &call, &order)?;
         let keep = kept(service, slot.as_ref());
         let job = service.import(&call, &order, keep.as_deref()).await?;
         Ok(json_answer(accepted_text(&job, None)))
@@ -374,17 +379,11 @@ fn admit(service: &Service, call: &Call, form: Form) -> Result<()> {
     }
 }
 
-/// What the body asks for, once it is known that the caller may ask for that.
-fn import_order(
-    service: &Service,
-    call: &Call,
-    body: Map<String, Value>,
-    form: Form,
-) -> Result<ImportOrder> {
-    let order = order(body, form)?;
+/// Checks that the caller may ask for this, and that a version that is there says something.
+fn check_order(service: &Service, call: &Call, order: &ImportOrder) -> Result<()> {
     service.admit(call, order.kind.action())?;
     match &order.os_version {
         Some(version) if version.is_empty() => Err(Error::ims(ImsCode::IMG_0056)),
-        _ => Ok(order),
+        _ => Ok(()),
     }
 }

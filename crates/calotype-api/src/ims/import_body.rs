@@ -1,6 +1,6 @@
 //! The bodies of requests for images of objects: one reading for the paths that take them (spec 2.3 to 2.5).
 
-use calotype_core::app::{DataDisk, Firmware, ImportKind, ImportOrder, OsType};
+use calotype_core::app::{DataDisk, Firmware, ImportKind, ImportOrder, OsType, Strictness};
 use calotype_core::codes::ImsCode;
 use calotype_core::image_tag::Tag;
 use calotype_core::name::{Description, ImageName};
@@ -32,7 +32,11 @@ pub(super) enum Form {
 ///
 /// # Errors
 /// IMG.0001 for what is not of its type, and both kinds of tags at once; each field's own code.
-pub(super) fn order(mut body: Map<String, Value>, form: Form) -> Result<ImportOrder> {
+pub(super) fn order(
+    mut body: Map<String, Value>,
+    form: Form,
+    strictness: Strictness,
+) -> Result<ImportOrder> {
     let body = &mut body;
     let items = match form {
         Form::Any | Form::Older => source_body::disks(body, &["description"])?,
@@ -80,6 +84,7 @@ pub(super) fn order(mut body: Map<String, Value>, form: Form) -> Result<ImportOr
         arm,
         configured: optional_bool(body, "is_config")? == Some(true),
         cmk_id: optional_text(body, "cmk_id")?,
+        strictness,
         tags: tags(body)?,
         enterprise_project: optional_text(body, "enterprise_project_id")?,
         quick,
@@ -200,7 +205,7 @@ mod tests {
         let Value::Object(body) = body else {
             unreachable!()
         };
-        order(body, form)
+        order(body, form, Strictness::KeyService)
     }
 
     #[test]

@@ -299,6 +299,30 @@ async fn the_safe_mode_asks_for_the_callers_own_permissions_on_keys_too() {
 }
 
 #[tokio::test]
+async fn an_import_in_safe_mode_asks_for_the_callers_own_permission_on_the_key() {
+    let world = World::new().await;
+    let ask = async |token: &str, version: &str, path: &str| {
+        let path = format!("/{version}/cloudimages/{path}action");
+        let mut body = serde_json::json!({
+            "name": "n", "image_url": "nowhere:disk", "min_disk": 40, "os_version": "CentOS 7.2 64bit",
+        });
+        body["cmk_id"] = K.into();
+        world.post(token, &path, &body.to_string()).await.refusal()
+    };
+    let importer = format!("eve {OWN} ims-only");
+    // What comes after the key is asked for: there is no bucket here.
+    let later = (400, "IMG.0069".to_owned());
+    for (path, older) in [("", "v2"), ("quickimport/", "v2"), ("dataimages/", "v1")] {
+        let strict = ask(&importer, "v2.1", path).await;
+        assert_eq!(strict, (400, "IMG.0099".to_owned()), "{path}");
+        assert_eq!(ask(&importer, older, path).await, later, "{path}");
+        assert_eq!(ask(MEMBER, "v2.1", path).await, later, "{path}");
+        let reader = format!("eve {OWN} reader");
+        assert_eq!(ask(&reader, "v2.1", path).await.0, 403, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_job_waits_for_a_key_service_that_went_away_and_fails_for_a_key_that_was_closed() {
     let world = World::new().await;
     let source = sealed(&world).await;

@@ -8,6 +8,7 @@
 
 mod cancel;
 mod copy;
+mod cross_region;
 mod harness;
 mod jobs;
 mod keys;

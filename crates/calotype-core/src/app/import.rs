@@ -92,6 +92,8 @@ impl Service {
         let wanted = order.enterprise_project.as_deref();
         let enterprise_project = self.wanted_enterprise_project(wanted).await?;
         if let Some(key) = &key {
+            let strict = order.strictness;
+            self.check_permission(call, strict, Action::DataKeysSeal, ImsCode::IMG_0099)?;
             let user = self.key_user(call)?;
             self.check_key(&user, key, KeyRole::Target).await?;
         }

@@ -37,6 +37,17 @@ pub struct ReplicaOrder {
     pub strictness: Strictness,
 }
 
+/// What a caller asks for of another region.
+#[derive(Debug, Clone)]
+pub struct ElsewhereOrder {
+    /// The image to replicate.
+    pub source: ImageId,
+    /// The replica's name.
+    pub name: ImageName,
+    /// The replica's description.
+    pub description: Description,
+}
+
 word_enum! {
     /// How a replica under another key gets its bytes. An extension: the documented body knows no such field.
     EncryptionMode {
@@ -104,7 +115,7 @@ impl Service {
         let allowed = self.authorize(call, Action::ImagesCopy)?;
         let project = call.principal.require_project()?;
         let seen = self.seen_image(&allowed, order.source).await?;
-        self.check_relation(&seen, project, order)?;
+        self.check_relation(&seen, project, order.cmk_id.as_deref())?;
         let source = &seen.image;
         self.check_kind_and_state(source)?;
         let keys = self.check_keys(call, source, order).await?;
@@ -173,12 +184,40 @@ impl Service {
         Ok(id)
     }
 
+    /// Checks a replication to another region (spec 3.8). There is none: one that nothing is wrong with is refused too.
+    ///
+    /// # Errors
+    /// IMG.0026, 0027, 0083, 0196, 0197, 0130, 0167, 0046, 0057, 0059 as [`Service::replicate`]; IMG.0060; IMG.0105.
+    pub async fn replicate_elsewhere(&self, call: &Call, order: &ElsewhereOrder) -> Result<JobId> {
+        self.authorize_replication(call)?;
+        let allowed = self.authorize(call, Action::ImagesCopy)?;
+        let project = call.principal.require_project()?;
+        let seen = self.seen_image(&allowed, order.source).await?;
+        self.check_relation(&seen, project, None)?;
+        self.check_kind_and_state(&seen.image)?;
+        let unsupported = |message: String| Error::invalid(message).with_code(ImsCode::IMG_0105);
+        if seen.image.cmk_id.is_some() {
+            return Err(unsupported(
+                "An encrypted image can't be replicated to another region.".to_owned(),
+            ));
+        }
+        let concurrency = self.settings.limits.concurrent_replicas;
+        self.catalog
+            .check_room(project, None, JobFamily::Replication, concurrency)
+            .await?;
+        let region = &self.settings.region;
+        Err(unsupported(format!(
+            "There is one region here, {region}: POST /v1/cloudimages/{}/copy replicates within it.",
+            order.source
+        )))
+    }
+
     /// Steps 7 to 9: how the caller is related to the source.
     fn check_relation(
         &self,
         seen: &SeenImage,
         project: &ProjectId,
-        order: &ReplicaOrder,
+        key: Option<&str>,
     ) -> Result<()> {
         let image = &seen.image;
         if image.owner == *project {
@@ -194,7 +233,7 @@ impl Service {
             Visibility::Shared | Visibility::Private => return Err(Error::ims(ImsCode::IMG_0196)),
         }
         // Decision D7: another project's encrypted image becomes the caller's only under a key of its own.
-        let under_an_own_key = is_key(order.cmk_id.as_deref());
+        let under_an_own_key = is_key(key);
         if image.cmk_id.is_some() && !(self.settings.replicate_shared_encrypted && under_an_own_key)
         {
             return Err(Error::ims(ImsCode::IMG_0197));

@@ -58,11 +58,13 @@ impl Service {
         }
         let user = self.key_user(call)?;
         if let Some(key) = &keys.source {
-            self.check_permission(call, order, Action::DataKeysOpen, ImsCode::IMG_0103)?;
+            let strict = order.strictness;
+            self.check_permission(call, strict, Action::DataKeysOpen, ImsCode::IMG_0103)?;
             self.check_key(&user, key, KeyRole::Source).await?;
         }
         if let Some(key) = &keys.target {
-            self.check_permission(call, order, Action::DataKeysSeal, ImsCode::IMG_0099)?;
+            let strict = order.strictness;
+            self.check_permission(call, strict, Action::DataKeysSeal, ImsCode::IMG_0099)?;
             self.check_key(&user, key, KeyRole::Target).await?;
             self.check_ownership(&user, source, key).await?;
         }
@@ -83,14 +85,14 @@ impl Service {
     }
 
     /// Decision D19.
-    fn check_permission(
+    pub(super) fn check_permission(
         &self,
         call: &Call,
-        order: &ReplicaOrder,
+        strictness: Strictness,
         action: Action,
         code: ImsCode,
     ) -> Result<()> {
-        if order.strictness == Strictness::Caller && !self.access.permits(&call.principal, action) {
+        if strictness == Strictness::Caller && !self.access.permits(&call.principal, action) {
             return Err(Error::ims(code));
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::format::Format;
 use crate::access::Action;
+use crate::app::Strictness;
 use crate::app::os_version::{self, DEFAULT_OS_VERSION, OS_VERSION};
 use crate::codes::ImsCode;
 use crate::error::{Error, Result};
@@ -117,6 +118,8 @@ pub struct ImportOrder {
     pub configured: bool,
     /// The key to seal the image under, as the caller wrote it.
     pub cmk_id: Option<String>,
+    /// Which permissions the key takes.
+    pub strictness: Strictness,
     /// The image's tags.
     pub tags: Vec<Tag>,
     /// The enterprise project for the image, as the caller wrote it.
@@ -201,6 +204,7 @@ impl ImportOrder {
             arm: false,
             configured: false,
             cmk_id: system.cmk_id.clone(),
+            strictness: system.strictness,
             tags: disk.tags,
             enterprise_project: system.enterprise_project.clone(),
             quick: disk.quick,
@@ -317,6 +321,7 @@ mod tests {
             arm: false,
             configured: false,
             cmk_id: None,
+            strictness: Strictness::KeyService,
             tags: Vec::new(),
             enterprise_project: None,
             quick: false,
