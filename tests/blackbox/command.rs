@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) const FORMATS: [&str; 2] = ["table", "json"];
-const UNKNOWN: &str = "11111111-2222-4333-8444-555555555555";
+pub(crate) const UNKNOWN: &str = "11111111-2222-4333-8444-555555555555";
 
 /// The documented exit codes.
 pub(crate) mod exit {
@@ -553,44 +553,6 @@ fn projects_users_roles_and_access_keys_are_administered_by_command() {
         plain.fails(&["admin", "user", "create", "x"], exit::NOT_AUTHORISED);
         plain.fails(&["admin", "role", "list"], exit::NOT_AUTHORISED);
         plain.fails(&["admin", "verify"], exit::NOT_AUTHORISED);
-    }
-}
-
-#[test]
-fn enterprise_projects_are_administered_by_command() {
-    let server = Server::with_defaults();
-    let source = server.admin().image("source", 1, 1000);
-    for format in FORMATS {
-        let admin = Terminal::new(&server, "calotype-admin", format);
-        let made = admin.ok(&["admin", "enterprise-project", "create", format]);
-        let id = made.field("id");
-        let replica = format!("{format}-replica");
-        let replicate = [
-            "image",
-            "replicate",
-            &source,
-            "--name",
-            &replica,
-            "--enterprise-project",
-            &id,
-            "--wait",
-        ];
-        admin
-            .ok(&["admin", "enterprise-project", "disable", &id])
-            .nothing();
-        admin.fails(&replicate, exit::REFUSED);
-        admin
-            .ok(&["admin", "enterprise-project", "enable", &id])
-            .nothing();
-        admin.ok(&replicate);
-        let shown = admin.ok(&["image", "show", &replica]);
-        assert_eq!(shown.field("enterprise_project_id"), id);
-        let listed = admin.ok(&["admin", "enterprise-project", "list"]);
-        assert!(listed.list("name", format).1, "{}", listed.text);
-        admin.fails(
-            &["admin", "enterprise-project", "enable", UNKNOWN],
-            exit::NOT_FOUND,
-        );
     }
 }
 

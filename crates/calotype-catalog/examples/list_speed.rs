@@ -54,6 +54,7 @@ async fn times(count: u32) -> Outcome<Vec<(&'static str, Duration)>> {
         viewer: Viewer {
             project: Some("p1".parse()?),
             all_projects: false,
+            enterprise_projects: None,
         },
         visible: Visible::Default,
         membership: WantedMembership::Is(MemberStatus::Accepted),
@@ -75,6 +76,7 @@ async fn times(count: u32) -> Outcome<Vec<(&'static str, Duration)>> {
         viewer: Viewer {
             project: None,
             all_projects: true,
+            enterprise_projects: None,
         },
         ..query.clone()
     };

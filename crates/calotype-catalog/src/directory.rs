@@ -4,7 +4,7 @@
 //! temporary access keys that carry it in the same transaction. That transaction writes the line of the audit trail, too.
 
 use calotype_core::access::Scope;
-use calotype_core::id::{DomainId, ProjectId, RoleId, UserId};
+use calotype_core::id::{DomainId, EnterpriseProjectId, ProjectId, RoleId, UserId};
 use calotype_core::ports::{
     AccessKey, Assignment, AssignmentTarget, AuditEvent, Directory, DomainRecord, ProjectRecord,
     RoleRecord, TemporaryKey, TokenRecord, UserRecord,
@@ -95,12 +95,21 @@ fn token_of(row: &Row) -> Result<TokenRecord> {
     })
 }
 
-/// How a target is stored: its kind and its id.
-fn target_args(target: &AssignmentTarget) -> (Arg, Arg) {
+/// The table of a target's assignments, the two columns that name the target, and what they hold.
+fn target_columns(target: &AssignmentTarget) -> (&'static str, [&'static str; 2], [Arg; 2]) {
+    let plain = |kind: &str, id: Arg| {
+        let columns = ["target_kind", "target_id"];
+        ("assignments", columns, [Arg::text(kind), id])
+    };
     match target {
-        AssignmentTarget::Project(id) => (Arg::text("project"), Arg::text(id)),
-        AssignmentTarget::Domain(id) => (Arg::text("domain"), Arg::text(id)),
-        AssignmentTarget::System => (Arg::text("system"), Arg::text("")),
+        AssignmentTarget::Project(id) => plain("project", Arg::text(id)),
+        AssignmentTarget::Domain(id) => plain("domain", Arg::text(id)),
+        AssignmentTarget::System => plain("system", Arg::text("")),
+        AssignmentTarget::EnterpriseProject(id, project) => (
+            "enterprise_assignments",
+            ["enterprise_project", "project_id"],
+            [Arg::text(id), Arg::text(project)],
+        ),
     }
 }
 
@@ -350,10 +359,13 @@ impl Directory for SqlCatalog {
         let mut tx = self.db.write().await?;
         for sql in [
             "delete from tokens where user_id in \
-             (select user_id from assignments where role_id = $1)",
+             (select user_id from assignments where role_id = $1 \
+             union select user_id from enterprise_assignments where role_id = $1)",
             "delete from access_keys where expires_at is not null and user_id in \
-             (select user_id from assignments where role_id = $1)",
+             (select user_id from assignments where role_id = $1 \
+             union select user_id from enterprise_assignments where role_id = $1)",
             "delete from assignments where role_id = $1",
+            "delete from enterprise_assignments where role_id = $1",
         ] {
             tx.execute(sql, vec![Arg::text(id)]).await?;
         }
@@ -373,29 +385,29 @@ impl Directory for SqlCatalog {
     }
 
     async fn assign(&self, assignment: &Assignment, line: Option<&AuditEvent>) -> Result<()> {
-        let (kind, id) = target_args(&assignment.target);
-        let sql = "insert into assignments (user_id, role_id, target_kind, target_id) \
-                   values ($1, $2, $3, $4) on conflict do nothing";
-        let args = vec![
-            Arg::text(&assignment.user),
-            Arg::text(&assignment.role),
-            kind,
-            id,
-        ];
-        self.change(&[sql], args, line).await.map(|_| ())
+        let (table, [one, other], names) = target_columns(&assignment.target);
+        let sql = format!(
+            "insert into {table} (user_id, role_id, {one}, {other}) \
+             values ($1, $2, $3, $4) on conflict do nothing"
+        );
+        let mut args = vec![Arg::text(&assignment.user), Arg::text(&assignment.role)];
+        args.extend(names);
+        let mut tx = self.db.write().await?;
+        if tx.execute(sql, args).await? > 0 {
+            commit(tx, line).await?;
+        }
+        Ok(())
     }
 
     async fn unassign(&self, assignment: &Assignment, line: &AuditEvent) -> Result<bool> {
-        let (kind, id) = target_args(&assignment.target);
+        let (table, [one, other], names) = target_columns(&assignment.target);
         let mut tx = self.db.write().await?;
-        let sql = "delete from assignments where user_id = $1 and role_id = $2 \
-                   and target_kind = $3 and target_id = $4";
-        let args = vec![
-            Arg::text(&assignment.user),
-            Arg::text(&assignment.role),
-            kind,
-            id,
-        ];
+        let sql = format!(
+            "delete from {table} where user_id = $1 and role_id = $2 \
+             and {one} = $3 and {other} = $4"
+        );
+        let mut args = vec![Arg::text(&assignment.user), Arg::text(&assignment.role)];
+        args.extend(names);
         if tx.execute(sql, args).await? == 0 {
             return Ok(false);
         }
@@ -404,20 +416,41 @@ impl Directory for SqlCatalog {
     }
 
     async fn roles_of(&self, user: &UserId, target: &AssignmentTarget) -> Result<Vec<RoleRecord>> {
-        let (kind, id) = target_args(target);
-        let sql = "select r.id, r.name from assignments a join roles r on r.id = a.role_id \
-                   where a.user_id = $1 and a.target_kind = $2 and a.target_id = $3 \
-                   order by r.name";
-        let rows = self
-            .rows(sql.to_owned(), vec![Arg::text(user), kind, id])
-            .await?;
-        rows.iter().map(role_of).collect()
+        let (table, [one, other], names) = target_columns(target);
+        let sql = format!(
+            "select r.id, r.name from {table} a join roles r on r.id = a.role_id \
+             where a.user_id = $1 and a.{one} = $2 and a.{other} = $3 order by r.name"
+        );
+        let mut args = vec![Arg::text(user)];
+        args.extend(names);
+        self.rows(sql, args).await?.iter().map(role_of).collect()
+    }
+
+    async fn has_enterprise_project(&self, id: EnterpriseProjectId) -> Result<bool> {
+        let sql = "select id from enterprise_projects where id = $1".to_owned();
+        Ok(!self.rows(sql, vec![Arg::text(id)]).await?.is_empty())
+    }
+
+    async fn enterprise_roles_of(
+        &self,
+        user: &UserId,
+        project: &ProjectId,
+    ) -> Result<Vec<(EnterpriseProjectId, RoleRecord)>> {
+        let sql = "select a.enterprise_project, r.id, r.name from enterprise_assignments a \
+                   join roles r on r.id = a.role_id \
+                   where a.user_id = $1 and a.project_id = $2 \
+                   order by a.enterprise_project, r.name";
+        let args = vec![Arg::text(user), Arg::text(project)];
+        let rows = self.rows(sql.to_owned(), args).await?;
+        let grant = |row: &Row| Ok((row.parsed("enterprise_project")?, role_of(row)?));
+        rows.iter().map(grant).collect()
     }
 
     async fn projects_of(&self, user: &UserId) -> Result<Vec<ProjectRecord>> {
         let sql = format!(
             "select {PROJECT_COLUMNS} from projects p where p.enabled and p.id in \
-             (select target_id from assignments where user_id = $1 and target_kind = 'project') \
+             (select target_id from assignments where user_id = $1 and target_kind = 'project' \
+             union select project_id from enterprise_assignments where user_id = $1) \
              order by p.name, p.domain_id"
         );
         let rows = self.rows(sql, vec![Arg::text(user)]).await?;

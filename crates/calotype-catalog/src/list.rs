@@ -133,6 +133,17 @@ fn wanted_sets(query: &ImageQuery) -> Vec<Set> {
         return Vec::new();
     }
     let visible = query.visible;
+    if query.viewer.enterprise_projects.is_some() {
+        // Its own, and of those what `branch` leaves: not what others share or publish.
+        let only = match visible {
+            Visible::Default | Visible::All => None,
+            Visible::Only(visibility) => Some(visibility),
+        };
+        let own = query.viewer.project.iter();
+        let mut sets: Vec<Set> = own.map(|own| Set::Own(own.clone(), only)).collect();
+        sets.retain(|set| can_meet(set, &query.conditions));
+        return sets;
+    }
     if query.viewer.all_projects {
         return vec![Set::Everything(match visible {
             Visible::Default | Visible::All => None,
@@ -461,6 +472,10 @@ fn branch(
         if met != Some(at) {
             wheres.push(meets(text, condition, set, driver));
         }
+    }
+    if let Some(these) = &query.viewer.enterprise_projects {
+        let these = text.bind_all(these);
+        wheres.push(format!("i.enterprise_project in ({these})"));
     }
     if let Some(marker) = marker {
         wheres.push(after(&names, order, marker));

@@ -51,6 +51,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "quotas",
         sql: include_str!("../migrations/0007_quotas.sql"),
     },
+    Migration {
+        version: 8,
+        name: "enterprise_roles",
+        sql: include_str!("../migrations/0008_enterprise_roles.sql"),
+    },
 ];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.

@@ -4,14 +4,18 @@
 //! (version 1.1, `Allow` and `Deny`, wildcards; a `Deny` wins) tie roles to actions. A successful check
 //! returns an [`Allowed`], which nothing else can make: functions that change or reveal something take
 //! one, so that a missing check does not compile.
+//!
+//! A role is given in a project, or on an enterprise project in it. The latter permits only what spec 1 lets an
+//! enterprise project permit, and only on its images: [`Access::authorize`] does not look at it, and
+//! [`Access::authorize_within`] says in its [`Allowed`] how far the permission reaches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::codes::ImsCode;
 use crate::error::{Error, Result};
-use crate::id::{DomainId, ProjectId, UserId};
+use crate::id::{DomainId, EnterpriseProjectId, ProjectId, UserId};
 use crate::image::{UnknownWord, word_enum};
 use crate::time::Timestamp;
 use std::fmt;
@@ -172,6 +176,8 @@ pub struct Principal {
     pub scope: Scope,
     /// The names of the roles that the user has there.
     pub roles: Vec<String>,
+    /// The names of the roles that the user has there on enterprise projects alone.
+    pub enterprise_roles: BTreeMap<EnterpriseProjectId, Vec<String>>,
     /// What it was authenticated by.
     pub credential: Credential,
 }
@@ -197,12 +203,23 @@ impl Principal {
     }
 }
 
-/// The proof that a principal may take an action. Only [`Access::authorize`] makes one.
+/// How far a permission reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// Every project's images.
+    Everything,
+    /// The images that the caller's project can see.
+    Project,
+    /// The project's own images in these enterprise projects. Never none.
+    EnterpriseProjects(BTreeSet<EnterpriseProjectId>),
+}
+
+/// The proof that a principal may take an action. Only [`Access::authorize`] and [`Access::authorize_within`] make one.
 #[derive(Debug, Clone)]
 pub struct Allowed<'a> {
     principal: &'a Principal,
     action: Action,
-    all_projects: bool,
+    reach: Reach,
 }
 
 impl<'a> Allowed<'a> {
@@ -218,7 +235,26 @@ impl<'a> Allowed<'a> {
 
     /// Whether they may do it to every project's images.
     pub fn in_all_projects(&self) -> bool {
-        self.all_projects
+        self.reach == Reach::Everything
+    }
+
+    /// The enterprise projects to whose images the permission is confined, where it is.
+    pub fn enterprise_projects(&self) -> Option<&BTreeSet<EnterpriseProjectId>> {
+        match &self.reach {
+            Reach::EnterpriseProjects(these) => Some(these),
+            Reach::Everything | Reach::Project => None,
+        }
+    }
+
+    /// Checks that the permission reaches images in this enterprise project.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026) where it does not.
+    pub fn check_reaches(&self, id: EnterpriseProjectId) -> Result<()> {
+        match self.enterprise_projects() {
+            Some(these) if !these.contains(&id) => Err(Error::ims(ImsCode::IMG_0026)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -333,7 +369,7 @@ impl Access {
         self.enterprise_projects
     }
 
-    /// Checks that `principal` may take `action`.
+    /// Checks that `principal` may take `action` in its whole project.
     ///
     /// # Errors
     /// Forbidden (IMG.0026) where it may not.
@@ -341,30 +377,64 @@ impl Access {
         if !self.permits(principal, action) {
             return Err(Error::ims(ImsCode::IMG_0026));
         }
-        let all_projects = self.permits(principal, Action::ImagesAdminister);
+        let reach = match self.permits(principal, Action::ImagesAdminister) {
+            true => Reach::Everything,
+            false => Reach::Project,
+        };
         Ok(Allowed {
             principal,
             action,
-            all_projects,
+            reach,
         })
     }
 
-    /// Whether `principal` may take `action`.
-    pub fn permits(&self, principal: &Principal, action: Action) -> bool {
-        let statements = || {
-            principal
-                .roles
-                .iter()
-                .filter_map(|role| self.policy_of(role))
-                .flat_map(|policy| &policy.statements)
-                .filter(|statement| statement.matches(action))
-        };
-        let denied = statements().any(|statement| statement.effect == Effect::Deny);
-        !denied && statements().any(|statement| statement.effect == Effect::Allow)
+    /// Checks that `principal` may take `action` in its whole project, or on some enterprise project's images: for the
+    /// operations that spec 1 lets an enterprise project permit.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026) where it may not take it anywhere.
+    pub fn authorize_within<'a>(
+        &self,
+        principal: &'a Principal,
+        action: Action,
+    ) -> Result<Allowed<'a>> {
+        if self.permits(principal, action) {
+            return self.authorize(principal, action);
+        }
+        let these: BTreeSet<EnterpriseProjectId> = principal
+            .enterprise_roles
+            .iter()
+            // What is forbidden in the project is forbidden in all of it.
+            .filter(|(_, roles)| self.roles_permit(principal.roles.iter().chain(*roles), action))
+            .map(|(id, _)| *id)
+            .collect();
+        if these.is_empty() {
+            return Err(Error::ims(ImsCode::IMG_0026));
+        }
+        Ok(Allowed {
+            principal,
+            action,
+            reach: Reach::EnterpriseProjects(these),
+        })
     }
 
-    fn policy_of(&self, role: &str) -> Option<&Policy> {
-        self.roles.get(role)
+    /// Whether `principal` may take `action` in its whole project.
+    pub fn permits(&self, principal: &Principal, action: Action) -> bool {
+        self.roles_permit(principal.roles.iter(), action)
+    }
+
+    fn roles_permit<'r>(&self, roles: impl Iterator<Item = &'r String>, action: Action) -> bool {
+        let mut permitted = false;
+        let policies = roles.filter_map(|role| self.roles.get(role));
+        for statement in policies.flat_map(|policy| &policy.statements) {
+            if statement.matches(action) {
+                match statement.effect {
+                    Effect::Deny => return false,
+                    Effect::Allow => permitted = true,
+                }
+            }
+        }
+        permitted
     }
 }
 
@@ -428,8 +498,80 @@ mod tests {
                 domain,
             }),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            enterprise_roles: BTreeMap::new(),
             credential: Credential::AccessKey,
         }
+    }
+
+    fn group(n: u128) -> EnterpriseProjectId {
+        EnterpriseProjectId::Id(uuid::Uuid::from_u128(n))
+    }
+
+    #[test]
+    fn a_role_on_an_enterprise_project_permits_there_alone_and_nothing_without_being_asked() {
+        let access = Access::default();
+        let mut caller = principal(&["IMS ReadOnlyAccess"]);
+        let editor = vec!["IMS FullAccess".to_owned()];
+        caller.enterprise_roles.insert(group(1), editor.clone());
+        caller.enterprise_roles.insert(group(2), editor);
+        caller
+            .enterprise_roles
+            .insert(group(3), vec!["Tenant Guest".to_owned()]);
+
+        // What the whole project permits reaches all of it.
+        let get = access.authorize_within(&caller, Action::ImagesGet).unwrap();
+        assert_eq!(get.enterprise_projects(), None);
+        assert!(get.check_reaches(group(9)).is_ok());
+
+        let update = access.authorize_within(&caller, Action::ImagesUpdate);
+        let update = update.unwrap();
+        let two = BTreeSet::from([group(1), group(2)]);
+        assert_eq!(update.enterprise_projects(), Some(&two));
+        assert!(update.check_reaches(group(2)).is_ok());
+        let elsewhere = update.check_reaches(group(3)).unwrap_err();
+        assert_eq!(elsewhere.code(), Some(ImsCode::IMG_0026));
+        assert!(update.check_reaches(EnterpriseProjectId::Default).is_err());
+        assert!(!update.in_all_projects());
+
+        let whole = access.authorize(&caller, Action::ImagesUpdate);
+        assert_eq!(whole.unwrap_err().code(), Some(ImsCode::IMG_0026));
+        let nowhere = access.authorize_within(&caller, Action::ImagesPublish);
+        assert_eq!(nowhere.unwrap_err().code(), Some(ImsCode::IMG_0026));
+    }
+
+    #[test]
+    fn an_administrator_of_an_enterprise_project_administers_it_alone() {
+        let access = Access::default();
+        let mut caller = principal(&[]);
+        let admin = vec!["admin".to_owned()];
+        caller.enterprise_roles.insert(group(1), admin);
+        let allowed = access.authorize_within(&caller, Action::ImagesGet).unwrap();
+        assert!(!allowed.in_all_projects());
+        for action in [Action::IdentityAdminister, Action::ServiceAdminister] {
+            assert!(!access.permits(&caller, action));
+        }
+    }
+
+    #[test]
+    fn what_the_project_denies_no_enterprise_project_permits() {
+        let mut access = Access::default();
+        let policy =
+            r#"{"Version":"1.1","Statement":[{"Effect":"Deny","Action":["ims:images:delete"]}]}"#;
+        access.set_role("no-delete", serde_json::from_str(policy).unwrap());
+        let editor = || vec!["IMS FullAccess".to_owned()];
+        let mut caller = principal(&["no-delete"]);
+        caller.enterprise_roles.insert(group(1), editor());
+        let refused = access.authorize_within(&caller, Action::ImagesDelete);
+        assert_eq!(refused.unwrap_err().code(), Some(ImsCode::IMG_0026));
+
+        // A Deny on an enterprise project takes what others permit on it, and nothing elsewhere.
+        let mut caller = principal(&[]);
+        let torn = [editor(), vec!["no-delete".to_owned()]].concat();
+        caller.enterprise_roles.insert(group(1), torn);
+        caller.enterprise_roles.insert(group(2), editor());
+        let allowed = access.authorize_within(&caller, Action::ImagesDelete);
+        let two = BTreeSet::from([group(2)]);
+        assert_eq!(allowed.unwrap().enterprise_projects(), Some(&two));
     }
 
     #[test]

@@ -30,7 +30,7 @@ use std::time::Duration;
 use crate::access::{Access, Action, Allowed, Principal};
 use crate::codes::ImsCode;
 use crate::error::{Error, Result};
-use crate::id::{ImageId, JobId, ProjectId};
+use crate::id::{ImageId, JobId};
 use crate::image::{Image, Visibility};
 use crate::job::{Job, JobStatus};
 use crate::keys::{Authority, CallerToken, KeyUser};
@@ -304,27 +304,58 @@ impl Service {
         self.authorize(call, action).map(drop)
     }
 
-    /// Checks that the caller may take an action.
+    /// As [`Service::admit`], for what an enterprise project may permit.
+    ///
+    /// # Errors
+    /// Forbidden (IMG.0026).
+    pub fn admit_within(&self, call: &Call, action: Action) -> Result<()> {
+        self.authorize_within(call, action).map(drop)
+    }
+
+    /// Checks that the caller may take an action in its whole project.
     pub(crate) fn authorize<'a>(&self, call: &'a Call, action: Action) -> Result<Allowed<'a>> {
         self.access.authorize(&call.principal, action)
     }
 
+    /// Checks that the caller may take an action in its whole project, or on some enterprise project's images: for the
+    /// operations that spec 1 marks so.
+    pub(crate) fn authorize_within<'a>(
+        &self,
+        call: &'a Call,
+        action: Action,
+    ) -> Result<Allowed<'a>> {
+        self.access.authorize_within(&call.principal, action)
+    }
+
     /// Whose eyes the caller sees with.
     pub(crate) fn viewer(&self, allowed: &Allowed<'_>) -> Viewer {
+        let confined = allowed.enterprise_projects();
         Viewer {
             project: allowed.principal().project().cloned(),
             all_projects: allowed.in_all_projects(),
+            enterprise_projects: confined.map(|these| these.iter().copied().collect()),
         }
     }
 
     /// An image that the caller may see, with its membership; not visible and not existing look the same.
+    ///
+    /// # Errors
+    /// NotFound (IMG.0027); Forbidden (IMG.0026) for one that the caller may see and not do this with.
     pub(crate) async fn seen_image(&self, allowed: &Allowed<'_>, id: ImageId) -> Result<SeenImage> {
         note_image(id);
         let viewer = self.viewer(allowed);
         let found = self.catalog.image(id, viewer.project.as_ref()).await?;
-        found
-            .filter(|seen| is_visible(seen, &viewer))
-            .ok_or_else(|| no_such_image(id))
+        let seen = found.ok_or_else(|| no_such_image(id))?;
+        if is_visible(&seen, &viewer) {
+            return Ok(seen);
+        }
+        let caller = allowed.principal();
+        match self.access.authorize_within(caller, Action::ImagesGet) {
+            Ok(reads) if is_visible(&seen, &self.viewer(&reads)) => {
+                Err(Error::ims(ImsCode::IMG_0026))
+            }
+            _ => Err(no_such_image(id)),
+        }
     }
 
     /// An image that the caller may change: one that it sees and owns, or any for an administrator.
@@ -414,11 +445,9 @@ impl Service {
     /// # Errors
     /// Forbidden (IMG.0026); IMG.0023 where there is none that the caller may see (decision D2).
     pub async fn job(&self, call: &Call, id: &JobId) -> Result<Job> {
-        let allowed = self.authorize(call, Action::ImagesGet)?;
+        let allowed = self.authorize_within(call, Action::ImagesGet)?;
         let job = self.catalog.job(id).await?;
-        let all = allowed.in_all_projects();
-        let project = allowed.principal().project();
-        job.filter(|job| all || project == Some(&job.project))
+        job.filter(|job| sees_job(&allowed, job))
             .ok_or_else(|| Error::ims(ImsCode::IMG_0023))
     }
 
@@ -427,7 +456,7 @@ impl Service {
     /// # Errors
     /// Forbidden (IMG.0026).
     pub async fn sub_jobs(&self, call: &Call, job: &Job) -> Result<Vec<Job>> {
-        self.authorize(call, Action::ImagesGet)?;
+        self.authorize_within(call, Action::ImagesGet)?;
         self.catalog.sub_jobs(&job.id).await
     }
 
@@ -551,16 +580,24 @@ impl Service {
     }
 }
 
+/// Whether a caller sees a job: one of its project's; where it is confined to enterprise projects, one of its own.
+pub(crate) fn sees_job(allowed: &Allowed<'_>, job: &Job) -> bool {
+    let caller = allowed.principal();
+    let own = allowed.enterprise_projects().is_none() || caller.user.id == job.user;
+    allowed.in_all_projects() || (caller.project() == Some(&job.project) && own)
+}
+
 fn is_visible(seen: &SeenImage, viewer: &Viewer) -> bool {
+    let owned = viewer.project.as_ref() == Some(&seen.image.owner);
+    if let Some(these) = &viewer.enterprise_projects {
+        return owned && these.contains(&seen.image.enterprise_project);
+    }
     viewer.all_projects
         || matches!(
             seen.image.visibility,
             Visibility::Public | Visibility::Community
         )
-        || viewer
-            .project
-            .as_ref()
-            .is_some_and(|project: &ProjectId| *project == seen.image.owner)
+        || owned
         || (seen.image.visibility == Visibility::Shared && seen.membership.is_some())
 }
 

@@ -221,7 +221,7 @@ impl TryFrom<String> for JobId {
 }
 
 /// The enterprise project of an image: the default one, shown as `0`, or a UUID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum EnterpriseProjectId {
     /// The default enterprise project; on the wire `0`, and on input also absent or empty.
     #[default]

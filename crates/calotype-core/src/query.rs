@@ -12,6 +12,8 @@ pub struct Viewer {
     pub project: Option<ProjectId>,
     /// Whether it sees every project's images.
     pub all_projects: bool,
+    /// Where given: it sees nothing but its project's own images in these enterprise projects.
+    pub enterprise_projects: Option<Vec<EnterpriseProjectId>>,
 }
 
 /// Which of the visible images are wanted.

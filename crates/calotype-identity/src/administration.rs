@@ -510,6 +510,11 @@ impl Embedded {
             AssignmentTarget::Project(id) => {
                 found(self.directory.project(id).await?.is_some(), "project")
             }
+            AssignmentTarget::EnterpriseProject(id, project) => {
+                found(self.directory.project(project).await?.is_some(), "project")?;
+                let there = self.directory.has_enterprise_project(*id).await?;
+                found(there, "enterprise project")
+            }
             AssignmentTarget::Domain(id) => {
                 found(self.directory.domain(id).await?.is_some(), "domain")
             }
@@ -522,6 +527,9 @@ impl Embedded {
 fn assignment(role: &RoleRecord, target: &AssignmentTarget) -> Value {
     match target {
         AssignmentTarget::Project(id) => json!({ "role": role.name, "project": id }),
+        AssignmentTarget::EnterpriseProject(id, project) => {
+            json!({ "role": role.name, "project": project, "enterprise_project": id.to_string() })
+        }
         AssignmentTarget::Domain(id) => json!({ "role": role.name, "domain": id }),
         AssignmentTarget::System => json!({ "role": role.name, "system": "all" }),
     }

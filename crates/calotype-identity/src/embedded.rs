@@ -1,11 +1,12 @@
 //! The embedded identity: its parts, and what they share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use calotype_core::access::{Access, Credential, Named, Principal, ProjectScope, Scope};
-use calotype_core::id::{DomainId, ProjectId, UserId};
+use calotype_core::id::{DomainId, EnterpriseProjectId, ProjectId, UserId};
 use calotype_core::ports::{
     AssignmentTarget, Clock, Directory, DomainRecord, Entropy, RoleRecord, Secrets, UserRecord,
 };
@@ -194,15 +195,16 @@ impl Embedded {
         credential: Credential,
     ) -> Result<(Principal, Vec<RoleRecord>)> {
         let roles = match target(&scope) {
-            Some(target) => {
-                let roles = self.directory.roles_of(&user.id, &target).await?;
-                if roles.is_empty() {
-                    return Err(refused("the user has no role in the scope"));
-                }
-                roles
-            }
+            Some(target) => self.directory.roles_of(&user.id, &target).await?,
             None => Vec::new(),
         };
+        let enterprise_roles = match &scope {
+            Scope::Project(scope) => self.enterprise_roles(&user.id, &scope.project.id).await?,
+            _ => BTreeMap::new(),
+        };
+        if roles.is_empty() && enterprise_roles.is_empty() && scope != Scope::Unscoped {
+            return Err(refused("the user has no role in the scope"));
+        }
         let principal = Principal {
             user: Named {
                 id: user.id,
@@ -211,9 +213,23 @@ impl Embedded {
             user_domain: named_domain(domain),
             scope,
             roles: roles.iter().map(|role| role.name.clone()).collect(),
+            enterprise_roles,
             credential,
         };
         Ok((principal, roles))
+    }
+
+    /// The names of a user's roles on enterprise projects in a project.
+    async fn enterprise_roles(
+        &self,
+        user: &UserId,
+        project: &ProjectId,
+    ) -> Result<BTreeMap<EnterpriseProjectId, Vec<String>>> {
+        let mut roles: BTreeMap<_, Vec<String>> = BTreeMap::new();
+        for (id, role) in self.directory.enterprise_roles_of(user, project).await? {
+            roles.entry(id).or_default().push(role.name);
+        }
+        Ok(roles)
     }
 
     /// `count` characters of 5 random bits each.

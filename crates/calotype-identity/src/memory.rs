@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use calotype_core::id::{DomainId, ProjectId, RoleId, UserId};
+use calotype_core::id::{DomainId, EnterpriseProjectId, ProjectId, RoleId, UserId};
 use calotype_core::ports::*;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
@@ -149,8 +149,7 @@ impl Directory for Memory {
     }
     async fn delete_project(&self, id: &ProjectId, line: &AuditEvent) -> Result<bool> {
         self.change(Some(line), |r| {
-            r.assignments
-                .retain(|a| a.target != AssignmentTarget::Project(id.clone()));
+            r.assignments.retain(|a| project_of(&a.target) != Some(id));
             r.keys.retain(|k| k.project.as_ref() != Some(id));
             Ok(remove(&mut r.projects, |p| &p.id == id))
         })
@@ -260,13 +259,32 @@ impl Directory for Memory {
             r.roles.iter().filter(|role| has(role)).cloned().collect()
         })
     }
+    async fn has_enterprise_project(&self, id: EnterpriseProjectId) -> Result<bool> {
+        Ok(id == EnterpriseProjectId::Default)
+    }
+    async fn enterprise_roles_of(
+        &self,
+        user: &UserId,
+        project: &ProjectId,
+    ) -> Result<Vec<(EnterpriseProjectId, RoleRecord)>> {
+        self.read(|r| {
+            let theirs = r.assignments.iter().filter(|a| &a.user == user);
+            let found = theirs.filter_map(|a| match &a.target {
+                AssignmentTarget::EnterpriseProject(id, there) if there == project => {
+                    let role = r.roles.iter().find(|role| role.id == a.role)?;
+                    Some((*id, role.clone()))
+                }
+                _ => None,
+            });
+            found.collect()
+        })
+    }
     async fn projects_of(&self, user: &UserId) -> Result<Vec<ProjectRecord>> {
         self.read(|r| {
             let has = |p: &ProjectRecord| {
-                let target = AssignmentTarget::Project(p.id.clone());
                 r.assignments
                     .iter()
-                    .any(|a| &a.user == user && a.target == target)
+                    .any(|a| &a.user == user && project_of(&a.target) == Some(&p.id))
             };
             let found = r.projects.iter().filter(|p| p.enabled && has(p));
             found.cloned().collect()
@@ -394,5 +412,13 @@ impl Secrets for PlainKeys {
         secret
             .map(|secret| zeroize::Zeroizing::new(secret.to_vec()))
             .ok_or_else(|| Error::damaged("another context"))
+    }
+}
+
+/// The project that a role is given in.
+fn project_of(target: &AssignmentTarget) -> Option<&ProjectId> {
+    match target {
+        AssignmentTarget::Project(id) | AssignmentTarget::EnterpriseProject(_, id) => Some(id),
+        AssignmentTarget::Domain(_) | AssignmentTarget::System => None,
     }
 }

@@ -6,6 +6,7 @@
 mod authenticator;
 mod credentials;
 mod domains;
+mod enterprise_roles;
 mod login;
 mod projects;
 mod refusals;
@@ -84,6 +85,11 @@ pub(crate) fn routes() -> OpenApiRouter<IdentityState> {
         ))
         .routes(routes!(roles::assign_on_domain, roles::unassign_on_domain))
         .routes(routes!(roles::assign_on_system, roles::unassign_on_system))
+        .routes(routes!(enterprise_roles::list_enterprise_roles))
+        .routes(routes!(
+            enterprise_roles::assign_enterprise_role,
+            enterprise_roles::unassign_enterprise_role
+        ))
         .routes(routes!(
             credentials::list_credentials,
             credentials::create_credential

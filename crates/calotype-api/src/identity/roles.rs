@@ -201,13 +201,13 @@ pub(super) async fn unassign_on_system(
 
 /// What becomes of an assignment.
 #[derive(Clone, Copy)]
-enum Change {
+pub(super) enum Change {
     Give,
     Take,
 }
 
 /// Gives a user a role at a target, or takes it away. What the request names is judged after its caller.
-async fn change(
+pub(super) async fn change(
     state: &IdentityState,
     call: &Call,
     change: Change,

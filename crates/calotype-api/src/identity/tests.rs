@@ -66,7 +66,10 @@ async fn every_other_endpoint_wants_a_good_credential() {
         if PUBLIC.contains(&(method.as_str(), path.as_str())) {
             continue;
         }
-        let path = path.strip_prefix("/identity").unwrap();
+        // What is served under `/admin` answers in that API's form.
+        let Some(path) = path.strip_prefix("/identity") else {
+            continue;
+        };
         let method: Method = method.parse().unwrap();
         for token in [None, Some("x"), Some(&*format!("calo_{}", "0".repeat(64)))] {
             let answer = world.call(method.clone(), path, token, None).await;

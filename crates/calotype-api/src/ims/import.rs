@@ -313,7 +313,7 @@ pub async fn register_image(
     body: Body,
 ) -> Reply {
     let service = &state.service;
-    service.admit(&call, Action::ImagesUpload)?;
+    service.admit_within(&call, Action::ImagesUpload)?;
     let body = read_body(&state, body).await?;
     let slot = key?.slot(&call, &body);
     once(service, slot.as_ref(), async {
@@ -369,19 +369,19 @@ pub(super) async fn create(
 
 /// The first check: whether the caller may take any of the actions that a request to this path can mean.
 fn admit(service: &Service, call: &Call, form: Form) -> Result<()> {
-    let data = || service.admit(call, Action::DataImagesCreate);
+    let data = || service.admit_within(call, Action::DataImagesCreate);
     match form {
         Form::Data => data(),
-        Form::Any => service.admit(call, Action::ServerImagesCreate),
+        Form::Any => service.admit_within(call, Action::ServerImagesCreate),
         Form::Quick | Form::Older => service
-            .admit(call, Action::ServerImagesCreate)
+            .admit_within(call, Action::ServerImagesCreate)
             .or_else(|_| data()),
     }
 }
 
 /// Checks that the caller may ask for this, and that a version that is there says something.
 fn check_order(service: &Service, call: &Call, order: &ImportOrder) -> Result<()> {
-    service.admit(call, order.kind.action())?;
+    service.admit_within(call, order.kind.action())?;
     match &order.os_version {
         Some(version) if version.is_empty() => Err(Error::ims(ImsCode::IMG_0056)),
         _ => Ok(()),

@@ -63,7 +63,7 @@ pub async fn update_cloud_image(
     body: Body,
 ) -> Reply {
     let service = &state.service;
-    service.admit(&call, Action::ImagesUpdate)?;
+    service.admit_within(&call, Action::ImagesUpdate)?;
     let patch = json_value(&read_body(&state, body).await?)?;
     if !patch.is_array() {
         return Err(malformed("The request's body must be a JSON array.").into());

@@ -107,8 +107,6 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::*;
-
     fn shapes() -> Value {
         serde_json::from_str(include_str!("shapes.json")).unwrap()
     }

@@ -443,7 +443,7 @@ impl Entropy for Counting {
     }
 }
 
-/// A token is the text `user project role`.
+/// A token is the text `user project role`, with `enterprise-project=role` for each role on one.
 struct TokenText;
 
 #[async_trait::async_trait]
@@ -474,6 +474,10 @@ impl Authenticator for TokenText {
                 domain,
             }),
             roles: vec![role.to_owned()],
+            enterprise_roles: words
+                .filter_map(|word| word.split_once('='))
+                .map(|(id, role)| (id.parse().unwrap(), vec![role.to_owned()]))
+                .collect(),
             credential: Credential::AccessKey,
         })
     }

@@ -9,12 +9,14 @@
 mod cancel;
 mod copy;
 mod cross_region;
+mod enterprise_projects;
 mod harness;
 mod jobs;
 mod keys;
 mod lists;
 mod members;
 mod older;
+mod permissions;
 mod resource_tags;
 mod sources;
 mod surroundings;

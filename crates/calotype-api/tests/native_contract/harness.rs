@@ -120,6 +120,7 @@ fn principal(name: &str) -> Option<Principal> {
             domain,
         }),
         roles: vec![role.to_owned()],
+        enterprise_roles: std::collections::BTreeMap::new(),
         credential: Credential::AccessKey,
     })
 }

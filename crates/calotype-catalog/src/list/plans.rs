@@ -60,10 +60,12 @@ async fn each_main_shape_of_list_is_read_off_an_index_in_order() {
         Viewer {
             project: Some("p1".parse().unwrap()),
             all_projects: false,
+            enterprise_projects: None,
         },
         Viewer {
             project: None,
             all_projects: true,
+            enterprise_projects: None,
         },
     ];
     let by_name = vec![(SortKey::Name, Direction::Ascending)];

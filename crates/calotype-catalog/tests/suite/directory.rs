@@ -252,6 +252,53 @@ pub(crate) async fn losing_a_right_revokes_the_tokens(world: World) {
     );
 }
 
+pub(crate) async fn a_role_on_an_enterprise_project_is_one_in_its_project_alone(world: World) {
+    fill(&world).await;
+    let catalog = &world.catalog;
+    let id = user().id;
+    let line = event("change");
+    let in_project = AssignmentTarget::Project(project("p1"));
+    let before = assignment(in_project.clone());
+    assert!(catalog.unassign(&before, &line).await.unwrap());
+    assert_eq!(catalog.projects_of(&id).await.unwrap(), []);
+
+    let group = EnterpriseProjectId::Default;
+    assert!(catalog.has_enterprise_project(group).await.unwrap());
+    let unknown = EnterpriseProjectId::Id(uuid::Uuid::from_u128(9));
+    assert!(!catalog.has_enterprise_project(unknown).await.unwrap());
+    let target = AssignmentTarget::EnterpriseProject(group, project("p1"));
+    let given = assignment(target.clone());
+    for _ in 0..2 {
+        catalog.assign(&given, Some(&line)).await.unwrap();
+    }
+    let roles = catalog.roles_of(&id, &target).await.unwrap();
+    assert_eq!(roles, [role()]);
+    assert_eq!(catalog.roles_of(&id, &in_project).await.unwrap(), []);
+    let there = catalog.enterprise_roles_of(&id, &project("p1")).await;
+    assert_eq!(there.unwrap(), [(group, role())]);
+    let elsewhere = catalog.enterprise_roles_of(&id, &project("p2")).await;
+    assert_eq!(elsewhere.unwrap(), []);
+    let projects = catalog.projects_of(&id).await.unwrap();
+    assert_eq!(projects, [project_record()], "one can log in to it");
+
+    catalog.insert_token(&token("h2")).await.unwrap();
+    assert!(catalog.unassign(&given, &line).await.unwrap());
+    assert_eq!(catalog.token("h2").await.unwrap(), None);
+    assert!(!catalog.unassign(&given, &line).await.unwrap());
+
+    catalog.assign(&given, None).await.unwrap();
+    catalog.insert_token(&token("h3")).await.unwrap();
+    assert!(catalog.delete_role(&role().id, &line).await.unwrap());
+    assert_eq!(catalog.token("h3").await.unwrap(), None);
+    assert_eq!(catalog.projects_of(&id).await.unwrap(), []);
+
+    catalog.insert_role(&role(), None).await.unwrap();
+    catalog.assign(&given, None).await.unwrap();
+    assert!(catalog.delete_project(&project("p1"), &line).await.unwrap());
+    let gone = catalog.enterprise_roles_of(&id, &project("p1")).await;
+    assert_eq!(gone.unwrap(), []);
+}
+
 pub(crate) async fn deleting_takes_what_depends_along(world: World) {
     fill(&world).await;
     let catalog = &world.catalog;

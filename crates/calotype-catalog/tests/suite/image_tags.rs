@@ -131,6 +131,7 @@ pub(crate) async fn tags_come_sorted_byte_by_byte_and_each_once(world: World) {
     let viewer = Viewer {
         project: Some(project("me")),
         all_projects: false,
+        enterprise_projects: None,
     };
     let all = all_of(viewer);
     let of = async |conditions: Vec<Condition>, limit: u32| {

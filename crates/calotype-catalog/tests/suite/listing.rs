@@ -24,6 +24,7 @@ fn viewer(name: &str) -> Viewer {
     Viewer {
         project: Some(project(name)),
         all_projects: false,
+        enterprise_projects: None,
     }
 }
 
@@ -114,11 +115,13 @@ pub(crate) async fn each_view_shows_what_it_promises(world: World) {
     let nobody = all_of(Viewer {
         project: None,
         all_projects: false,
+        enterprise_projects: None,
     });
     assert_eq!(names(&world, &nobody).await, ["other public", "me public"]);
     let admin = all_of(Viewer {
         project: None,
         all_projects: true,
+        enterprise_projects: None,
     });
     assert_eq!(names(&world, &admin).await.len(), 11);
     let unknown = ImageQuery {
@@ -134,6 +137,10 @@ pub(crate) async fn each_view_shows_what_it_promises(world: World) {
 fn sees(query: &ImageQuery, image: &Image, members: &Members) -> bool {
     let viewer = &query.viewer;
     let own = viewer.project.as_ref() == Some(&image.owner);
+    let confined = viewer.enterprise_projects.as_ref();
+    if confined.is_some_and(|these| !own || !these.contains(&image.enterprise_project)) {
+        return false;
+    }
     let status = viewer
         .project
         .as_ref()
@@ -147,6 +154,7 @@ fn sees(query: &ImageQuery, image: &Image, members: &Members) -> bool {
     let community = image.visibility == Visibility::Community;
     match query.visible {
         Visible::Only(visibility) if image.visibility != visibility => false,
+        _ if confined.is_some() => true,
         _ if viewer.all_projects => true,
         Visible::Default => own || public || shared,
         Visible::All | Visible::Only(_) => own || public || community || shared,
@@ -313,7 +321,11 @@ fn image(n: u128) -> impl Strategy<Value = Image> {
             wrapped_key: None,
             damaged_at: None,
             cmk_id: flags.2.then(|| "k1".parse().unwrap()),
-            enterprise_project: EnterpriseProjectId::Default,
+            // Neither always there nor never, and not with the flags.
+            enterprise_project: match n % 3 {
+                0 => EnterpriseProjectId::Default,
+                _ => group(n % 3),
+            },
             properties,
             tags: tags.into_iter().collect(),
             created_at: kinds.3,
@@ -322,6 +334,15 @@ fn image(n: u128) -> impl Strategy<Value = Image> {
             version: 1,
         },
     )
+}
+
+fn group(n: u128) -> EnterpriseProjectId {
+    EnterpriseProjectId::Id(uuid::Uuid::from_u128(n))
+}
+
+fn groups() -> impl Strategy<Value = Option<Vec<EnterpriseProjectId>>> {
+    let all = vec![EnterpriseProjectId::Default, group(1), group(2)];
+    prop::option::weighted(0.3, prop::sample::subsequence(all, 1..3))
 }
 
 fn comparison() -> impl Strategy<Value = Comparison> {
@@ -395,6 +416,7 @@ fn query(ids: Vec<ImageId>) -> impl Strategy<Value = ImageQuery> {
         (
             prop::option::weighted(0.9, owner()),
             prop::bool::weighted(0.2),
+            groups(),
         ),
         visible,
         membership,
@@ -407,7 +429,9 @@ fn query(ids: Vec<ImageId>) -> impl Strategy<Value = ImageQuery> {
             |(viewer, visible, membership, conditions, order, marker, limit)| ImageQuery {
                 viewer: Viewer {
                     project: viewer.0,
-                    all_projects: viewer.1,
+                    // Who is confined does not see all.
+                    all_projects: viewer.1 && viewer.2.is_none(),
+                    enterprise_projects: viewer.2,
                 },
                 visible,
                 membership,

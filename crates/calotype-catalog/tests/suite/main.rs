@@ -131,6 +131,7 @@ promises! {
     member_jobs::a_projects_own_limit_of_members_goes_before_the_configurations,
     directory::records_come_back_and_names_are_unique,
     directory::losing_a_right_revokes_the_tokens,
+    directory::a_role_on_an_enterprise_project_is_one_in_its_project_alone,
     directory::deleting_takes_what_depends_along,
     directory::a_temporary_key_goes_with_what_it_may_have_been_got_by,
     directory::a_change_writes_its_line_and_what_changes_nothing_writes_none,

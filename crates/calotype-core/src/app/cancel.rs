@@ -1,6 +1,6 @@
 //! Cancelling a job.
 
-use super::{Call, Service};
+use super::{Call, Service, sees_job};
 use crate::access::Action;
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,15 +22,15 @@ impl Service {
     /// # Errors
     /// Forbidden (IMG.0026); IMG.0023 where there is none that the caller may see; Conflict where the job has ended.
     pub async fn cancel_job(&self, call: &Call, id: &JobId) -> Result<Job> {
-        let allowed = self.authorize(call, Action::ImagesGet)?;
+        let allowed = self.authorize_within(call, Action::ImagesGet)?;
         let project = match allowed.in_all_projects() {
             true => None,
             false => Some(call.principal.require_project()?),
         };
         let job = self.catalog.job(id).await?;
-        let job = job.filter(|job| project.is_none_or(|project| *project == job.project));
+        let job = job.filter(|job| sees_job(&allowed, job));
         let job = job.ok_or_else(|| Error::ims(ImsCode::IMG_0023))?;
-        self.authorize(call, job.job_type.action())?;
+        self.authorize_within(call, job.job_type.action())?;
         let failure = JobFailure {
             code: CANCELLED,
             reason: cancelled().message().to_owned(),

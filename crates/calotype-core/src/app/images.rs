@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::access::{Action, Allowed};
 use crate::app::os_version::{self, DEFAULT_OS_VERSION, OS_VERSION};
 use crate::app::patch::{Change, Setting, checked_tags};
-use crate::app::{Call, Keep, Profile, Service};
+use crate::app::{Call, Keep, Profile, Service, Surface};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{EnterpriseProjectId, ImageId, ProjectId};
 use crate::image::{Digests, Image, ImageStatus, Visibility};
@@ -69,7 +69,7 @@ impl Service {
     /// # Errors
     /// NotFound (IMG.0027) where there is none that the caller may see.
     pub async fn show_image(&self, call: &Call, id: ImageId) -> Result<Image> {
-        let allowed = self.authorize(call, Action::ImagesGet)?;
+        let allowed = self.authorize_within(call, Action::ImagesGet)?;
         Ok(self.seen_image(&allowed, id).await?.image)
     }
 
@@ -82,26 +82,30 @@ impl Service {
         call: &Call,
         query: impl FnOnce(Viewer) -> ImageQuery,
     ) -> Result<Vec<Image>> {
-        let query = self.seen_query(call, query).await?;
+        // Of the two lists, an enterprise project permits the one that can be asked for its images (spec 1).
+        let allowed = match call.surface {
+            Surface::Ims => self.authorize_within(call, Action::ImagesList)?,
+            Surface::Native => self.authorize(call, Action::ImagesList)?,
+        };
+        let query = self.seen_query(&allowed, query).await?;
         if query.limit == 0 {
             return Ok(Vec::new());
         }
         self.catalog.list_images(&query).await
     }
 
-    /// A list's query with the eyes that `call` permits.
+    /// A list's query with the eyes that the caller has.
     ///
     /// # Errors
     /// NotFound where the marker is no image that the caller may see.
     pub(super) async fn seen_query(
         &self,
-        call: &Call,
+        allowed: &Allowed<'_>,
         query: impl FnOnce(Viewer) -> ImageQuery,
     ) -> Result<ImageQuery> {
-        let allowed = self.authorize(call, Action::ImagesList)?;
-        let query = query(self.viewer(&allowed));
+        let query = query(self.viewer(allowed));
         if let Some(marker) = query.marker {
-            self.seen_image(&allowed, marker).await?;
+            self.seen_image(allowed, marker).await?;
         }
         Ok(query)
     }
@@ -124,11 +128,11 @@ impl Service {
             trace: "updateImage",
             detail: serde_json::json!({ "attributes": attributes }),
         };
-        let allowed = self.authorize(call, Action::ImagesUpdate)?;
+        let allowed = self.authorize_within(call, Action::ImagesUpdate)?;
         self.owned_image(&allowed, id).await?;
         self.check_enterprise_projects(changes).await?;
-        self.revise(call, &revision, &|image| self.apply(call, image, changes))
-            .await
+        let edit = |image: &mut Image| self.apply(call, image, changes);
+        self.revise(call, &allowed, &revision, &edit).await
     }
 
     /// Gives an image a tag. Not an error where it has it.
@@ -147,7 +151,10 @@ impl Service {
             image.tags = checked_tags(id, &tags, &self.settings.limits)?;
             Ok(())
         };
-        self.revise(call, &revision, &add).await.map(drop)
+        self.authorize(call, Action::ImagesGet)?;
+        let allowed = self.authorize(call, Action::ImagesUpdate)?;
+        let revised = self.revise(call, &allowed, &revision, &add);
+        revised.await.map(drop)
     }
 
     /// Takes a tag from an image.
@@ -168,7 +175,10 @@ impl Service {
             }
             Ok(())
         };
-        self.revise(call, &revision, &remove).await.map(drop)
+        self.authorize(call, Action::ImagesGet)?;
+        let allowed = self.authorize(call, Action::ImagesUpdate)?;
+        let revised = self.revise(call, &allowed, &revision, &remove);
+        revised.await.map(drop)
     }
 
     /// Withholds an image's bytes from all but administrators. Not an error where they are withheld.
@@ -194,7 +204,7 @@ impl Service {
     /// # Errors
     /// NotFound; Forbidden for another's or a protected image; Conflict where a job is making it.
     pub async fn delete_image(&self, call: &Call, id: ImageId) -> Result<()> {
-        let allowed = self.authorize(call, Action::ImagesDelete)?;
+        let allowed = self.authorize_within(call, Action::ImagesDelete)?;
         let grace = self.settings.deletion_grace;
         let mut race = Race::default();
         loop {
@@ -240,20 +250,22 @@ impl Service {
                 "Not allowed to {verb} image in status '{status}'"
             ))),
         };
-        self.revise(call, &revision, &change).await.map(drop)
+        let allowed = self.authorize(call, Action::ImagesUpdate)?;
+        let revised = self.revise(call, &allowed, &revision, &change);
+        revised.await.map(drop)
     }
 
     /// Reads, edits and writes an image's record until nobody came in between. What changes nothing writes nothing.
     pub(super) async fn revise(
         &self,
         call: &Call,
+        allowed: &Allowed<'_>,
         revision: &Revision,
         edit: &(dyn Fn(&mut Image) -> Result<()> + Sync),
     ) -> Result<Image> {
-        let allowed = self.authorize(call, Action::ImagesUpdate)?;
         let mut race = Race::default();
         loop {
-            let image = self.changeable_image(call, &allowed, revision.id).await?;
+            let image = self.changeable_image(call, allowed, revision.id).await?;
             race.enter(&image)?;
             let mut edited = image.clone();
             edit(&mut edited)?;

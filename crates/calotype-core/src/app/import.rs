@@ -77,7 +77,7 @@ impl Service {
         order: &ImportOrder,
         keep: Keep<'_, JobId>,
     ) -> Result<JobId> {
-        self.authorize(call, order.kind.action())?;
+        let allowed = self.authorize_within(call, order.kind.action())?;
         let project = call.principal.require_project()?;
         let orders = order.clone().disks()?;
         let mut tags = Vec::with_capacity(orders.len());
@@ -90,7 +90,8 @@ impl Service {
             return Err(Error::ims(ImsCode::IMG_0118));
         }
         let wanted = order.enterprise_project.as_deref();
-        let enterprise_project = self.wanted_enterprise_project(wanted).await?;
+        let makes = std::slice::from_ref(&allowed);
+        let enterprise_project = self.wanted_enterprise_project(makes, wanted).await?;
         if let Some(key) = &key {
             let strict = order.strictness;
             self.check_permission(call, strict, Action::DataKeysSeal, ImsCode::IMG_0099)?;
@@ -246,8 +247,18 @@ impl Service {
         object: &ObjectAddress,
         keep: Keep<'_, JobId>,
     ) -> Result<JobId> {
-        let allowed = self.authorize(call, Action::ImagesUpload)?;
+        let allowed = self.authorize_within(call, Action::ImagesUpload)?;
+        let also = [Action::ImagesGet, Action::ImagesUpdate];
+        let also = also.map(|action| self.authorize_within(call, action));
         let image = self.ims_owned_image(&allowed, id).await?;
+        for also in also {
+            also?.check_reaches(image.enterprise_project)?;
+        }
+        // Of the enterprise projects, the default one alone can permit it (spec 1, row 7).
+        let confined = allowed.enterprise_projects().is_some();
+        if confined && image.enterprise_project != EnterpriseProjectId::Default {
+            return Err(Error::ims(ImsCode::IMG_0026));
+        }
         if image.status != ImageStatus::Queued {
             return Err(Error::ims(ImsCode::IMG_0046));
         }

@@ -106,7 +106,7 @@ impl Service {
         id: ImageId,
         changes: &[Change],
     ) -> Result<Image> {
-        let allowed = self.authorize(call, Action::ImagesUpdate)?;
+        let allowed = self.authorize_within(call, Action::ImagesUpdate)?;
         for change in changes {
             self.check_change(change)?;
         }
@@ -121,7 +121,7 @@ impl Service {
             detail: serde_json::json!({ "attributes": attributes }),
         };
         let edit = |image: &mut Image| self.apply_cloud_changes(call, image, changes);
-        self.revise(call, &revision, &edit).await
+        self.revise(call, &allowed, &revision, &edit).await
     }
 
     /// What can be said of a change without its image.
@@ -221,9 +221,16 @@ impl Service {
         Ok(())
     }
 
-    fn move_to(&self, call: &Call, image: &mut Image, to: EnterpriseProjectId) -> Result<()> {
+    /// Puts an image into an enterprise project, which takes the right to make one there (spec 1, row 2).
+    pub(super) fn move_to(
+        &self,
+        call: &Call,
+        image: &mut Image,
+        to: EnterpriseProjectId,
+    ) -> Result<()> {
         if image.enterprise_project != to {
-            self.authorize(call, Action::ServerImagesCreate)?;
+            let makes = self.authorize_within(call, Action::ServerImagesCreate)?;
+            makes.check_reaches(to)?;
         }
         image.enterprise_project = to;
         Ok(())

@@ -43,7 +43,9 @@ impl Service {
             }
             Ok(())
         };
-        self.revise(call, &revision, &set).await.map(drop)
+        let allowed = self.authorize(call, Action::ImagesUpdate)?;
+        let revised = self.revise(call, &allowed, &revision, &set);
+        revised.await.map(drop)
     }
 
     /// Takes tags from an image, by their keys. Those that it does not have are passed over.
@@ -55,9 +57,10 @@ impl Service {
             drop_keys(image, keys);
             Ok(())
         };
-        self.revise(call, &removal(id, keys), &remove)
-            .await
-            .map(drop)
+        let allowed = self.authorize(call, Action::ImagesUpdate)?;
+        let revision = removal(id, keys);
+        let revised = self.revise(call, &allowed, &revision, &remove);
+        revised.await.map(drop)
     }
 
     /// Takes a tag from an image, by its key.
@@ -72,9 +75,10 @@ impl Service {
             }
             Err(Error::not_found("The image does not have this tag.").with_code(ImsCode::IMG_0121))
         };
-        self.revise(call, &removal(id, &keys), &remove)
-            .await
-            .map(drop)
+        let allowed = self.authorize(call, Action::ImagesUpdate)?;
+        let revision = removal(id, &keys);
+        let revised = self.revise(call, &allowed, &revision, &remove);
+        revised.await.map(drop)
     }
 
     /// The tags of an image that the caller may see, by key.
@@ -121,7 +125,8 @@ impl Service {
         call: &Call,
         query: impl FnOnce(Viewer) -> ImageQuery,
     ) -> Result<Vec<String>> {
-        let query = self.seen_query(call, query).await?;
+        let allowed = self.authorize(call, Action::ImagesList)?;
+        let query = self.seen_query(&allowed, query).await?;
         if query.limit == 0 {
             return Ok(Vec::new());
         }

@@ -30,7 +30,7 @@ impl Service {
         project: &ProjectId,
         keep: Keep<'_, Member>,
     ) -> Result<Member> {
-        let allowed = self.authorize(call, Action::ImagesShare)?;
+        let allowed = self.authorize_sharing(call)?;
         let image = self.owned_image(&allowed, id).await?;
         self.check_has_members(&image)?;
         if image.owner == *project {
@@ -76,7 +76,7 @@ impl Service {
         project: &ProjectId,
         status: MemberStatus,
     ) -> Result<Member> {
-        let allowed = self.authorize(call, Action::ImagesShare)?;
+        let allowed = self.authorize_sharing(call)?;
         let image = self.seen_image(&allowed, id).await?.image;
         check_is_shared(&image)?;
         if !allowed.in_all_projects() {
@@ -103,7 +103,7 @@ impl Service {
     /// NotFound where the image can't be seen or the project is no member; Forbidden where the image is not the
     /// caller's or not `shared`.
     pub async fn remove_member(&self, call: &Call, id: ImageId, project: &ProjectId) -> Result<()> {
-        let allowed = self.authorize(call, Action::ImagesShare)?;
+        let allowed = self.authorize_sharing(call)?;
         let image = self.owned_image(&allowed, id).await?;
         check_is_shared(&image)?;
         let trail = self.member_trail(call, "deleteMember", id, project);
@@ -117,6 +117,12 @@ impl Service {
         } else {
             Err(no_such_member(id, project))
         }
+    }
+
+    /// Checks that the caller may share images, through the native API, which takes the reading of them too (spec 1.2).
+    fn authorize_sharing<'a>(&self, call: &'a Call) -> Result<Allowed<'a>> {
+        self.authorize(call, Action::ImagesGet)?;
+        self.authorize(call, Action::ImagesShare)
     }
 
     /// Whether an image can be given members.
@@ -154,7 +160,7 @@ impl Service {
     /// # Errors
     /// NotFound; Forbidden where the image is not `shared`.
     pub async fn members(&self, call: &Call, id: ImageId) -> Result<Vec<Member>> {
-        let allowed = self.authorize(call, Action::ImagesShare)?;
+        let allowed = self.authorize_sharing(call)?;
         let image = self.seen_image(&allowed, id).await?.image;
         check_is_shared(&image)?;
         let mut members = self.catalog.members(id).await?;

@@ -192,6 +192,7 @@ impl Service {
         let viewer = Viewer {
             project: Some(job.project.clone()),
             all_projects: change.as_administrator,
+            enterprise_projects: None,
         };
         let found = self.catalog.image(id, viewer.project.as_ref()).await?;
         let found = found.filter(|seen| is_visible(seen, &viewer));

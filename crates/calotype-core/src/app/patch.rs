@@ -4,7 +4,7 @@
 //! whatever the request's form, what the service tells of an image (its state, size, digests, location) can't be
 //! changed by it.
 
-use crate::access::Action;
+use crate::access::{Action, Allowed};
 use crate::app::os_version::{self, OS_VERSION};
 use crate::app::{Call, Limits, Service};
 use crate::codes::ImsCode;
@@ -248,7 +248,7 @@ impl Service {
                     return Err(Error::forbidden("Owner can't be updated."));
                 }
             }
-            Setting::EnterpriseProject(project) => image.enterprise_project = *project,
+            Setting::EnterpriseProject(project) => self.move_to(call, image, *project)?,
             Setting::Tags(tags) => {
                 image.tags = checked_tags(image.id, tags, &self.settings.limits)?;
             }
@@ -274,13 +274,21 @@ impl Service {
         Ok(())
     }
 
-    /// The enterprise project that a request names, which must be there and enabled; without one, the default.
+    /// The enterprise project that a request names for an image to be made, which the permissions must reach, and which
+    /// must be there and enabled; without one, the default.
+    ///
+    /// # Errors
+    /// IMG.0155, IMG.0026.
     pub(super) async fn wanted_enterprise_project(
         &self,
+        makes: &[Allowed<'_>],
         text: Option<&str>,
     ) -> Result<EnterpriseProjectId> {
         let id = text.unwrap_or_default().parse();
         let id = id.map_err(|_| Error::ims(ImsCode::IMG_0155))?;
+        for allowed in makes {
+            allowed.check_reaches(id)?;
+        }
         self.check_enterprise_project(id).await?;
         Ok(id)
     }

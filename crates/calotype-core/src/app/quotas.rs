@@ -44,7 +44,7 @@ impl Service {
     /// # Errors
     /// Forbidden (IMG.0026), also where the credential has no project.
     pub async fn own_quota(&self, call: &Call) -> Result<Quota> {
-        self.authorize(call, Action::QuotasGet)?;
+        self.authorize_within(call, Action::QuotasGet)?;
         let project = call.principal.require_project()?;
         Ok(self.in_force(self.catalog.quota(project).await?))
     }

@@ -4,7 +4,7 @@
 //! accepted (the source's state, the quota, the concurrency, the enterprise project) is decided again inside
 //! the one transaction that writes job, replica and usage, so that no race gets past it.
 
-use crate::access::Action;
+use crate::access::{Action, Allowed};
 use crate::app::{Call, Keep, Service};
 use crate::codes::ImsCode;
 use crate::error::{Error, Result};
@@ -92,11 +92,17 @@ impl Service {
     /// # Errors
     /// Forbidden (IMG.0026).
     pub fn authorize_replication(&self, call: &Call) -> Result<()> {
-        self.authorize(call, Action::ImagesCopy)?;
+        self.replication_permits(call).map(drop)
+    }
+
+    /// What permits a replication: the first of them the reading of the source, all of them the making of the replica.
+    fn replication_permits<'a>(&self, call: &'a Call) -> Result<Vec<Allowed<'a>>> {
+        let mut permits = vec![self.authorize_within(call, Action::ImagesCopy)?];
         if self.access.uses_enterprise_projects() {
-            self.authorize(call, Action::ServerImagesCreate)?;
+            permits.push(self.authorize_within(call, Action::ServerImagesCreate)?);
         }
-        call.principal.require_project().map(drop)
+        call.principal.require_project()?;
+        Ok(permits)
     }
 
     /// Accepts a replication and returns its job's id.
@@ -111,8 +117,8 @@ impl Service {
         order: &ReplicaOrder,
         keep: Keep<'_, JobId>,
     ) -> Result<JobId> {
-        self.authorize_replication(call)?;
-        let allowed = self.authorize(call, Action::ImagesCopy)?;
+        let permits = self.replication_permits(call)?;
+        let allowed = self.authorize_within(call, Action::ImagesCopy)?;
         let project = call.principal.require_project()?;
         let seen = self.seen_image(&allowed, order.source).await?;
         self.check_relation(&seen, project, order.cmk_id.as_deref())?;
@@ -120,7 +126,7 @@ impl Service {
         self.check_kind_and_state(source)?;
         let keys = self.check_keys(call, source, order).await?;
         let wanted = order.enterprise_project.as_deref();
-        let enterprise_project = self.wanted_enterprise_project(wanted).await?;
+        let enterprise_project = self.wanted_enterprise_project(&permits, wanted).await?;
         let blob = source.blob.ok_or_else(|| Error::ims(ImsCode::IMG_0046))?;
         let limits = &self.settings.limits;
         let image_limit = ImageLimit(limits.images_per_project);

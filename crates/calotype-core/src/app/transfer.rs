@@ -61,6 +61,9 @@ impl Service {
         id: ImageId,
         upload: Upload,
     ) -> Result<Image> {
+        for also in [Action::ImagesGet, Action::ImagesUpdate] {
+            self.authorize(call, also)?;
+        }
         let allowed = self.authorize(call, Action::ImagesUpload)?;
         let image = self.owned_image(&allowed, id).await?;
         check_formats(&image)?;
@@ -200,7 +203,7 @@ impl Service {
     /// key that seals it is gone, not enabled, or not the caller's to use; Conflict where there are no bytes yet (the
     /// native API answers 204 then); Damaged.
     pub async fn download(self: &Arc<Self>, call: &Call, id: ImageId) -> Result<Download> {
-        let allowed = self.authorize(call, Action::ImagesGet)?;
+        let allowed = self.authorize_within(call, Action::ImagesGet)?;
         let image = self.seen_image(&allowed, id).await?.image;
         match image.status {
             ImageStatus::Active => {}

@@ -3,7 +3,7 @@
 use super::catalog::AuditEvent;
 use crate::access::Scope;
 use crate::error::Result;
-use crate::id::{DomainId, ProjectId, RoleId, UserId};
+use crate::id::{DomainId, EnterpriseProjectId, ProjectId, RoleId, UserId};
 use crate::time::Timestamp;
 
 /// A domain: a namespace of users and projects.
@@ -63,6 +63,8 @@ pub struct RoleRecord {
 pub enum AssignmentTarget {
     /// In a project.
     Project(ProjectId),
+    /// On an enterprise project, in a project alone.
+    EnterpriseProject(EnterpriseProjectId, ProjectId),
     /// On a domain.
     Domain(DomainId),
     /// On the whole system.
@@ -207,7 +209,15 @@ pub trait Directory: Send + Sync {
     async fn unassign(&self, assignment: &Assignment, line: &AuditEvent) -> Result<bool>;
     /// The roles of a user at a target, by name.
     async fn roles_of(&self, user: &UserId, target: &AssignmentTarget) -> Result<Vec<RoleRecord>>;
-    /// The enabled projects in which a user has a role, by name.
+    /// Whether there is such an enterprise project.
+    async fn has_enterprise_project(&self, id: EnterpriseProjectId) -> Result<bool>;
+    /// The roles of a user on enterprise projects in a project, by enterprise project and name.
+    async fn enterprise_roles_of(
+        &self,
+        user: &UserId,
+        project: &ProjectId,
+    ) -> Result<Vec<(EnterpriseProjectId, RoleRecord)>>;
+    /// The enabled projects in which a user has a role, be it on an enterprise project, by name.
     async fn projects_of(&self, user: &UserId) -> Result<Vec<ProjectRecord>>;
     /// The enabled domains on which a user has a role, by name.
     async fn domains_of(&self, user: &UserId) -> Result<Vec<DomainRecord>>;

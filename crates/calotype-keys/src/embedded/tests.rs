@@ -57,6 +57,7 @@ fn call(roles: &[&str]) -> Call {
                 domain,
             }),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            enterprise_roles: std::collections::BTreeMap::new(),
             credential: Credential::AccessKey,
         },
         request_id: "req-1".to_owned(),

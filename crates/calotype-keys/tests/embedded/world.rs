@@ -171,6 +171,7 @@ pub(crate) fn call(user: &str, project: &str, roles: &[&str]) -> Call {
                 domain,
             }),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            enterprise_roles: std::collections::BTreeMap::new(),
             credential: Credential::AccessKey,
         },
         request_id: "req-1".to_owned(),

@@ -244,6 +244,9 @@ pub(crate) struct RoleTarget {
     /// The project: id, or unique name.
     #[arg(long)]
     pub(crate) project: String,
+    /// Only for the project's images in this enterprise project: id, or name.
+    #[arg(long)]
+    pub(crate) enterprise_project: Option<String>,
 }
 
 /// `admin role`. A ROLE is an id or a name.
@@ -262,6 +265,9 @@ pub(crate) enum RoleCommand {
         /// The project: id, or unique name.
         #[arg(long, requires = "user")]
         project: Option<String>,
+        /// Those that the user has on this enterprise project alone: id, or name.
+        #[arg(long, requires = "project")]
+        enterprise_project: Option<String>,
     },
     /// Delete one.
     Delete {

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use reqwest::Method;
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use super::session;
@@ -108,12 +108,14 @@ async fn root_key(
     })
 }
 
+const ENTERPRISE_PROJECTS: &str = "/admin/v1/enterprise-projects";
+
 async fn enterprise_project(
     session: &Session,
     command: EnterpriseProjectCommand,
     output: &Output,
 ) -> Result<(), Failure> {
-    const PATH: &str = "/admin/v1/enterprise-projects";
+    const PATH: &str = ENTERPRISE_PROJECTS;
     let (id, verb) = match command {
         EnterpriseProjectCommand::Create { name } => {
             let made = session
@@ -193,10 +195,15 @@ async fn role(session: &Session, command: RoleCommand, output: &Output) -> Resul
         RoleCommand::List {
             user: Some(user),
             project: Some(project),
+            enterprise_project,
         } => {
-            let path = assignments(session, &RoleTarget { user, project }).await?;
-            let found = json_of(session.keystone(Call::get(path)).await?).await?;
-            return output.result(&found["roles"], identities);
+            let target = RoleTarget {
+                user,
+                project,
+                enterprise_project,
+            };
+            let found = assignment(session, Method::GET, &target, "").await?;
+            return output.result(&json_of(found).await?["roles"], identities);
         }
         RoleCommand::List { .. } => return list(session, "roles", output).await,
         RoleCommand::Delete { role } => return remove(session, "roles", &role).await,
@@ -204,14 +211,40 @@ async fn role(session: &Session, command: RoleCommand, output: &Output) -> Resul
         RoleCommand::Revoke { role, target } => (Method::DELETE, role, target),
     };
     let role = find(session, "roles", &role).await?;
-    let path = format!("{}/{role}", assignments(session, &target).await?);
-    session.keystone(Call::new(method, path)).await.map(drop)
+    let role = format!("/{role}");
+    let done = assignment(session, method, &target, &role).await;
+    done.map(drop)
 }
 
-async fn assignments(session: &Session, target: &RoleTarget) -> Result<String, Failure> {
+/// Asks about the roles that a user has at a target, or about one of them.
+async fn assignment(
+    session: &Session,
+    method: Method,
+    target: &RoleTarget,
+    role: &str,
+) -> Result<Response, Failure> {
     let project = find(session, "projects", &target.project).await?;
     let user = find(session, "users", &target.user).await?;
-    Ok(format!("/projects/{project}/users/{user}/roles"))
+    let path = format!("/projects/{project}/users/{user}/roles{role}");
+    match &target.enterprise_project {
+        None => session.keystone(Call::new(method, path)).await,
+        Some(reference) => {
+            let id = find_enterprise_project(session, reference).await?;
+            let path = format!("{ENTERPRISE_PROJECTS}/{id}{path}");
+            session.image(Call::new(method, path)).await
+        }
+    }
+}
+
+/// The id of an enterprise project by its id or name.
+async fn find_enterprise_project(session: &Session, reference: &str) -> Result<String, Failure> {
+    let all = json_of(session.image(Call::get(ENTERPRISE_PROJECTS)).await?).await?;
+    let all = all["enterprise_projects"].as_array();
+    let named = all.into_iter().flatten();
+    let id = named
+        .filter(|one| one["name"] == reference)
+        .find_map(|one| one["id"].as_str());
+    Ok(encode(id.unwrap_or(reference)))
 }
 
 async fn access_key(
