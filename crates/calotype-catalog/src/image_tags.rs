@@ -11,7 +11,7 @@ use calotype_core::ports::{Page, Window};
 use calotype_core::query::{ImageQuery, TagCondition, TagQuery, WantedTag};
 
 use crate::db::{Arg, Db, Engine};
-use crate::list::{Text, page_marker, page_of};
+use crate::list::{Text, page_of, start_of};
 use crate::rows::{image_columns, image_of};
 
 /// The texts of the tags of a project's images, sorted, each once.
@@ -29,8 +29,8 @@ pub(crate) async fn tags_of_images(db: &Db, query: &ImageQuery) -> Result<Vec<St
         limit: u32::MAX,
         ..query.clone()
     };
-    let marker = page_marker(db, query).await?;
-    let Some(mut page) = page_of(&every_image, marker) else {
+    let start = start_of(db, query).await?;
+    let Some(mut page) = page_of(&every_image, start) else {
         return Ok(Vec::new());
     };
     let limit = page.text.bind(i64::from(query.limit).into());

@@ -4,7 +4,9 @@
 //! ones, community ones, those shared with it. Each *branch* reads the beginning of one set, from the
 //! marker on and no further than the limit; the union of the beginnings holds the beginning of the union.
 //! A branch is *driven* by the table whose index gives its order: by a tag's or property's rows where one
-//! is asked for, else by the images' own.
+//! is asked for, else by the images' own. Each column that a filter can ask for has indexes of its own, so that
+//! a value that few images have is found as fast as one that all have; of several such conditions the
+//! one that leaves fewest as a rule drives. An administrator's view over all projects has no such indexes.
 //!
 //! SQLite plans without statistics here, so the text leaves it no choice: `cross join` fixes the order of
 //! tables, and `coalesce(column, '')` keeps a condition from being answered by an index.
@@ -21,10 +23,14 @@ use calotype_core::{Error, Result};
 use crate::db::{Arg, Db, Engine, Row};
 use crate::rows::{image_columns, image_of};
 
+mod conditions;
+
+use conditions::{changed, column_of, meets};
+
 /// A page of images, with their properties and tags.
 pub(crate) async fn list_images(db: &Db, query: &ImageQuery) -> Result<Vec<Image>> {
-    let marker = page_marker(db, query).await?;
-    let Some((sql, args)) = statement(query, marker, db.engine()) else {
+    let start = start_of(db, query).await?;
+    let Some((sql, args)) = statement(query, start, db.engine()) else {
         return Ok(Vec::new());
     };
     db.fetch_all(sql, args)
@@ -34,14 +40,56 @@ pub(crate) async fn list_images(db: &Db, query: &ImageQuery) -> Result<Vec<Image
         .collect()
 }
 
-/// The values of a query's marker, where it has one.
-pub(crate) async fn page_marker(db: &Db, query: &ImageQuery) -> Result<Option<Vec<Arg>>> {
-    match query.marker {
-        None => Ok(None),
-        Some(marker) => marker_values(db, marker, &total_order(query))
-            .await
-            .map(Some),
-    }
+/// What has to be asked before a page can be.
+pub(crate) struct Start {
+    /// The values of the marker, where there is one.
+    marker: Option<Vec<Arg>>,
+    driver: Driver,
+}
+
+/// Where a query's page begins, and what drives it.
+pub(crate) async fn start_of(db: &Db, query: &ImageQuery) -> Result<Start> {
+    let marker = match query.marker {
+        None => None,
+        Some(marker) => Some(marker_values(db, marker, &total_order(query)).await?),
+    };
+    let driver = match driver_of(query) {
+        Driver::Images if is_by_creation(query) => changed_few(db, query).await?,
+        other => other,
+    };
+    Ok(Start { marker, driver })
+}
+
+/// Images that are sorted rather than looked for along the order of all.
+const FEW: i64 = 1000;
+
+/// The driver of a query for what was changed since a time: few such images are found by that time, and many come soon in
+/// the order of creation.
+async fn changed_few(db: &Db, query: &ImageQuery) -> Result<Driver> {
+    let since = query
+        .conditions
+        .iter()
+        .enumerate()
+        .find_map(|(at, condition)| match condition {
+            Condition::UpdatedAt(Comparison::Greater | Comparison::GreaterOrEqual, time) => {
+                Some((at, *time))
+            }
+            _ => None,
+        });
+    let project = query.viewer.project.as_ref();
+    let (Some((at, time)), Some(project), false) = (since, project, query.viewer.all_projects)
+    else {
+        return Ok(Driver::Images);
+    };
+    let sql = "select count(*) as changed from (select 1 from images i \
+        where i.owner = $1 and i.updated_at >= $2 limit $3) as few";
+    let args = vec![Arg::text(project), Arg::time(time), (FEW + 1).into()];
+    let rows = db.fetch_all(sql.to_owned(), args).await?;
+    let changed = rows.first().map_or(Ok(0), |row| row.int("changed"))?;
+    Ok(match changed > FEW {
+        true => Driver::Images,
+        false => Driver::Changed(at),
+    })
 }
 
 /// The order with what makes it total: time of creation and id, in the direction of the last key.
@@ -204,6 +252,27 @@ enum Driver {
     Name,
     /// The rows of the tag or property that the condition at this place asks for.
     Attribute(usize),
+    /// The images, by an index that has the column which the condition at this place is about.
+    Column(usize),
+    /// The images that were changed since the time in the condition at this place, sorted.
+    Changed(usize),
+}
+
+impl Driver {
+    /// What drives the branch of a set: its index on a column, where it has one.
+    fn of(self, set: &Set) -> Self {
+        let has_columns = matches!(
+            set,
+            Set::Own(..)
+                | Set::Shelf(_)
+                | Set::Everything(Some(Visibility::Public | Visibility::Community))
+        );
+        match self {
+            Self::Column(_) if !has_columns => Self::Images,
+            Self::Changed(_) if !matches!(set, Set::Own(..)) => Self::Images,
+            other => other,
+        }
+    }
 }
 
 fn driver_of(query: &ImageQuery) -> Driver {
@@ -220,7 +289,17 @@ fn driver_of(query: &ImageQuery) -> Driver {
     if let Some(at) = place(|condition| matches!(condition, Condition::Property(..))) {
         return Driver::Attribute(at);
     }
-    Driver::Images
+    // The columns' indexes have the images in the order of their creation, and in no other.
+    let ranked = |(at, condition)| column_of(condition).map(|column| (column.rank, at));
+    let chosen = query.conditions.iter().enumerate().filter_map(ranked).min();
+    match chosen {
+        Some((_, at)) if is_by_creation(query) => Driver::Column(at),
+        _ => Driver::Images,
+    }
+}
+
+fn is_by_creation(query: &ImageQuery) -> bool {
+    matches!(query.order.first(), None | Some((SortKey::CreatedAt, _)))
 }
 
 /// The text of a statement and its arguments, as they grow together.
@@ -247,10 +326,10 @@ impl Text {
 /// The statement for a page; none where no image can be on it.
 pub(crate) fn statement(
     query: &ImageQuery,
-    marker: Option<Vec<Arg>>,
+    start: Start,
     engine: Engine,
 ) -> Option<(String, Vec<Arg>)> {
-    let page = page_of(query, marker)?;
+    let page = page_of(query, start)?;
     let columns = image_columns(engine);
     let again = order_by(&total_order(query), |n, _| format!("page.k{n}"));
     let sql = format!(
@@ -272,9 +351,9 @@ pub(crate) struct PageKeys {
 }
 
 /// The keys of a page's images; none where no image can be on it.
-pub(crate) fn page_of(query: &ImageQuery, marker: Option<Vec<Arg>>) -> Option<PageKeys> {
+pub(crate) fn page_of(query: &ImageQuery, start: Start) -> Option<PageKeys> {
+    let Start { marker, driver } = start;
     let order = total_order(query);
-    let driver = driver_of(query);
     let sets = wanted_sets(query);
     let empty = |condition: &Condition| match condition {
         Condition::Id(ids) => ids.is_empty(),
@@ -341,9 +420,14 @@ fn branch(
     marker: Option<&[String]>,
     limit: &str,
 ) -> String {
+    let driver = driver.of(set);
     let mut wheres: Vec<String> = Vec::new();
     // What the order's columns are called: the driving table has the same values of id and creation.
-    let key_name = |key: SortKey| expression(key).to_owned();
+    let key_name = |key: SortKey| match (driver, key) {
+        // With a sign it is no index's column: few images are sorted.
+        (Driver::Changed(_), SortKey::CreatedAt) => "+i.created_at".to_owned(),
+        _ => expression(key).to_owned(),
+    };
     let attribute_key = |key: SortKey| match key {
         SortKey::Id => "d.image_id".to_owned(),
         SortKey::CreatedAt => "d.created_at".to_owned(),
@@ -360,7 +444,11 @@ fn branch(
     match (set, driver) {
         (
             Set::SharedWith(project, membership),
-            Driver::Images | Driver::Name | Driver::Attribute(_),
+            Driver::Images
+            | Driver::Name
+            | Driver::Attribute(_)
+            | Driver::Column(_)
+            | Driver::Changed(_),
         ) => {
             from = "image_members d cross join images i".to_owned();
             wheres.push("i.id = d.image_id".to_owned());
@@ -446,7 +534,7 @@ fn branch(
             }
             names = order.iter().map(|(key, _)| key_name(*key)).collect();
         }
-        (_, Driver::Images | Driver::Name) => {
+        (_, Driver::Images | Driver::Name | Driver::Column(_) | Driver::Changed(_)) => {
             from = "images i".to_owned();
             match set {
                 Set::Own(project, kind) => {
@@ -454,14 +542,18 @@ fn branch(
                     if let Some(kind) = kind {
                         let kind = text.bind(Arg::text(kind));
                         wheres.push(match driver {
-                            Driver::Name => format!("coalesce(i.visibility, '') = {kind}"),
-                            _ => format!("i.visibility = {kind}"),
+                            Driver::Images => format!("i.visibility = {kind}"),
+                            _ => format!("coalesce(i.visibility, '') = {kind}"),
                         });
                     }
                 }
                 Set::Shelf(kind) | Set::Everything(Some(kind)) => {
                     let kind = text.bind(Arg::text(kind));
                     wheres.push(format!("i.visibility = {kind}"));
+                    if matches!(driver, Driver::Column(_)) {
+                        // As in the indexes, which have no other images.
+                        wheres.push("i.visibility in ('public', 'community')".to_owned());
+                    }
                 }
                 Set::Everything(None) | Set::SharedWith(..) => {}
             }
@@ -469,9 +561,15 @@ fn branch(
         }
     }
     for (at, condition) in query.conditions.iter().enumerate() {
-        if met != Some(at) {
-            wheres.push(meets(text, condition, set, driver));
+        if met == Some(at) {
+            continue;
         }
+        wheres.push(match column_of(condition) {
+            Some(column) if driver == Driver::Column(at) => column.drives(text),
+            Some(column) => column.meets(text),
+            None if driver == Driver::Changed(at) => changed(text, condition),
+            None => meets(text, condition, set, driver),
+        });
     }
     if let Some(these) = &query.viewer.enterprise_projects {
         let these = text.bind_all(these);
@@ -515,116 +613,6 @@ fn after(names: &[String], order: &[(SortKey, Direction)], marker: &[String]) ->
         equal.push_str(&format!("{name} = {value} and "));
     }
     format!("({})", terms.join(" or "))
-}
-
-/// A condition over `images i`.
-fn meets(text: &mut Text, condition: &Condition, set: &Set, driver: Driver) -> String {
-    match condition {
-        Condition::Id(ids) => format!("i.id in ({})", text.bind_all(ids)),
-        Condition::Name(names) => {
-            let column = match (driver, set) {
-                (Driver::Name, Set::SharedWith(..)) => "coalesce(i.name_key, '')",
-                (Driver::Name, _) => "i.name_key",
-                _ => "coalesce(i.name_key, '')",
-            };
-            format!(
-                "{column} in ({}) and i.name is not null",
-                text.bind_all(names)
-            )
-        }
-        Condition::Status(words) => format!("i.status in ({})", text.bind_all(words)),
-        Condition::Owner(owner) => {
-            let owner = text.bind(Arg::text(owner));
-            match (set, driver) {
-                (Set::Everything(None), Driver::Images | Driver::Name)
-                | (Set::Shelf(_) | Set::Everything(Some(_)), Driver::Images) => {
-                    format!("i.owner = {owner}")
-                }
-                (Set::Own(..) | Set::SharedWith(..), _) | (_, Driver::Ids(_) | Driver::Name) => {
-                    format!("coalesce(i.owner, '') = {owner}")
-                }
-                (_, Driver::Attribute(_)) => format!("d.owner = {owner}"),
-            }
-        }
-        Condition::DiskFormat(words) => format!("i.disk_format in ({})", text.bind_all(words)),
-        Condition::ContainerFormat(words) => {
-            format!("i.container_format in ({})", text.bind_all(words))
-        }
-        Condition::Checksum(md5) => format!("i.md5 = {}", text.bind(Arg::text(md5))),
-        Condition::OsHashValue(value) => {
-            // What is shown is the SHA-512 digest where there is one, else the SHA-256 digest.
-            format!(
-                "coalesce(i.sha512, i.sha256) = {}",
-                text.bind(Arg::text(value))
-            )
-        }
-        Condition::MinDisk(gib) => format!("i.min_disk = {}", text.bind(i64::from(*gib).into())),
-        Condition::MinRam(mib) => format!("i.min_ram = {}", text.bind(i64::from(*mib).into())),
-        Condition::SizeMin(size) => format!("i.size >= {}", text.bind(Arg::count(size.bytes()))),
-        Condition::SizeMax(size) => format!("i.size <= {}", text.bind(Arg::count(size.bytes()))),
-        Condition::Protected(yes) => format!("i.protected = {}", text.bind((*yes).into())),
-        Condition::Hidden(yes) => format!("i.hidden = {}", text.bind((*yes).into())),
-        Condition::Tag(tag) => format!(
-            "exists (select 1 from image_tags t where t.image_id = i.id and t.tag = {})",
-            text.bind(Arg::text(tag))
-        ),
-        Condition::Property(name, value) => has_property(text, name, value),
-        Condition::NotProperty(name, value) => format!("not {}", has_property(text, name, value)),
-        Condition::CreatedAt(comparison, time) => {
-            let column = match (set, driver) {
-                (_, Driver::Ids(_)) => "i.created_at",
-                (Set::SharedWith(..), _) => "d.image_created_at",
-                (_, Driver::Attribute(_)) => "d.created_at",
-                _ => "i.created_at",
-            };
-            format!(
-                "{column} {} {}",
-                sign_of(*comparison),
-                text.bind(Arg::time(*time))
-            )
-        }
-        Condition::UpdatedAt(comparison, time) => {
-            format!(
-                "i.updated_at {} {}",
-                sign_of(*comparison),
-                text.bind(Arg::time(*time))
-            )
-        }
-        Condition::Key(key) => format!("i.cmk_id = {}", text.bind(Arg::text(key))),
-        Condition::EnterpriseProject(id) => {
-            format!("i.enterprise_project = {}", text.bind(Arg::text(id)))
-        }
-        Condition::Visibility(visibility) => {
-            let visibility = text.bind(Arg::text(visibility));
-            match (set, driver) {
-                (Set::Own(_, None) | Set::Everything(None), Driver::Images) => {
-                    format!("i.visibility = {visibility}")
-                }
-                _ => format!("coalesce(i.visibility, '') = {visibility}"),
-            }
-        }
-        Condition::Nothing => "false".to_owned(),
-    }
-}
-
-fn has_property(text: &mut Text, name: &str, value: &str) -> String {
-    let name = text.bind(Arg::text(name));
-    let value = text.bind(Arg::text(value));
-    format!(
-        "exists (select 1 from image_properties p where p.image_id = i.id \
-         and p.name = {name} and p.value = {value})"
-    )
-}
-
-fn sign_of(comparison: Comparison) -> &'static str {
-    match comparison {
-        Comparison::Equal => "=",
-        Comparison::NotEqual => "<>",
-        Comparison::Less => "<",
-        Comparison::LessOrEqual => "<=",
-        Comparison::Greater => ">",
-        Comparison::GreaterOrEqual => ">=",
-    }
 }
 
 #[cfg(test)]

@@ -56,6 +56,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "enterprise_roles",
         sql: include_str!("../migrations/0008_enterprise_roles.sql"),
     },
+    Migration {
+        version: 9,
+        name: "filters",
+        sql: include_str!("../migrations/0009_filters.sql"),
+    },
 ];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use calotype_core::image::MemberStatus;
+use calotype_core::image::{ImageStatus, MemberStatus};
 use calotype_core::ports::Clock;
 use calotype_core::query::Viewer;
 use calotype_core::time::Timestamp;
@@ -21,13 +21,25 @@ impl Clock for Epoch {
 
 /// The plan of a query's statement, on a page in the middle: each step with the step that it is part of.
 async fn plan(catalog: &SqlCatalog, query: &ImageQuery) -> Vec<(String, String)> {
+    plan_by(catalog, query, driver_of(query)).await
+}
+
+async fn plan_by(
+    catalog: &SqlCatalog,
+    query: &ImageQuery,
+    driver: Driver,
+) -> Vec<(String, String)> {
     let mut tx = catalog.db.read().await.unwrap();
     let order = total_order(query);
     let marker = order.iter().map(|(key, _)| match key {
         SortKey::CreatedAt => Arg::Int(Some(5)),
         _ => Arg::text("m"),
     });
-    let (sql, args) = statement(query, Some(marker.collect()), Engine::Sqlite).unwrap();
+    let start = Start {
+        marker: Some(marker.collect()),
+        driver,
+    };
+    let (sql, args) = statement(query, start, Engine::Sqlite).unwrap();
     let rows = tx
         .fetch_all(format!("explain query plan {sql}"), args)
         .await
@@ -49,13 +61,92 @@ fn reads_everything(step: &str) -> bool {
     step.starts_with("SCAN") && !step.starts_with("SCAN b") && step != "SCAN page"
 }
 
+/// A condition on each column that has indexes, and the column's name.
+fn columns() -> [(Condition, &'static str); 8] {
+    let word = || vec!["a".to_owned()];
+    let key = "00000000-0000-4000-8000-000000000000";
+    [
+        (Condition::Key(key.parse().unwrap()), "cmk_id"),
+        (
+            Condition::EnterpriseProject(key.parse().unwrap()),
+            "enterprise_project",
+        ),
+        (Condition::MinDisk(7), "min_disk"),
+        (Condition::MinRam(7), "min_ram"),
+        (Condition::DiskFormat(word()), "disk_format"),
+        (Condition::ContainerFormat(word()), "container_format"),
+        (Condition::Status(vec![ImageStatus::Killed]), "status"),
+        (Condition::Protected(true), "protected"),
+    ]
+}
+
+async fn catalog(place: &tempfile::TempDir) -> SqlCatalog {
+    let url = format!("sqlite://{}", place.path().join("catalog.db").display());
+    SqlCatalog::open(&url, Options::default(), Arc::new(Epoch))
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_filter_by_a_column_is_read_off_that_columns_index() {
+    let place = tempfile::tempdir().unwrap();
+    let catalog = catalog(&place).await;
+    for (wanted, column) in columns() {
+        let query = ImageQuery {
+            viewer: Viewer {
+                project: Some("p1".parse().unwrap()),
+                all_projects: false,
+            },
+            visible: Visible::Default,
+            membership: WantedMembership::Is(MemberStatus::Accepted),
+            // Another one, which leaves more, does not get in its way.
+            conditions: vec![Condition::Protected(false), wanted],
+            order: vec![(SortKey::CreatedAt, Direction::Descending)],
+            marker: None,
+            limit: 25,
+        };
+        let steps = plan(&catalog, &query).await;
+        for index in ["owner", "shelf"] {
+            let index = format!("images_by_{index}_{column} ");
+            let used = steps.iter().any(|(_, step)| step.contains(&index));
+            assert!(used, "{index}\n{steps:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_changed_since_a_time_is_read_off_its_index_where_it_is_little() {
+    let place = tempfile::tempdir().unwrap();
+    let catalog = catalog(&place).await;
+    let since = Condition::UpdatedAt(Comparison::GreaterOrEqual, Timestamp::from_micros(7));
+    let query = ImageQuery {
+        viewer: Viewer {
+            project: Some("p1".parse().unwrap()),
+            all_projects: false,
+        },
+        visible: Visible::Default,
+        membership: WantedMembership::Is(MemberStatus::Accepted),
+        conditions: vec![since],
+        order: vec![(SortKey::CreatedAt, Direction::Descending)],
+        marker: None,
+        limit: 25,
+    };
+    let start = start_of(&catalog.db, &query).await.unwrap();
+    assert!(start.driver == Driver::Changed(0));
+    for (driver, index) in [
+        (start.driver, "images_by_owner_change "),
+        (Driver::Images, "images_by_owner "),
+    ] {
+        let steps = plan_by(&catalog, &query, driver).await;
+        let used = steps.iter().any(|(_, step)| step.contains(index));
+        assert!(used, "{index}\n{steps:#?}");
+    }
+}
+
 #[tokio::test]
 async fn each_main_shape_of_list_is_read_off_an_index_in_order() {
     let place = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}", place.path().join("catalog.db").display());
-    let catalog = SqlCatalog::open(&url, Options::default(), Arc::new(Epoch))
-        .await
-        .unwrap();
+    let catalog = catalog(&place).await;
     let viewers = [
         Viewer {
             project: Some("p1".parse().unwrap()),
@@ -80,6 +171,13 @@ async fn each_main_shape_of_list_is_read_off_an_index_in_order() {
             vec![],
         ),
     ];
+    let columns = columns();
+    let shapes = shapes.into_iter().chain(
+        columns
+            .into_iter()
+            .map(|(wanted, _)| (condition(wanted), vec![])),
+    );
+    let shapes: Vec<_> = shapes.collect();
     for viewer in &viewers {
         for visible in [Visible::All, Visible::Only(Visibility::Public)] {
             for (conditions, order) in &shapes {

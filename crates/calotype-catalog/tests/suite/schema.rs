@@ -80,8 +80,22 @@ async fn a_replication_that_an_earlier_version_accepted_is_gone_on_with() {
     }
     // As the version before left them: how the replica gets its bytes alone, and not even that where it shares them.
     let bytes = serde_json::to_string(&resealed.replication.bytes).unwrap();
+    let filters = [
+        "cmk_id",
+        "enterprise_project",
+        "min_disk",
+        "min_ram",
+        "disk_format",
+    ]
+    .into_iter()
+    .chain(["container_format", "status", "protected"])
+    .map(|column| {
+        format!("drop index images_by_owner_{column}; drop index images_by_shelf_{column};")
+    });
+    let filters: String = filters.collect();
     let back = format!(
-        "drop table enterprise_assignments; drop table project_limits; drop index blobs_by_reservation; \
+        "{filters} drop index images_by_owner_size; drop index images_by_owner_change; \
+          drop table enterprise_assignments; drop table project_limits; drop index blobs_by_reservation; \
          alter table blobs drop column reserved; alter table blobs drop column reserved_for; \
          alter table project_usage drop column reserved; \
          alter table project_usage drop column blob_bytes; drop index jobs_by_parent; alter table jobs drop column parent; \
