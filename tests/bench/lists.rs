@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use calotype_tests::{Client, Options, Server, config};
 use serde_json::{Value, json};
 
+use crate::filters;
 use crate::report::{Report, quantile, time_text};
 use crate::wire::Wire;
 
@@ -30,7 +31,7 @@ pub(crate) fn measure(report: &mut Report) {
         report.times(&what, many, "among 1,000", few);
     }
     let id = one(&client);
-    load(
+    loaded(
         report,
         &client,
         "GET /v2/images/{id}",
@@ -38,12 +39,13 @@ pub(crate) fn measure(report: &mut Report) {
     );
     for (name, path) in KINDS {
         let what = format!("GET /v2/images, page of 25 {name},");
-        load(report, &client, &what, path);
+        loaded(report, &client, &what, path);
     }
+    filters::measure(report, &client, &id);
 }
 
-/// Makes the images from one number to another. One in ten has a tag. Ten have a rare property, all among the first
-/// thousand: a list by it is as long among few images as among many.
+/// Makes the images from one number to another. One in ten has a tag. Ten have a rare property and rare values, all among the
+/// first thousand: a list by it is as long among few images as among many.
 fn seed(client: &Client, from: usize, to: usize) {
     std::thread::scope(|scope| {
         for connection in 0..CONNECTIONS {
@@ -60,13 +62,28 @@ fn seed(client: &Client, from: usize, to: usize) {
                         body["tags"] = json!(["tenth"]);
                     }
                     if number < FEW && number % 100 == 77 {
-                        body["rare"] = json!("yes");
+                        rare(&mut body);
                     }
                     wire.post("/v2/images", &body.to_string(), 201);
                 }
             });
         }
     });
+}
+
+fn rare(body: &mut Value) {
+    for (name, value) in [
+        ("rare", json!("yes")),
+        ("min_disk", json!(40)),
+        ("min_ram", json!(512)),
+        ("disk_format", json!("qcow2")),
+        ("container_format", json!("ovf")),
+        ("protected", json!(true)),
+        ("__os_version", json!("CentOS 7.2 64bit")),
+        ("__support_kvm", json!("true")),
+    ] {
+        body[name] = value;
+    }
 }
 
 /// The kinds of lists that are measured.
@@ -99,23 +116,8 @@ fn one(client: &Client) -> String {
     page["images"][0]["id"].as_str().expect("an id").to_owned()
 }
 
-fn load(report: &mut Report, client: &Client, what: &str, path: &str) {
-    let deadline = Instant::now() + LOAD;
-    let ask = || {
-        let mut wire = Wire::open(client);
-        let mut times = Vec::new();
-        while Instant::now() < deadline {
-            let begin = Instant::now();
-            wire.get(path);
-            times.push(begin.elapsed());
-        }
-        times
-    };
-    let mut times: Vec<Duration> = std::thread::scope(|scope| {
-        let askers: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(ask)).collect();
-        let times = askers.into_iter().map(|asker| asker.join().expect("times"));
-        times.flatten().collect()
-    });
+fn loaded(report: &mut Report, client: &Client, what: &str, path: &str) {
+    let mut times = load(client, path, LOAD);
     let rate = times.len() as f64 / LOAD.as_secs_f64();
     let (median, tail) = (quantile(&mut times, 0.5), quantile(&mut times, 0.99));
     report.alone(
@@ -126,4 +128,24 @@ fn load(report: &mut Report, client: &Client, what: &str, path: &str) {
             time_text(tail)
         ),
     );
+}
+
+/// The times of all requests that 32 connections make one after the other.
+pub(crate) fn load(client: &Client, path: &str, long: Duration) -> Vec<Duration> {
+    let deadline = Instant::now() + long;
+    let ask = || {
+        let mut wire = Wire::open(client);
+        let mut times = Vec::new();
+        while Instant::now() < deadline {
+            let begin = Instant::now();
+            wire.get(path);
+            times.push(begin.elapsed());
+        }
+        times
+    };
+    std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(ask)).collect();
+        let times = askers.into_iter().map(|asker| asker.join().expect("times"));
+        times.flatten().collect()
+    })
 }

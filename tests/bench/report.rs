@@ -38,6 +38,13 @@ impl Report {
         self.push(what, time_text(time), against, ratio);
     }
 
+    /// A time, and what part it is of another one of the same run.
+    pub(crate) fn part(&mut self, what: &str, time: Duration, other: &str, other_time: Duration) {
+        let against = format!("{other}: {}", time_text(other_time));
+        let part = 100.0 * time.as_secs_f64() / other_time.as_secs_f64();
+        self.push(what, time_text(time), against, format!("{part:.2} %"));
+    }
+
     fn push(&mut self, what: &str, value: String, against: String, ratio: String) {
         eprintln!("  {what}: {value} ({against} {ratio})");
         self.rows.push(Row {

@@ -156,8 +156,21 @@ pub fn bench(arguments: &[String]) -> Outcome {
         "--bin",
         "calotype-bench",
     ]))?;
+    run(cargo()
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            "calotype-core",
+        ])
+        .args(["--example", "inspect_speed"]))?;
     run(command(target().join("release/calotype-bench"))
         .args(arguments)
+        .env(
+            "CALOTYPE_BENCH_INSPECTOR",
+            target().join("release/examples/inspect_speed"),
+        )
         .env("CALOTYPE_BIN", target().join("release/calotype"))
         .env("CALOTYPE_BENCH_PYTHON", glance))
 }
