@@ -123,7 +123,7 @@ async fn export(
     strictness: Strictness,
 ) -> Reply {
     let service = &state.service;
-    service.admit(&call, Action::ImagesExport)?;
+    service.admit_within(&call, Action::ImagesExport)?;
     let body = read_body(&state, body).await?;
     let slot = key?.slot(&call, &body);
     once(service, slot.as_ref(), async {

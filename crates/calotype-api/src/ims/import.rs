@@ -271,7 +271,7 @@ pub async fn make_whole_image(
     body: Body,
 ) -> Reply {
     let service = &state.service;
-    service.admit(&call, Action::WholeImagesCreate)?;
+    service.admit_within(&call, Action::WholeImagesCreate)?;
     let body = read_body(&state, body).await?;
     let slot = key?.slot(&call, &body);
     once(service, slot.as_ref(), async {

@@ -95,6 +95,7 @@ async fn a_filter_by_a_column_is_read_off_that_columns_index() {
         let query = ImageQuery {
             viewer: Viewer {
                 project: Some("p1".parse().unwrap()),
+                enterprise_projects: None,
                 all_projects: false,
             },
             visible: Visible::Default,
@@ -122,6 +123,7 @@ async fn what_was_changed_since_a_time_is_read_off_its_index_where_it_is_little(
     let query = ImageQuery {
         viewer: Viewer {
             project: Some("p1".parse().unwrap()),
+            enterprise_projects: None,
             all_projects: false,
         },
         visible: Visible::Default,

@@ -59,7 +59,7 @@ impl Service {
         order: &ExportOrder,
         keep: Keep<'_, JobId>,
     ) -> Result<JobId> {
-        let allowed = self.authorize(call, Action::ImagesExport)?;
+        let allowed = self.authorize_within(call, Action::ImagesExport)?;
         let project = call.principal.require_project()?;
         let image = self.seen_image(&allowed, order.image).await?.image;
         check_relation(&image, project, allowed.in_all_projects())?;

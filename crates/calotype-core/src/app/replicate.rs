@@ -196,7 +196,7 @@ impl Service {
     /// IMG.0026, 0027, 0083, 0196, 0197, 0130, 0167, 0046, 0057, 0059 as [`Service::replicate`]; IMG.0060; IMG.0105.
     pub async fn replicate_elsewhere(&self, call: &Call, order: &ElsewhereOrder) -> Result<JobId> {
         self.authorize_replication(call)?;
-        let allowed = self.authorize(call, Action::ImagesCopy)?;
+        let allowed = self.authorize_within(call, Action::ImagesCopy)?;
         let project = call.principal.require_project()?;
         let seen = self.seen_image(&allowed, order.source).await?;
         self.check_relation(&seen, project, None)?;

@@ -89,7 +89,7 @@ impl Service {
     /// IMG.0026; for the order itself IMG.0056, 0055, 0115, 0116, 0155; IMG.0015 and 0060 for the limits; what
     /// [`crate::ports::ComputeSource`] says of the source; and IMG.0105 where it has nothing against it.
     pub async fn image_of_source(&self, call: &Call, order: &SourceOrder) -> Result<JobId> {
-        self.authorize(call, order.source.action())?;
+        let allowed = self.authorize_within(call, order.source.action())?;
         let project = call.principal.require_project()?;
         if let Source::SystemVolume { os_version, .. } = &order.source
             && !os_version::is_known(os_version)
@@ -101,7 +101,8 @@ impl Service {
             self.tag_texts(&image.tags)?;
         }
         let wanted = order.enterprise_project.as_deref();
-        self.wanted_enterprise_project(wanted).await?;
+        let makes = std::slice::from_ref(&allowed);
+        self.wanted_enterprise_project(makes, wanted).await?;
         let limits = &self.settings.limits;
         let limit = ImageLimit(limits.images_per_project);
         let concurrency = limits.concurrent_imports;
