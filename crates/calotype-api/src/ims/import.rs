@@ -2,7 +2,7 @@
 //! `POST /v1/cloudimages/dataimages/action`, `POST /v1/cloudimages/action` (which one client uses and no page names), and
 //! `PUT /v1/cloudimages/{image_id}/upload` (spec 2.3 to 2.5, 2.7).
 //!
-//! A body can ask for an image of a server or of disks too: [`super::source_body`] reads those.
+//! A body can ask for an image of a server or of disks too.
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
