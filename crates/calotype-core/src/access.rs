@@ -611,6 +611,15 @@ mod tests {
         let member = may(&["member"]);
         assert!(member.contains(&"ims:images:copy"));
         assert!(member.contains(&"ims:images:export"));
+        // The roles and policies of spec section 10, and what they depend on there.
+        for role in [
+            "IMS Administrator",
+            "Server Administrator",
+            "Tenant Administrator",
+        ] {
+            assert_eq!(may(&[role]), member, "{role}");
+        }
+        assert_eq!(may(&["Tenant Guest"]), may(&["reader"]));
         for action in [
             "ims:images:publish",
             "ims:images:administer",
