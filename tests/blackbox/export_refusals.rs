@@ -108,11 +108,13 @@ fn what_an_image_is_can_forbid_its_export() {
         admin.create_with(image)
     };
     let whole = marked("__whole_image", "true");
+    let backup = marked("__backup_id", "b");
     let charged = marked("__productcode", "p");
     let iso = marked("virtual_env_type", "IsoImage");
     // The lasting reasons come before the state: these have no bytes yet.
     for (image, code) in [
         (&whole, "IMG.0128"),
+        (&backup, "IMG.0080"),
         (&charged, "IMG.0079"),
         (&iso, "IMG.0167"),
     ] {
