@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use calotype_tests::{Server, program};
+use calotype_tests::{Client, Server, program};
 
 /// An answer is no fault of ours, has a status and a media type of the document, and has the shape that it gives.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
@@ -17,11 +17,35 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 fn no_request_makes_a_server_error_or_gets_an_answer_that_the_document_does_not_describe() {
     let server = Server::with_defaults();
     let admin = server.admin();
+    let said = schemathesis(&server, &admin, &["--checks", CHECKS], 5);
+    let described = admin.get("/openapi.json").expect(200).json();
+    // It leaves HEAD out.
+    let operations = crate::probe::operations(&described).into_iter();
+    let operations = operations.filter(|each| !each.starts_with("HEAD ")).count();
+    let tested = format!("Tested: {operations}");
+    assert!(
+        said.contains(&tested),
+        "not every operation was tried:\n{said}"
+    );
+}
+
+#[test]
+fn what_the_document_forbids_is_refused_by_the_image_apis() {
+    let server = Server::with_defaults();
+    let admin = server.admin();
+    let only = ["--include-path-regex", "^/v[0-9.]+/"];
+    let check = ["--checks", "negative_data_rejection"];
+    schemathesis(&server, &admin, &[check, only].concat(), 3);
+}
+
+/// Runs it as the administrator, and returns what it said. It must find no failure.
+fn schemathesis(server: &Server, admin: &Client, options: &[&str], examples: u64) -> String {
     let number = |name: &str, default: u64| {
         let given = std::env::var(name).ok().and_then(|text| text.parse().ok());
         given.unwrap_or(default).to_string()
     };
-    let (examples, seed) = (number("CALOTYPE_EXAMPLES", 5), number("CALOTYPE_SEED", 1));
+    let examples = number("CALOTYPE_EXAMPLES", examples);
+    let seed = number("CALOTYPE_SEED", 1);
     println!("CALOTYPE_SEED={seed} CALOTYPE_EXAMPLES={examples}");
     let directory = tempfile::tempdir().expect("a directory");
     let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemathesis");
@@ -29,7 +53,8 @@ fn no_request_makes_a_server_error_or_gets_an_answer_that_the_document_does_not_
         .args(["-B", "-m", "schemathesis.cli", "run"])
         .arg(format!("{}/openapi.json", server.base()))
         .args(["--header", &format!("X-Auth-Token: {}", admin.token())])
-        .args(["--checks", CHECKS, "--phases", "coverage,fuzzing"])
+        .args(["--phases", "coverage,fuzzing"])
+        .args(options)
         .args(["--max-examples", &examples, "--seed", &seed])
         .args(["--generation-database", "none", "--no-shrink"])
         .args(["--continue-on-failure", "--no-color"])
@@ -53,16 +78,8 @@ fn no_request_makes_a_server_error_or_gets_an_answer_that_the_document_does_not_
         "{}\n{said}{complaints}",
         output.status
     );
-    let described = admin.get("/openapi.json").expect(200).json();
-    // It leaves HEAD out.
-    let operations = crate::probe::operations(&described).into_iter();
-    let operations = operations.filter(|each| !each.starts_with("HEAD ")).count();
-    let tested = format!("Tested: {operations}");
-    assert!(
-        said.contains(&tested),
-        "not every operation was tried:\n{said}"
-    );
     // Had a request taken the caller's rights away, the rest would have proved nothing.
     admin.get("/identity/v3/users").expect(200);
     server.verify();
+    said
 }

@@ -51,15 +51,33 @@ pub(super) fn add(document: &mut OpenApi) -> serde_json::Result<()> {
     Ok(())
 }
 
+/// Numbers that may be larger than any type's: what is over the largest page, or image, stands for that.
+const UNBOUNDED: [&str; 3] = ["limit", "size_max", "size_min"];
+
+fn owned<T>(value: &mut RefOr<T>) -> Option<&mut T> {
+    match value {
+        RefOr::T(value) => Some(value),
+        RefOr::Ref(_) => None,
+    }
+}
+
 fn describe(operation: &mut Operation, method: &HttpMethod, family: Family, shapes: &Shapes) {
     let id = operation.operation_id.as_deref().unwrap_or_default();
     if let Some(name) = shapes.requests.get(id) {
         let body = RequestBodyBuilder::new().content("application/json", content(name));
         operation.request_body = Some(RefOr::T(body.build()));
     }
+    let parameters = operation.parameters.iter_mut().flatten();
+    for parameter in parameters.filter_map(owned) {
+        if UNBOUNDED.contains(&parameter.name.as_str())
+            && let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema
+        {
+            schema.format = None;
+        }
+    }
     let answer = shapes.answers.get(id);
     for (status, response) in &mut operation.responses.responses {
-        let RefOr::T(response) = response else {
+        let Some(response) = owned(response) else {
             continue;
         };
         let bare = *method == HttpMethod::Head || !response.content.is_empty();
