@@ -18,6 +18,7 @@ create index images_by_owner_status
 create index images_by_owner_protected
     on images (owner, protected, created_at, id);
 create index images_by_owner_size on images (owner, coalesce(size, -1), created_at, id);
+create index images_by_owner_id on images (owner, id);
 create index images_by_owner_change on images (owner, updated_at);
 
 -- Of all projects together only those that everybody sees.

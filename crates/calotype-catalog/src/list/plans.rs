@@ -116,6 +116,40 @@ async fn a_filter_by_a_column_is_read_off_that_columns_index() {
 }
 
 #[tokio::test]
+async fn the_owners_images_come_sorted_by_each_documented_key_off_an_index() {
+    let place = tempfile::tempdir().unwrap();
+    let catalog = catalog(&place).await;
+    for (key, index) in [
+        (SortKey::Id, "images_by_owner_id "),
+        (SortKey::Name, "images_by_owner_name "),
+        (SortKey::Status, "images_by_owner_status "),
+        (
+            SortKey::ContainerFormat,
+            "images_by_owner_container_format ",
+        ),
+        (SortKey::DiskFormat, "images_by_owner_disk_format "),
+        (SortKey::Size, "images_by_owner_size "),
+        (SortKey::CreatedAt, "images_by_owner "),
+    ] {
+        let query = ImageQuery {
+            viewer: Viewer {
+                project: Some("p1".parse().unwrap()),
+                all_projects: false,
+            },
+            visible: Visible::Default,
+            membership: WantedMembership::Is(MemberStatus::Accepted),
+            conditions: Vec::new(),
+            order: vec![(key, Direction::Descending)],
+            marker: None,
+            limit: 25,
+        };
+        let steps = plan(&catalog, &query).await;
+        let used = steps.iter().any(|(_, step)| step.contains(index));
+        assert!(used, "{index}\n{steps:#?}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_changed_since_a_time_is_read_off_its_index_where_it_is_little() {
     let place = tempfile::tempdir().unwrap();
     let catalog = catalog(&place).await;
@@ -161,11 +195,11 @@ async fn each_main_shape_of_list_is_read_off_an_index_in_order() {
             enterprise_projects: None,
         },
     ];
-    let by_name = vec![(SortKey::Name, Direction::Ascending)];
+    let by = |key| vec![(key, Direction::Ascending)];
     let condition = |wanted: Condition| vec![Condition::Hidden(false), wanted];
     let shapes = [
         (vec![], vec![]),
-        (vec![], by_name),
+        (vec![], by(SortKey::Name)),
         (condition(Condition::Name(vec!["a".to_owned()])), vec![]),
         (condition(Condition::Tag("a".to_owned())), vec![]),
         (

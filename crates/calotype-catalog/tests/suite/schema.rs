@@ -94,7 +94,7 @@ async fn a_replication_that_an_earlier_version_accepted_is_gone_on_with() {
     });
     let filters: String = filters.collect();
     let back = format!(
-        "{filters} drop index images_by_owner_size; drop index images_by_owner_change; \
+        "{filters} drop index images_by_owner_size; drop index images_by_owner_change; drop index images_by_owner_id; \
           drop table enterprise_assignments; drop table project_limits; drop index blobs_by_reservation; \
          alter table blobs drop column reserved; alter table blobs drop column reserved_for; \
          alter table project_usage drop column reserved; \
