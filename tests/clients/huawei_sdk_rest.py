@@ -193,3 +193,4 @@ for step in (
     step()
 
 left = huawei_calls.ALL - huawei_calls.made()
+assert not left, left

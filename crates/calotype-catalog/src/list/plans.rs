@@ -134,6 +134,7 @@ async fn the_owners_images_come_sorted_by_each_documented_key_off_an_index() {
         let query = ImageQuery {
             viewer: Viewer {
                 project: Some("p1".parse().unwrap()),
+                enterprise_projects: None,
                 all_projects: false,
             },
             visible: Visible::Default,
