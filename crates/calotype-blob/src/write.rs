@@ -5,9 +5,9 @@
 //! stream ─> pieces ─> sha512 ├─> manifest ─> commit
 //!            └─> sealing ─> store
 //! ```
-//! Pieces of 1 MiB at most are shared, not copied; large parts of the stream are pieces as they come. Each digest and
-//! the sealing have a thread of their own; taking the stream and the store's calls happen in the caller's future. Every
-//! queue is short: one write holds about ten pieces.
+//! Pieces of 1 MiB are shared, not copied. Each digest and the sealing have a thread of their own; taking
+//! the stream and the store's calls happen in the caller's future. Every queue is short: one write holds
+//! about ten pieces.
 //!
 //! # Cancellation
 //! Dropping the future closes the queues, and the threads end at their next piece. What was staged stays
@@ -118,21 +118,15 @@ async fn take(
         limits.check(taken)?;
         options.progress.store(taken, Ordering::Relaxed);
         while !chunk.is_empty() {
-            let piece = if gathered.is_empty() && chunk.len() >= PAGE {
-                // Whole pages go on as they came.
-                chunk.split_to((chunk.len() - chunk.len() % PAGE).min(PIECE))
+            let piece = if gathered.is_empty() && chunk.len() >= PIECE {
+                chunk.split_to(PIECE)
             } else {
                 if gathered.is_empty() {
                     gathered.reserve(PIECE);
                 }
-                // What comes in large parts is gathered to the end of a page only.
-                let end = match chunk.len() >= PAGE {
-                    true => gathered.len().next_multiple_of(PAGE),
-                    false => PIECE,
-                };
-                let part = chunk.split_to(chunk.len().min(end - gathered.len()));
+                let part = chunk.split_to(chunk.len().min(PIECE - gathered.len()));
                 gathered.extend_from_slice(&part);
-                if gathered.len() < end {
+                if gathered.len() < PIECE {
                     continue;
                 }
                 gathered.split().freeze()
