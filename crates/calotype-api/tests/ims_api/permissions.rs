@@ -63,9 +63,11 @@ const UPLOAD: &[&str] = &["ims:images:upload", "ims:images:get", "ims:images:upd
 const COPY: &[&str] = &["ims:images:copy", "ims:serverImages:create"];
 const SERVER: &[&str] = &["ims:serverImages:create"];
 const DATA: &[&str] = &["ims:dataImages:create"];
+const WHOLE: &[&str] = &["ims:wholeImages:create"];
 
 const FILE: &str = r#"{"name":"n","image_url":"bucket:o","min_disk":40,"os_version":"Debian GNU/Linux 12.0.0 64bit","enterprise_project_id":"{ep}"}"#;
 const DATA_FILE: &str = r#"{"name":"n","image_url":"bucket:o","min_disk":40,"type":"DataImage","enterprise_project_id":"{ep}"}"#;
+const SERVERS: &str = r#"{"name":"n","instance_id":"33333333-0000-4000-8000-000000000003","enterprise_project_id":"{ep}"}"#;
 const MOVE: &str = r#"[{"op":"replace","path":"/enterprise_project_id","value":"{ep}"}]"#;
 const RENAME: &str = r#"[{"op":"replace","path":"/name","value":"x"}]"#;
 const ONE_TAG: &str = r#"{"tag":{"key":"k","value":"w"}}"#;
@@ -101,6 +103,15 @@ const ROWS: &[Row] = &[
         Nothing,
     ),
     (
+        3,
+        "POST",
+        "/v2/cloudimages/action",
+        SERVERS,
+        SERVER,
+        Any,
+        Nothing,
+    ),
+    (
         4,
         "POST",
         "/v2/cloudimages/quickimport/action",
@@ -128,6 +139,15 @@ const ROWS: &[Row] = &[
         Nothing,
     ),
     (
+        6,
+        "POST",
+        "/v1/cloudimages/wholeimages/action",
+        SERVERS,
+        WHOLE,
+        Any,
+        Nothing,
+    ),
+    (
         7,
         "PUT",
         "/v1/cloudimages/{image}/upload",
@@ -135,6 +155,15 @@ const ROWS: &[Row] = &[
         UPLOAD,
         OnlyDefault,
         Queued,
+    ),
+    (
+        8,
+        "POST",
+        "/v1/cloudimages/{image}/file",
+        r#"{"bucket_url":"bucket:o","file_format":"qcow2"}"#,
+        &["ims:images:export"],
+        Any,
+        Active,
     ),
     (
         9,

@@ -60,7 +60,7 @@ fn verdict(sample: &Sample, format: DiskFormat) -> (Result<Option<u64>, String>,
             Ok(verified.disk().map(ByteSize::bytes))
         }
         Some(Err(error)) => Err(error.message().to_owned()),
-        None => panic!("there is nothing to wait for"),
+        None => unreachable!("there is nothing to wait for"),
     };
     (told, memory.read.load(Ordering::Relaxed))
 }
