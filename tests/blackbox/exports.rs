@@ -96,6 +96,35 @@ fn each_format_that_an_image_is_stored_in_can_be_exported() {
 }
 
 #[test]
+fn a_vhd_is_as_long_as_its_footer_says_whatever_its_cylinders_are() {
+    let place = Place::new();
+    let (disk, vhd) = (
+        place.server.object("disk.raw"),
+        place.server.object("old.vhd"),
+    );
+    let (from, to) = (disk.to_string_lossy(), vhd.to_string_lossy());
+    let options = "subformat=fixed,force_size=on";
+    run(
+        "qemu-img",
+        &[
+            "convert", "-f", "raw", "-O", "vpc", "-o", options, &from, &to,
+        ],
+    );
+    // Made by Virtual PC, as it says: of those qemu-img believes the cylinders.
+    let mut bytes = std::fs::read(&vhd).expect("the file");
+    let footer = bytes.len() - 512;
+    let footer = &mut bytes[footer..];
+    footer[28..32].copy_from_slice(b"vpc ");
+    footer[64..68].fill(0);
+    let sum: u32 = footer.iter().map(|byte| u32::from(*byte)).sum();
+    footer[64..68].copy_from_slice(&(!sum).to_be_bytes());
+    std::fs::write(&vhd, &bytes).expect("room");
+    let image = place.client.imported("images:old.vhd", json!({}));
+    place.client.exported(&image, "images:old.raw", "raw");
+    place.is_the_disk("old.raw", "raw");
+}
+
+#[test]
 fn what_is_stored_in_the_wanted_format_is_written_byte_for_byte() {
     let place = Place::new();
     let client = &place.client;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::process::{Failure, Outcome, stop};
+use crate::process::{Failure, Outcome, stop, target};
 
 const START: Duration = Duration::from_secs(120);
 
@@ -22,7 +22,7 @@ pub struct Service {
 impl Service {
     /// Starts it. What it logs outlives the run, for whoever wants to know why a test failed.
     pub fn start(name: &'static str, mut command: Command) -> Outcome<Self> {
-        let path = std::env::temp_dir().join(format!("calotype-{name}.log"));
+        let path = target().join(format!("{name}.log"));
         let log = fs::File::create(&path)?;
         let process = command
             .stdin(Stdio::null())

@@ -13,7 +13,7 @@
 //!
 //! Paging is by key: a page begins after its marker's values, whatever was made or deleted meanwhile.
 
-use calotype_core::id::{ImageId, ProjectId};
+use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
 use calotype_core::image::{Image, Visibility};
 use calotype_core::query::{
     Comparison, Condition, Direction, ImageQuery, SortKey, Visible, WantedMembership,
@@ -370,13 +370,26 @@ pub(crate) fn page_of(query: &ImageQuery, start: Start) -> Option<PageKeys> {
     let limit = text.bind(i64::from(query.limit).into());
     let marker: Option<Vec<String>> =
         marker.map(|values| values.into_iter().map(|value| text.bind(value)).collect());
-    let branches: Vec<String> = sets
-        .iter()
-        .map(|set| {
+    // Few enterprise projects are a branch each: that is read off their index.
+    let within: Vec<Option<&[EnterpriseProjectId]>> = match &query.viewer.enterprise_projects {
+        None => vec![None],
+        Some(these) if these.len() <= FEW_ENTERPRISE_PROJECTS => {
+            these.chunks(1).map(Some).collect()
+        }
+        Some(these) => vec![Some(these)],
+    };
+    let parts = sets.iter().flat_map(|set| {
+        within.iter().map(move |within| Part {
+            set,
+            within: *within,
+        })
+    });
+    let branches: Vec<String> = parts
+        .map(|part| {
             branch(
                 &mut text,
                 query,
-                set,
+                part,
                 driver,
                 &order,
                 marker.as_deref(),
@@ -384,6 +397,9 @@ pub(crate) fn page_of(query: &ImageQuery, start: Start) -> Option<PageKeys> {
             )
         })
         .collect();
+    if branches.is_empty() {
+        return None;
+    }
     let outer = order_by(&order, |n, _| format!("k{n}"));
     let id = order.len() - 1;
     let sql = match branches.as_slice() {
@@ -410,11 +426,20 @@ fn order_by(order: &[(SortKey, Direction)], name: impl Fn(usize, SortKey) -> Str
     terms.join(", ")
 }
 
-/// One branch: the keys of the beginning of one set.
+/// Enterprise projects that are asked for one by one.
+const FEW_ENTERPRISE_PROJECTS: usize = 16;
+
+/// A set, or what is of it in some enterprise projects.
+struct Part<'a> {
+    set: &'a Set,
+    within: Option<&'a [EnterpriseProjectId]>,
+}
+
+/// One branch: the keys of the beginning of one set, or of a part of it.
 fn branch(
     text: &mut Text,
     query: &ImageQuery,
-    set: &Set,
+    Part { set, within }: Part<'_>,
     driver: Driver,
     order: &[(SortKey, Direction)],
     marker: Option<&[String]>,
@@ -571,9 +596,16 @@ fn branch(
             None => meets(text, condition, set, driver),
         });
     }
-    if let Some(these) = &query.viewer.enterprise_projects {
-        let these = text.bind_all(these);
-        wheres.push(format!("i.enterprise_project in ({these})"));
+    match within {
+        None => {}
+        Some([one]) => wheres.push(format!(
+            "i.enterprise_project = {}",
+            text.bind(Arg::text(one))
+        )),
+        Some(these) => {
+            let these = text.bind_all(these);
+            wheres.push(format!("i.enterprise_project in ({these})"));
+        }
     }
     if let Some(marker) = marker {
         wheres.push(after(&names, order, marker));

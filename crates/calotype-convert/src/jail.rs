@@ -92,9 +92,14 @@ impl Cell {
             (Resource::Cpu, self.cpu_seconds),
             (Resource::As, self.memory),
         ] {
+            // With seconds more for the processor the kernel says which limit it was.
+            let maximum = match resource {
+                Resource::Cpu => most.saturating_add(5),
+                _ => most,
+            };
             let limit = Rlimit {
                 current: Some(most),
-                maximum: Some(most),
+                maximum: Some(maximum),
             };
             rustix::process::setrlimit(resource, limit)?;
         }

@@ -16,7 +16,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use calotype_core::codes::ImsCode;
@@ -46,6 +46,9 @@ const MOST_TABLES: u64 = 64 << 20;
 /// Room on the file system that is left to others.
 const LEFT_FREE: u64 = 64 << 20;
 
+/// How long a conversion waits for others. Then it is put off, and its worker does something else.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How qemu-img is run.
 #[derive(Debug, Clone)]
 pub struct QemuOptions {
@@ -65,6 +68,24 @@ pub struct QemuOptions {
 pub struct QemuImg {
     options: QemuOptions,
     turns: Semaphore,
+    /// Bytes that the outputs that are on may still take.
+    promised: Mutex<u64>,
+}
+
+/// Room for an output, until this is dropped.
+struct Promise<'a> {
+    promised: &'a Mutex<u64>,
+    bytes: u64,
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        *locked(self.promised) -= self.bytes;
+    }
+}
+
+fn locked(promised: &Mutex<u64>) -> MutexGuard<'_, u64> {
+    promised.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl QemuImg {
@@ -82,6 +103,7 @@ impl QemuImg {
         sweep(&options.folder)?;
         Ok(Self {
             turns: Semaphore::new(options.at_once),
+            promised: Mutex::new(0),
             options,
         })
     }
@@ -135,15 +157,22 @@ impl QemuImg {
     }
 
     /// What bounds a conversion: the room that there is, and what such an output can need.
-    fn bounds(&self, source: &Verified) -> Result<(Bounds, bool)> {
+    fn bounds(&self, source: &Verified) -> Result<(Bounds, Promise<'_>, bool)> {
         let disk = source.disk().unwrap_or_else(|| source.size()).bytes();
         let most = disk.saturating_add(disk / 64).saturating_add(MOST_TABLES);
         let space = rustix::fs::statvfs(&self.options.folder).map_err(io::Error::from);
         let space = space.map_err(|error| Error::storage(error, FULL))?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
-        let free = free.saturating_sub(LEFT_FREE);
+        let mut promised = locked(&self.promised);
+        let free = free.saturating_sub(LEFT_FREE).saturating_sub(*promised);
+        let bytes = most.min(free);
+        *promised += bytes;
+        let promise = Promise {
+            promised: &self.promised,
+            bytes,
+        };
         let bounds = Bounds {
-            file_size: most.min(free),
+            file_size: bytes,
             // A thread for each processor of a machine: the clock comes first.
             cpu_seconds: self
                 .options
@@ -152,16 +181,20 @@ impl QemuImg {
                 .saturating_add(1)
                 .saturating_mul(64),
         };
-        Ok((bounds, free < most))
+        Ok((bounds, promise, free < most))
     }
 }
 
 #[async_trait::async_trait]
 impl Converter for QemuImg {
     async fn convert(&self, source: Verified, wanted: Conversion) -> Result<Arc<File>> {
-        let _turn = self.turns.acquire().await.map_err(Error::internal)?;
+        let turn = tokio::time::timeout(PATIENCE, self.turns.acquire()).await;
+        let Ok(turn) = turn else {
+            return Err(Error::unavailable("other conversions are on"));
+        };
+        let _turn = turn.map_err(Error::internal)?;
         let output = Output::new(&self.options.folder, &wanted.name)?;
-        let (bounds, is_short) = self.bounds(&source)?;
+        let (bounds, _promise, is_short) = self.bounds(&source)?;
         let (ours, theirs) = UnixStream::pair().map_err(Error::unavailable)?;
         let theirs = theirs.into_std().map_err(Error::internal)?;
         theirs.set_nonblocking(false).map_err(Error::internal)?;
@@ -255,6 +288,10 @@ fn input(format: DiskFormat) -> impl std::fmt::Display {
     if format == DiskFormat::Qcow2 {
         disk["backing"] = serde_json::Value::Null;
     }
+    if format == DiskFormat::Vhd {
+        // As long as its footer says, and was verified: what it says of cylinders may be less.
+        disk["force_size_calc"] = "current_size".into();
+    }
     format!("json:{disk}")
 }
 
@@ -312,7 +349,11 @@ fn sweep(folder: &Path) -> io::Result<()> {
             continue;
         };
         if rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            std::fs::remove_dir_all(&path)?;
+            match std::fs::remove_dir_all(&path) {
+                // Whoever had it removed it meanwhile.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
     }
     Ok(())

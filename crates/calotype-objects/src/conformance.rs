@@ -213,6 +213,11 @@ pub async fn an_object_is_never_replaced(store: &dyn Objects, bucket: &str) -> R
     assert_eq!(code(second), Some(ImsCode::IMG_0070));
     assert_eq!(store.look(&at).await?, first);
     assert_eq!(read(store, &at, &first, 0..5).await?, b"first");
+    // One without bytes can't be read, and is there. The other is more than one part of what stores take in parts.
+    let empty = self::at(bucket, "empty")?;
+    let _ = write(store, &empty, b"").await;
+    let second = write(store, &empty, &content(9 << 20)).await;
+    assert_eq!(code(second), Some(ImsCode::IMG_0070));
     Ok(())
 }
 

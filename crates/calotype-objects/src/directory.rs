@@ -109,14 +109,7 @@ impl Directory {
     fn adopt(&self, at: &ObjectAddress, file: &File) -> Result<Option<ObjectFacts>> {
         rustix::fs::fchmod(file, FILE_MODE).map_err(|error| io_error(error.into()))?;
         let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
-        match link(
-            CWD,
-            &itself,
-            AtFlags::SYMLINK_FOLLOW,
-            self.bucket(at)?,
-            at,
-            file,
-        ) {
+        match link(CWD, &itself, AtFlags::SYMLINK_FOLLOW, self.bucket(at)?, at) {
             Ok(()) => {}
             Err(Linking::Impossible) => return Ok(None),
             Err(Linking::Failed(error)) => return Err(error),
@@ -201,11 +194,9 @@ impl Objects for Directory {
         job: Option<&JobId>,
     ) -> Result<ObjectFacts> {
         let (this, place, whole) = (self.clone(), at.clone(), Arc::clone(&file));
-        let whose = job.cloned();
-        let adopted = blocking(move || {
-            mark(&whole, whose.as_ref());
-            this.adopt(&place, &whole)
-        });
+        mark(&file, job);
+        sync(&file).await?;
+        let adopted = blocking(move || this.adopt(&place, &whole));
         match adopted.await? {
             Some(facts) => Ok(facts),
             None => copy_in(self, at, file, job).await,
@@ -315,6 +306,7 @@ impl ObjectWriter for Writing {
     }
 
     async fn finish(self: Box<Self>) -> Result<ObjectFacts> {
+        sync(&self.file).await?;
         blocking(move || self.publish()).await
     }
 }
@@ -324,7 +316,7 @@ impl Writing {
         let bucket = self.bucket.try_clone().map_err(io_error)?;
         let staged = self.directory.staged.as_fd();
         let flags = AtFlags::empty();
-        match link(staged, &self.name, flags, bucket, &self.at, &self.file) {
+        match link(staged, &self.name, flags, bucket, &self.at) {
             Ok(()) => {}
             Err(Linking::Impossible) => {
                 return Err(Error::internal("a bucket is on a file system of its own"));
@@ -374,18 +366,21 @@ enum Linking {
     Failed(Error),
 }
 
-/// Makes a file durable and gives it the object's name, durably, where there must be nothing.
+/// Makes a file's bytes durable: by itself, so that who gives it up meanwhile gives it no name.
+async fn sync(file: &Arc<File>) -> Result<()> {
+    let file = Arc::clone(file);
+    blocking(move || file.sync_all().map_err(io_error)).await
+}
+
+/// Gives a durable file the object's name, durably, where there must be nothing.
 fn link(
     from: BorrowedFd<'_>,
     path: &str,
     flags: AtFlags,
     bucket: OwnedFd,
     at: &ObjectAddress,
-    file: &File,
 ) -> std::result::Result<(), Linking> {
     let failed = |error: Errno| Linking::Failed(object_error(error));
-    let synced = file.sync_all();
-    synced.map_err(|error| Linking::Failed(io_error(error)))?;
     let (parent, name) = make_parent(bucket, at.key()).map_err(failed)?;
     rustix::fs::linkat(from, path, &parent, name, flags).map_err(|error| match error {
         Errno::EXIST => Linking::Failed(taken()),
@@ -458,7 +453,11 @@ fn sweep(staged: &OwnedFd) -> rustix::io::Result<()> {
             continue;
         };
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            rustix::fs::unlinkat(staged, name, AtFlags::empty())?;
+            match rustix::fs::unlinkat(staged, name, AtFlags::empty()) {
+                // Its writer removed it meanwhile.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())

@@ -289,8 +289,17 @@ impl Place {
     async fn check_free(&self) -> Result<()> {
         match self.look().await {
             Ok(_) => Err(taken()),
-            // Also one that is empty is there, but there is no other word for it.
-            Err(error) if error.code() == Some(ImsCode::IMG_0057) => Ok(()),
+            // An empty one has no first byte, but it is there.
+            Err(error) if error.code() == Some(ImsCode::IMG_0057) => {
+                let head = GetOptions {
+                    head: true,
+                    ..GetOptions::default()
+                };
+                match self.store.get_opts(&self.path, head).await {
+                    Ok(_) => Err(taken()),
+                    Err(_) => Ok(()),
+                }
+            }
             Err(error) => Err(error),
         }
     }

@@ -30,6 +30,7 @@ use crate::state::ApiState;
         (status = 200, description = "The job."),
         (status = 400, description = "The project is not the credential's (IMG.0030)."),
         (status = 401, description = "No credential, or not a good one (IMG.0087)."),
+        (status = 403, description = "The caller may not see images (IMG.0026)."),
         (status = 404, description = "There is no such job for the caller (IMG.0023)."),
         (status = 503, description = "The service can't do it now (IMG.0061)."),
     ),
@@ -63,6 +64,7 @@ pub async fn show_job(
     responses(
         (status = 200, description = "The job, with `process_percent` and `current_task`."),
         (status = 401, description = "No credential, or not a good one (IMG.0087)."),
+        (status = 403, description = "The caller may not see images (IMG.0026)."),
         (status = 404, description = "There is no such job for the caller (IMG.0023)."),
         (status = 503, description = "The service can't do it now (IMG.0061)."),
     ),

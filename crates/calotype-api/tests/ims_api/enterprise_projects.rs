@@ -204,3 +204,53 @@ async fn a_replica_takes_rights_on_both_enterprise_projects_and_its_maker_sees_i
         assert_eq!(bytes.text.as_bytes(), BYTES);
     }
 }
+
+#[tokio::test]
+async fn rights_on_an_enterprise_project_cancel_no_one_elses_job() {
+    let world = World::new().await;
+    enterprise_projects(&world).await;
+    // Sees each job of the project, and may make images in one of its enterprise projects.
+    let reads_all = format!("eve {OWN} reader {ONE}=member");
+    let of_two = in_group(&world, TWO, |_| ()).await;
+    let of_one = in_group(&world, ONE, |_| ()).await;
+    let copy = async |token: &str, image: &Image, to: &str| {
+        let body = json!({"name": "replica", "enterprise_project_id": to});
+        let path = format!("/v1/cloudimages/{}/copy", image.id);
+        let accepted = world.post(token, &path, &body.to_string()).await;
+        assert_eq!(accepted.status, 200, "{}", accepted.text);
+        let job = accepted.json()["job_id"].as_str().unwrap().to_owned();
+        format!("/admin/v1/jobs/{job}")
+    };
+    let others = copy(MEMBER, &of_two, TWO).await;
+    let others_in_one = copy(MEMBER, &of_one, ONE).await;
+    let own = copy(&reads_all, &of_one, ONE).await;
+    for job in [&others, &others_in_one] {
+        let refused = world.call("DELETE", &reads_all, job, "").await;
+        assert_eq!(refused.status, 403, "{}", refused.text);
+    }
+    let cancelled = world.call("DELETE", &reads_all, &own, "").await;
+    assert_eq!(cancelled.status, 202, "{}", cancelled.text);
+}
+
+#[tokio::test]
+async fn rights_on_an_enterprise_project_share_its_images_with_nobody() {
+    let world = World::new().await;
+    enterprise_projects(&world).await;
+    let image = in_group(&world, ONE, |_| ()).await;
+    let path = format!("/v2/images/{}", image.id);
+    for visibility in ["shared", "community", "public"] {
+        let body = json!([{"op": "replace", "path": "/visibility", "value": visibility}]);
+        let request = http::Request::builder()
+            .method("PATCH")
+            .uri(&path)
+            .header("X-Auth-Token", confined())
+            .header(
+                "Content-Type",
+                "application/openstack-images-v2.1-json-patch",
+            )
+            .body(axum::body::Body::from(body.to_string()));
+        let refused = world.send(request.unwrap()).await;
+        assert_eq!(refused.status, 403, "{visibility}: {}", refused.text);
+        assert_eq!(world.record(&image).await.visibility, image.visibility);
+    }
+}

@@ -140,6 +140,8 @@ impl SqlCatalog {
         let gone = || Error::ims(ImsCode::IMG_0144);
         let id = job.source.ok_or_else(gone)?;
         let mut tx = self.db.write().await?;
+        // Of many that ask at once, each counts those before it.
+        Account::open(&mut tx, &job.project).await?;
         let family = job.job_type.family();
         check_concurrency(&mut tx, &job.project, family, export.concurrency).await?;
         // The lock keeps the image until the job holds its blob, and a second export waits for it.

@@ -155,10 +155,13 @@ pub(super) fn meets(text: &mut Text, condition: &Condition, set: &Set, driver: D
             let sign = sign_of(*comparison);
             let time = text.bind(Arg::time(*time));
             match comparison {
-                // No image was changed before it was made: where a list's beginning does not meet it, its index skips that.
+                // No image was changed before it was made, but for clocks that are a day apart at most: where a list's
+                // beginning does not meet it, its index skips that.
                 Comparison::Less | Comparison::LessOrEqual => {
                     let created = created_at(set, driver);
-                    format!("coalesce(i.updated_at, 0) {sign} {time} and {created} {sign} {time}")
+                    format!(
+                        "coalesce(i.updated_at, 0) {sign} {time} and {created} {sign} {time} + 86400000000"
+                    )
                 }
                 _ => format!("coalesce(i.updated_at, 0) {sign} {time}"),
             }

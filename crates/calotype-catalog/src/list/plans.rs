@@ -116,6 +116,31 @@ async fn a_filter_by_a_column_is_read_off_that_columns_index() {
 }
 
 #[tokio::test]
+async fn who_sees_a_few_enterprise_projects_alone_reads_no_others() {
+    let place = tempfile::tempdir().unwrap();
+    let catalog = catalog(&place).await;
+    let one = "11111111-0000-4000-8000-000000000001".parse().unwrap();
+    let two = "22222222-0000-4000-8000-000000000002".parse().unwrap();
+    let query = ImageQuery {
+        viewer: Viewer {
+            project: Some("p1".parse().unwrap()),
+            enterprise_projects: Some(vec![one, two]),
+            all_projects: false,
+        },
+        visible: Visible::Default,
+        membership: WantedMembership::Is(MemberStatus::Accepted),
+        conditions: Vec::new(),
+        order: vec![(SortKey::CreatedAt, Direction::Descending)],
+        marker: None,
+        limit: 25,
+    };
+    let steps = plan(&catalog, &query).await;
+    let index = "images_by_owner_enterprise_project ";
+    let used = steps.iter().filter(|(_, step)| step.contains(index));
+    assert_eq!(used.count(), 2, "{steps:#?}");
+}
+
+#[tokio::test]
 async fn the_owners_images_come_sorted_by_each_documented_key_off_an_index() {
     let place = tempfile::tempdir().unwrap();
     let catalog = catalog(&place).await;

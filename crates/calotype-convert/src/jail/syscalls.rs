@@ -36,7 +36,6 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_dup,
     libc::SYS_dup3,
     libc::SYS_pipe2,
-    libc::SYS_openat,
     libc::SYS_newfstatat,
     libc::SYS_fstat,
     libc::SYS_fstatfs,
@@ -108,7 +107,6 @@ const PLAIN: &[libc::c_long] = &[
 /// The older names that this architecture has for some of them.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[libc::c_long] = &[
-    libc::SYS_open,
     libc::SYS_stat,
     libc::SYS_lstat,
     libc::SYS_access,
@@ -157,6 +155,10 @@ fn program() -> Result<BpfProgram, seccompiler::BackendError> {
     for call in PLAIN.iter().chain(OLDER) {
         rules.insert(*call, Vec::new());
     }
+    // A file is never cut as it is opened: Landlock permits that, before Linux 6.2, of every file that may be read.
+    rules.insert(libc::SYS_openat, vec![does_not_cut(2)?]);
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(libc::SYS_open, vec![does_not_cut(1)?]);
     rules.insert(libc::SYS_fcntl, any_of(FCNTL, 1)?);
     rules.insert(libc::SYS_prctl, any_of(PRCTL, 0)?);
     // A thread, and nothing that is less of one: no process, no name space.
@@ -182,6 +184,18 @@ const NEW: libc::c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET;
+
+/// That the flags for opening, which are this argument, do not have the file cut.
+fn does_not_cut(flags: u8) -> Result<SeccompRule, seccompiler::BackendError> {
+    let cut = u64::from(u32::try_from(libc::O_TRUNC).unwrap_or(u32::MAX));
+    let is_not_set = SeccompCondition::new(
+        flags,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(cut),
+        0,
+    )?;
+    SeccompRule::new(vec![is_not_set])
+}
 
 fn any_of(
     values: &[libc::c_int],

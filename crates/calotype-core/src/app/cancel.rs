@@ -16,8 +16,9 @@ pub(super) fn cancelled() -> Error {
 }
 
 impl Service {
-    /// Cancels a job of the caller's project, or any for an administrator: who may ask for such a job may cancel it. One that runs ends within seconds, as FAIL;
-    /// nothing is left of what it was making.
+    /// Cancels a job of the caller's project, or any for an administrator: who may ask for such a job in the whole project may
+    /// cancel it, and who may in an enterprise project alone, what was asked for by itself. One that runs ends within
+    /// seconds, as FAIL; nothing is left of what it was making.
     ///
     /// # Errors
     /// Forbidden (IMG.0026); IMG.0023 where there is none that the caller may see; Conflict where the job has ended.
@@ -30,7 +31,15 @@ impl Service {
         let job = self.catalog.job(id).await?;
         let job = job.filter(|job| sees_job(&allowed, job));
         let job = job.ok_or_else(|| Error::ims(ImsCode::IMG_0023))?;
-        self.authorize_within(call, job.job_type.action())?;
+        let action = job.job_type.action();
+        // Sharing is nothing that an enterprise project permits.
+        let may = match action {
+            Action::ImagesShare => self.authorize(call, action)?,
+            _ => self.authorize_within(call, action)?,
+        };
+        if !sees_job(&may, &job) {
+            return Err(Error::ims(ImsCode::IMG_0026));
+        }
         let failure = JobFailure {
             code: CANCELLED,
             reason: cancelled().message().to_owned(),

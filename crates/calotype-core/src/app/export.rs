@@ -6,7 +6,7 @@
 //!
 //! # Consistency
 //! That an image is exported once at a time, and how many exports a project has, is decided in the transaction that writes the
-//! job. That no object is replaced is decided by the bucket, when the object is made.
+//! job. That no object is replaced is decided by the bucket, when the object is made; one in S3 that comes in the last moment may be.
 //!
 //! # Crash consistency
 //! Nothing is to be seen of an object before it is whole. A new attempt begins at the beginning. Where one died between the making
@@ -69,7 +69,7 @@ impl Service {
         }
         let stored = stored_format(&image)?;
         check_formats(stored, order)?;
-        self.check_size(&image, order)?;
+        self.check_size(&image, stored, order)?;
         if let Some(key) = &image.cmk_id {
             let permitted = self.access.permits(&call.principal, Action::DataKeysOpen);
             if order.strictness == Strictness::Caller && !permitted {
@@ -122,8 +122,13 @@ impl Service {
         Ok(id)
     }
 
-    fn check_size(&self, image: &Image, order: &ExportOrder) -> Result<()> {
-        let size = image.size.unwrap_or_default();
+    fn check_size(&self, image: &Image, stored: DiskFormat, order: &ExportOrder) -> Result<()> {
+        let size = match stored == order.format {
+            true => image.size,
+            // What is converted is the disk, which may be larger than what is stored of it.
+            false => image.size.max(image.virtual_size),
+        };
+        let size = size.unwrap_or_default();
         let limits = &self.settings.limits;
         if limits.max_quick_export_size.is_some_and(|end| size >= end) {
             return Err(Error::ims(ImsCode::IMG_0059));
@@ -179,11 +184,24 @@ impl Service {
             refused = self.keep_checking_key(&user, key, KeyRole::Source) => Err(refused),
         };
         match self.watch_for_damage(written).await {
-            // Another attempt, which took this one for dead or was taken for it, may have been first.
-            Err(error) if error.code() == Some(ImsCode::IMG_0070) => {
+            // Another attempt, which took this one for dead or was taken for it, may have been first; or the bucket's
+            // answer was lost, and a second request was about what was done.
+            Err(error) if matches!(error.code(), Some(ImsCode::IMG_0070 | ImsCode::IMG_0057)) => {
                 self.made_by(at, job).await?.ok_or(error)
             }
             written => written,
+        }
+    }
+
+    /// Removes the object that a job made which has failed, if it made one.
+    pub(super) async fn remove_made(&self, job: &JobId, export: &Export) {
+        let removed = match self.made_by(&export.object, job).await {
+            Ok(Some(made)) => self.objects.remove(&export.object, &made).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(job.id = %job, error.chain = %error.chain(), "an object of a failed export may be left");
         }
     }
 
@@ -244,6 +262,10 @@ impl Service {
             None if !error.is_transient() => error.with_code(ImsCode::IMG_0071),
             _ => error,
         })?;
+        let most = self.settings.limits.max_export_size;
+        if most.is_some_and(|most| verified.disk().is_some_and(|disk| disk > most)) {
+            return Err(Error::ims(ImsCode::IMG_0160));
+        }
         let wanted = Conversion {
             format: export.wanted,
             name: export.object.file_name().to_owned(),

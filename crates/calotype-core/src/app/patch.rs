@@ -139,8 +139,8 @@ const READ_ONLY: &[&str] = &[
 /// Names that mean something to Glance and nothing here.
 const RESERVED: &[&str] = &["deleted", "deleted_at", "location"];
 
-/// Attributes of full-ECS images, which only who runs the service makes.
-const OPERATORS_OWN: &[&str] = &["__backup_id", "__whole_image"];
+/// Attributes of full-ECS images, which only who runs the service makes, and of charged ones.
+const OPERATORS_OWN: &[&str] = &["__backup_id", "__productcode", "__whole_image"];
 
 /// Beginnings of names that are not the callers' to choose.
 const READ_ONLY_PREFIX: &str = "__system";
@@ -226,6 +226,14 @@ impl Service {
             Setting::Visibility(visibility) => {
                 if *visibility == Visibility::Public && image.visibility != Visibility::Public {
                     self.authorize(call, Action::ImagesPublish)?;
+                }
+                let reaches_others = matches!(
+                    visibility,
+                    Visibility::Shared | Visibility::Community | Visibility::Public
+                );
+                // An enterprise project permits no sharing, in this way neither.
+                if reaches_others && image.visibility != *visibility {
+                    self.authorize(call, Action::ImagesUpdate)?;
                 }
                 image.visibility = *visibility;
             }

@@ -260,7 +260,11 @@ impl Worker {
         let ended = service.catalog.finish_steps(&claim.job.id, claim.attempt);
         let ended = ended.await?;
         if ended == Release::Cancelled {
-            service.objects.remove(&export.object, &facts).await?;
+            // The job fails whether this does or not, and then it is tried once more.
+            let removed = service.objects.remove(&export.object, &facts).await;
+            if let Err(error) = removed {
+                tracing::warn!(job.id = %claim.job.id, error.chain = %error.chain(), "an object of a cancelled export was not removed");
+            }
         }
         Ok(ended)
     }
@@ -296,7 +300,14 @@ impl Worker {
             .catalog
             .fail_job(&job.id, claim.attempt, &failure)
             .await?;
-        Ok(if failed { Outcome::Done } else { Outcome::Lost })
+        if !failed {
+            return Ok(Outcome::Lost);
+        }
+        // No other attempt comes after this one.
+        if let Work::Export(export) = &claim.work {
+            self.service.remove_made(&job.id, export).await;
+        }
+        Ok(Outcome::Done)
     }
 }
 
