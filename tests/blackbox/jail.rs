@@ -106,7 +106,13 @@ fn no_file_can_be_made_changed_or_removed() {
     std::fs::write(&there, "as it was").expect("a file");
     let (there, path) = (there.to_string_lossy(), folder.path().to_string_lossy());
     for (script, expected) in [
-        (format!("open('{path}/new', 'w')"), "Permission"),
+        (format!("open('{path}/new', 'a')"), "Permission"),
+        // To be cut as it is opened is asked in a way of its own, which is closed to all files.
+        (format!("open('{path}/new', 'w')"), "not implemented"),
+        (
+            format!("import os; os.open('{there}', os.O_RDONLY | os.O_TRUNC)"),
+            "not implemented",
+        ),
         (format!("open('{there}', 'r+')"), "Permission"),
         (format!("import os; os.unlink('{there}')"), "Error"),
         (

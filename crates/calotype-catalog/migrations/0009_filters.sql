@@ -1,4 +1,4 @@
--- Any one filter of a list is answered as fast where few images meet it as where all do. The images are in the order of
+-- A filter of a list by one of these columns is answered as fast where few images meet it as where all do. The images are in the order of
 -- their creation below each value, as lists have them; lists that are sorted by some of these come off them too.
 create index images_by_owner_cmk_id
     on images (owner, cmk_id, created_at, id)

@@ -4,9 +4,10 @@
 //! ones, community ones, those shared with it. Each *branch* reads the beginning of one set, from the
 //! marker on and no further than the limit; the union of the beginnings holds the beginning of the union.
 //! A branch is *driven* by the table whose index gives its order: by a tag's or property's rows where one
-//! is asked for, else by the images' own. Each column that a filter can ask for has indexes of its own, so that
+//! is asked for, else by the images' own. The columns that filters compare with a value have indexes of their own, so that
 //! a value that few images have is found as fast as one that all have; of several such conditions the
-//! one that leaves fewest as a rule drives. An administrator's view over all projects has no such indexes.
+//! one that leaves fewest as a rule drives. Bounds of sizes, changes before a time, and the lack of a property that nearly
+//! all images have are looked for in order. An administrator's view over all projects has no such indexes.
 //!
 //! SQLite plans without statistics here, so the text leaves it no choice: `cross join` fixes the order of
 //! tables, and `coalesce(column, '')` keeps a condition from being answered by an index.
