@@ -120,7 +120,7 @@ impl Directory {
             .map(Some)
     }
 
-    fn stage(&self, at: &ObjectAddress) -> Result<Writing> {
+    fn stage(&self, at: &ObjectAddress, job: Option<JobId>) -> Result<Writing> {
         let bucket = self.bucket(at)?;
         if is_taken(self.bucket(at)?, at.key())? {
             return Err(taken());
@@ -149,6 +149,7 @@ impl Directory {
                     bucket: Arc::new(bucket),
                     file: Arc::new(file),
                     name,
+                    job,
                 });
             }
         }
@@ -179,11 +180,7 @@ impl Objects for Directory {
         job: Option<&JobId>,
     ) -> Result<Box<dyn ObjectWriter>> {
         let (this, at, job) = (self.clone(), at.clone(), job.cloned());
-        let staged = blocking(move || {
-            let writing = this.stage(&at)?;
-            mark(&writing.file, job.as_ref());
-            Ok(writing)
-        });
+        let staged = blocking(move || this.stage(&at, job));
         Ok(Box::new(staged.await?))
     }
 
@@ -194,8 +191,7 @@ impl Objects for Directory {
         job: Option<&JobId>,
     ) -> Result<ObjectFacts> {
         let (this, place, whole) = (self.clone(), at.clone(), Arc::clone(&file));
-        mark(&file, job);
-        sync(&file).await?;
+        make_durable(&file, job).await?;
         let adopted = blocking(move || this.adopt(&place, &whole));
         match adopted.await? {
             Some(facts) => Ok(facts),
@@ -292,6 +288,7 @@ struct Writing {
     bucket: Arc<OwnedFd>,
     file: Arc<File>,
     name: String,
+    job: Option<JobId>,
 }
 
 #[async_trait::async_trait]
@@ -306,7 +303,7 @@ impl ObjectWriter for Writing {
     }
 
     async fn finish(self: Box<Self>) -> Result<ObjectFacts> {
-        sync(&self.file).await?;
+        make_durable(&self.file, self.job.as_ref()).await?;
         blocking(move || self.publish()).await
     }
 }
@@ -366,10 +363,14 @@ enum Linking {
     Failed(Error),
 }
 
-/// Makes a file's bytes durable: by itself, so that who gives it up meanwhile gives it no name.
-async fn sync(file: &Arc<File>) -> Result<()> {
-    let file = Arc::clone(file);
-    blocking(move || file.sync_all().map_err(io_error)).await
+/// Makes a file durable, with a note which job makes it. By itself, so that who gives it up meanwhile gives it no name.
+async fn make_durable(file: &Arc<File>, job: Option<&JobId>) -> Result<()> {
+    let (file, job) = (Arc::clone(file), job.cloned());
+    blocking(move || {
+        mark(&file, job.as_ref());
+        file.sync_all().map_err(io_error)
+    })
+    .await
 }
 
 /// Gives a durable file the object's name, durably, where there must be nothing.

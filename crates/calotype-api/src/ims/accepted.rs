@@ -1,7 +1,11 @@
 //! The answer to every asynchronous call: the job that was accepted.
 
+use calotype_core::app::Service;
 use calotype_core::id::JobId;
+use http::StatusCode;
 use serde::Serialize;
+
+use crate::idempotency::{Keeper, Slot, keeping};
 
 /// The answer to every asynchronous call.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -28,4 +32,15 @@ pub(super) fn accepted_text(job: &JobId, warning: Option<&str>) -> String {
         body["calotype"] = serde_json::json!({ "warning": warning });
     }
     body.to_string()
+}
+
+/// Keeps that answer under the request's `Idempotency-Key`, if it had one.
+pub(super) fn kept<'a>(
+    service: &'a Service,
+    slot: Option<&'a Slot>,
+    warning: Option<&'static str>,
+) -> Option<Keeper<'a, JobId>> {
+    keeping(slot, move |slot, job: &JobId| {
+        slot.answer(service, StatusCode::OK, accepted_text(job, warning), None)
+    })
 }

@@ -11,16 +11,15 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use calotype_core::app::{EncryptionMode, ReplicaOrder, Strictness};
 use calotype_core::codes::ImsCode;
-use calotype_core::id::{ImageId, JobId};
 use calotype_core::name::{Description, ImageName};
 use calotype_core::{Error, Result};
-use http::StatusCode;
 use serde::Deserialize;
 
-use super::accepted::{JobAccepted, accepted_text};
+use super::accepted::{JobAccepted, accepted_text, kept};
+use super::path;
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
-use crate::idempotency::{IdempotencyKey, json_answer, keeping, once};
+use crate::idempotency::{IdempotencyKey, json_answer, once};
 use crate::json_body::{json_object, optional_text, read_body};
 use crate::state::ApiState;
 
@@ -126,12 +125,11 @@ async fn copy(
     let slot = key?.slot(&call, &body);
     once(service, slot.as_ref(), async {
         let order = parse_order(path, &body, strictness)?;
-        let text = |job: &JobId| accepted(job, order.mode);
-        let keep = keeping(slot.as_ref(), |slot, job: &JobId| {
-            slot.answer(service, StatusCode::OK, text(job), None)
-        });
+        let rewraps = order.mode == EncryptionMode::Rewrap;
+        let warning = rewraps.then_some(REWRAP_WARNING);
+        let keep = kept(service, slot.as_ref(), warning);
         let job = service.replicate(&call, &order, keep.as_deref()).await?;
-        Ok(json_answer(text(&job)))
+        Ok(json_answer(accepted_text(&job, warning)))
     })
     .await
 }
@@ -153,9 +151,8 @@ fn parse_order(
             Error::invalid("encryption_mode is reseal or rewrap.").with_code(ImsCode::IMG_0001)
         })?,
     };
-    let source: Option<ImageId> = path.ok().and_then(|Path(id)| id.parse().ok());
     Ok(ReplicaOrder {
-        source: source.ok_or_else(|| Error::ims(ImsCode::IMG_0066))?,
+        source: path::image(path)?,
         name: ImageName::parse(&name.unwrap_or_default())?,
         description: Description::parse(&description.unwrap_or_default())?,
         cmk_id,
@@ -163,9 +160,4 @@ fn parse_order(
         mode,
         strictness,
     })
-}
-
-fn accepted(job: &JobId, mode: EncryptionMode) -> String {
-    let rewraps = mode == EncryptionMode::Rewrap;
-    accepted_text(job, rewraps.then_some(REWRAP_WARNING))
 }

@@ -8,12 +8,12 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use calotype_core::app::ElsewhereOrder;
 use calotype_core::codes::ImsCode;
-use calotype_core::id::ImageId;
 use calotype_core::name::{Description, ImageName};
 use calotype_core::{Error, Result};
 use serde::Deserialize;
 
 use super::accepted::{JobAccepted, accepted_text};
+use super::path;
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
 use crate::idempotency::{IdempotencyKey, json_answer, once};
@@ -85,9 +85,8 @@ fn parse_order(path: Result<Path<String>, PathRejection>, body: &[u8]) -> Result
     let (name, description) = (text("name")?, text("description")?);
     let (region, project, agency) = (text("region")?, text("project_name")?, text("agency_name")?);
     let vault = text("vault_id")?;
-    let source: Option<ImageId> = path.ok().and_then(|Path(id)| id.parse().ok());
     let order = ElsewhereOrder {
-        source: source.ok_or_else(|| Error::ims(ImsCode::IMG_0066))?,
+        source: path::image(path)?,
         name: ImageName::parse(&name)?,
         description: Description::parse(&description)?,
     };

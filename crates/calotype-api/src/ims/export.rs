@@ -11,20 +11,18 @@ use calotype_core::access::Action;
 use calotype_core::app::{ExportOrder, Strictness};
 use calotype_core::codes::ImsCode;
 use calotype_core::disk::DiskFormat;
-use calotype_core::id::JobId;
 use calotype_core::object::ObjectAddress;
 use calotype_core::{Error, Result};
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::accepted::{JobAccepted, accepted_text};
+use super::accepted::{JobAccepted, accepted_text, kept};
 use super::path;
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
-use crate::idempotency::{IdempotencyKey, json_answer, keeping, once};
+use crate::idempotency::{IdempotencyKey, json_answer, once};
 use crate::json_body::{json_object, optional_bool, optional_text, read_body};
 use crate::state::ApiState;
 
@@ -128,9 +126,7 @@ async fn export(
     let slot = key?.slot(&call, &body);
     once(service, slot.as_ref(), async {
         let order = parse_order(path, json_object(&body)?, strictness)?;
-        let keep = keeping(slot.as_ref(), |slot, job: &JobId| {
-            slot.answer(service, StatusCode::OK, accepted_text(job, None), None)
-        });
+        let keep = kept(service, slot.as_ref(), None);
         let job = service.export(&call, &order, keep.as_deref()).await?;
         Ok(json_answer(accepted_text(&job, None)))
     })

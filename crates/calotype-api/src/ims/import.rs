@@ -9,22 +9,20 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use calotype_core::access::Action;
 use calotype_core::app::{Call, ImportOrder, Service, Strictness};
-use calotype_core::id::JobId;
 use calotype_core::object::ObjectAddress;
 use calotype_core::{Error, Result, codes::ImsCode};
-use http::StatusCode;
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::accepted::{JobAccepted, accepted_text};
+use super::accepted::{JobAccepted, accepted_text, kept};
 use super::import_body::{Form, order};
 use super::path;
 use super::source_body;
 use super::tags::ResourceTag;
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
-use crate::idempotency::{IdempotencyKey, Keeper, Slot, json_answer, keeping, once};
+use crate::idempotency::{IdempotencyKey, json_answer, once};
 use crate::json_body::{json_object, optional_text, read_body};
 use crate::state::ApiState;
 
@@ -321,20 +319,13 @@ pub async fn register_image(
         let url = optional_text(&mut body, "image_url")?.unwrap_or_default();
         let id = path::image(path)?;
         let object = ObjectAddress::parse(&url)?;
-        let keep = kept(service, slot.as_ref());
+        let keep = kept(service, slot.as_ref(), None);
         let job = service
             .register(&call, id, &object, keep.as_deref())
             .await?;
         Ok(json_answer(accepted_text(&job, None)))
     })
     .await
-}
-
-/// Keeps the answer under the request's `Idempotency-Key`, if it had one.
-fn kept<'a>(service: &'a Service, slot: Option<&'a Slot>) -> Option<Keeper<'a, JobId>> {
-    keeping(slot, |slot, job: &JobId| {
-        slot.answer(service, StatusCode::OK, accepted_text(job, None), None)
-    })
 }
 
 /// Makes an image as a body to one of the paths asks for.
@@ -360,7 +351,7 @@ pub(super) async fn create(
         }
         let order = order(body, form, strictness)?;
         check_order(service, &call, &order)?;
-        let keep = kept(service, slot.as_ref());
+        let keep = kept(service, slot.as_ref(), None);
         let job = service.import(&call, &order, keep.as_deref()).await?;
         Ok(json_answer(accepted_text(&job, None)))
     })

@@ -9,18 +9,17 @@ use axum::extract::State;
 use calotype_core::access::Action;
 use calotype_core::app::{Call, MembersOrder};
 use calotype_core::codes::ImsCode;
-use calotype_core::id::{ImageId, JobId, ProjectId};
+use calotype_core::id::{ImageId, ProjectId};
 use calotype_core::job::MembersVerb;
 use calotype_core::{Error, Result};
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::accepted::{JobAccepted, accepted_text};
+use super::accepted::{JobAccepted, accepted_text, kept};
 use super::path::image_id;
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
-use crate::idempotency::{IdempotencyKey, json_answer, keeping, once};
+use crate::idempotency::{IdempotencyKey, json_answer, once};
 use crate::json_body::{json_object, malformed, optional_list, optional_text, read_body};
 use crate::state::ApiState;
 
@@ -79,9 +78,7 @@ pub async fn add_members(
     let slot = key?.slot(&call, &body);
     once(service, slot.as_ref(), async {
         let order = order(&body, MembersVerb::Add)?;
-        let keep = keeping(slot.as_ref(), |slot, job: &JobId| {
-            slot.answer(service, StatusCode::OK, accepted_text(job, None), None)
-        });
+        let keep = kept(service, slot.as_ref(), None);
         let job = service.order_members(&call, order, keep.as_deref()).await?;
         Ok(json_answer(accepted_text(&job, None)))
     })

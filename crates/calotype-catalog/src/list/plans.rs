@@ -80,6 +80,28 @@ fn columns() -> [(Condition, &'static str); 8] {
     ]
 }
 
+/// A project, with no eyes for what is others' alone.
+fn viewer() -> Viewer {
+    Viewer {
+        project: Some("p1".parse().unwrap()),
+        enterprise_projects: None,
+        all_projects: false,
+    }
+}
+
+/// What a list without any parameter begins with.
+fn first_page() -> ImageQuery {
+    ImageQuery {
+        viewer: viewer(),
+        visible: Visible::Default,
+        membership: WantedMembership::Is(MemberStatus::Accepted),
+        conditions: Vec::new(),
+        order: vec![(SortKey::CreatedAt, Direction::Descending)],
+        marker: None,
+        limit: 25,
+    }
+}
+
 async fn catalog(place: &tempfile::TempDir) -> SqlCatalog {
     let url = format!("sqlite://{}", place.path().join("catalog.db").display());
     SqlCatalog::open(&url, Options::default(), Arc::new(Epoch))
@@ -93,18 +115,9 @@ async fn a_filter_by_a_column_is_read_off_that_columns_index() {
     let catalog = catalog(&place).await;
     for (wanted, column) in columns() {
         let query = ImageQuery {
-            viewer: Viewer {
-                project: Some("p1".parse().unwrap()),
-                enterprise_projects: None,
-                all_projects: false,
-            },
-            visible: Visible::Default,
-            membership: WantedMembership::Is(MemberStatus::Accepted),
             // Another one, which leaves more, does not get in its way.
             conditions: vec![Condition::Protected(false), wanted],
-            order: vec![(SortKey::CreatedAt, Direction::Descending)],
-            marker: None,
-            limit: 25,
+            ..first_page()
         };
         let steps = plan(&catalog, &query).await;
         for index in ["owner", "shelf"] {
@@ -123,16 +136,10 @@ async fn who_sees_a_few_enterprise_projects_alone_reads_no_others() {
     let two = "22222222-0000-4000-8000-000000000002".parse().unwrap();
     let query = ImageQuery {
         viewer: Viewer {
-            project: Some("p1".parse().unwrap()),
             enterprise_projects: Some(vec![one, two]),
-            all_projects: false,
+            ..viewer()
         },
-        visible: Visible::Default,
-        membership: WantedMembership::Is(MemberStatus::Accepted),
-        conditions: Vec::new(),
-        order: vec![(SortKey::CreatedAt, Direction::Descending)],
-        marker: None,
-        limit: 25,
+        ..first_page()
     };
     let steps = plan(&catalog, &query).await;
     let index = "images_by_owner_enterprise_project ";
@@ -157,17 +164,8 @@ async fn the_owners_images_come_sorted_by_each_documented_key_off_an_index() {
         (SortKey::CreatedAt, "images_by_owner "),
     ] {
         let query = ImageQuery {
-            viewer: Viewer {
-                project: Some("p1".parse().unwrap()),
-                enterprise_projects: None,
-                all_projects: false,
-            },
-            visible: Visible::Default,
-            membership: WantedMembership::Is(MemberStatus::Accepted),
-            conditions: Vec::new(),
             order: vec![(key, Direction::Descending)],
-            marker: None,
-            limit: 25,
+            ..first_page()
         };
         let steps = plan(&catalog, &query).await;
         let used = steps.iter().any(|(_, step)| step.contains(index));
@@ -181,17 +179,8 @@ async fn what_was_changed_since_a_time_is_read_off_its_index_where_it_is_little(
     let catalog = catalog(&place).await;
     let since = Condition::UpdatedAt(Comparison::GreaterOrEqual, Timestamp::from_micros(7));
     let query = ImageQuery {
-        viewer: Viewer {
-            project: Some("p1".parse().unwrap()),
-            enterprise_projects: None,
-            all_projects: false,
-        },
-        visible: Visible::Default,
-        membership: WantedMembership::Is(MemberStatus::Accepted),
         conditions: vec![since],
-        order: vec![(SortKey::CreatedAt, Direction::Descending)],
-        marker: None,
-        limit: 25,
+        ..first_page()
     };
     let start = start_of(&catalog.db, &query).await.unwrap();
     assert!(start.driver == Driver::Changed(0));

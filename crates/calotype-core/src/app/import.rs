@@ -113,13 +113,13 @@ impl Service {
         for disk in disks {
             parts.push(self.plan_disk(call, &common, disk).await?);
         }
-        match <[ImportPart; 1]>::try_from(parts) {
-            Ok([part]) if part.import.part.is_none() => self.submit_disk(part, limit, keep).await,
-            Ok(parts) => {
-                let parts = Vec::from(parts);
+        let is_an_object = matches!(parts.as_slice(), [part] if part.import.part.is_none());
+        match parts.pop() {
+            Some(part) if is_an_object => self.submit_disk(part, limit, keep).await,
+            last => {
+                parts.extend(last);
                 self.submit_disks(call, &common, parts, keep).await
             }
-            Err(parts) => self.submit_disks(call, &common, parts, keep).await,
         }
     }
 

@@ -224,16 +224,12 @@ impl Service {
                 image.name.clone_from(name);
             }
             Setting::Visibility(visibility) => {
-                if *visibility == Visibility::Public && image.visibility != Visibility::Public {
-                    self.authorize(call, Action::ImagesPublish)?;
-                }
-                let reaches_others = matches!(
-                    visibility,
-                    Visibility::Shared | Visibility::Community | Visibility::Public
-                );
-                // An enterprise project permits no sharing, in this way neither.
-                if reaches_others && image.visibility != *visibility {
+                if image.visibility != *visibility && *visibility != Visibility::Private {
+                    // An enterprise project permits no sharing, in this way neither.
                     self.authorize(call, Action::ImagesUpdate)?;
+                    if *visibility == Visibility::Public {
+                        self.authorize(call, Action::ImagesPublish)?;
+                    }
                 }
                 image.visibility = *visibility;
             }
