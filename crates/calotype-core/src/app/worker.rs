@@ -260,7 +260,8 @@ impl Worker {
         let ended = service.catalog.finish_steps(&claim.job.id, claim.attempt);
         let ended = ended.await?;
         if ended == Release::Cancelled {
-            // The job fails whether this does or not, and then it is tried once more.
+            // The job fails whether this does or not; then the object is removed where it says which job made it, which not every
+            // file system lets it.
             let removed = service.objects.remove(&export.object, &facts).await;
             if let Err(error) = removed {
                 tracing::warn!(job.id = %claim.job.id, error.chain = %error.chain(), "an object of a cancelled export was not removed");
