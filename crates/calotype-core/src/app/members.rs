@@ -21,8 +21,8 @@ impl Service {
     ///
     /// # Errors
     /// NotFound; Forbidden where the image is not the caller's or not `shared`; InvalidRequest (IMG.0076) for the
-    /// owner itself, IMG.0135 for a full-ECS image that is not of a backup, and IMG.0098 where the image's key does not let the project read; Conflict where the project is a
-    /// member; LimitReached (IMG.0088).
+    /// owner itself, IMG.0135 for a full-ECS image that is not of a backup, and IMG.0098 where the image's key does not let
+    /// the project read; Conflict where the project is a member; LimitReached (IMG.0088).
     pub async fn add_member(
         &self,
         call: &Call,
