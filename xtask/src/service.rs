@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::process::{Failure, Outcome, stop, target};
 
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_secs(300);
 
 /// A running service. It is stopped when the value goes out of scope.
 pub struct Service {

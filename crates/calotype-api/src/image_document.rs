@@ -6,7 +6,7 @@
 
 use calotype_core::app::Settings;
 use calotype_core::image::{Image, Visibility};
-use serde_json::{Map, Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// The environment of an image that names none: a system disk.
 const DEFAULT_ENVIRONMENT: &str = "FusionCompute";
@@ -15,89 +15,139 @@ const DEFAULT_ENVIRONMENT: &str = "FusionCompute";
 ///
 /// Glance's own attributes are always there, null where they are not known. Everything else is left out where it
 /// is unset (decision D21).
-pub fn image_document(image: &Image, settings: &Settings) -> Map<String, Value> {
-    let mut document = Map::new();
-    glance_attributes(&mut document, image);
-    ims_attributes(&mut document, image, settings);
-    for (name, value) in &image.properties {
-        if !document.contains_key(name) {
-            document.insert(name.clone(), json!(value));
+///
+/// It is written from the image itself: pages have up to a thousand of them.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageDocument<'a> {
+    image: &'a Image,
+    settings: &'a Settings,
+    listed: bool,
+}
+
+impl<'a> ImageDocument<'a> {
+    /// The document that both APIs show.
+    pub const fn new(image: &'a Image, settings: &'a Settings) -> Self {
+        Self {
+            image,
+            settings,
+            listed: false,
         }
     }
-    document
-}
 
-fn glance_attributes(document: &mut Map<String, Value>, image: &Image) {
-    let id = image.id.to_string();
-    let os_hash = image.digests.os_hash();
-    let attributes = [
-        ("id", json!(id)),
-        ("name", json!(image.name)),
-        ("status", json!(image.status.as_str())),
-        ("visibility", json!(image.visibility.as_str())),
-        ("owner", json!(image.owner.as_str())),
-        ("tags", json!(image.tags)),
-        ("protected", json!(image.protected)),
-        ("os_hidden", json!(image.hidden)),
-        ("container_format", json!(image.container_format)),
-        ("disk_format", json!(image.disk_format)),
-        ("min_disk", json!(image.min_disk)),
-        ("min_ram", json!(image.min_ram)),
-        ("size", json!(image.size)),
-        ("virtual_size", json!(image.virtual_size)),
-        ("checksum", json!(image.digests.md5)),
-        (
-            "os_hash_algo",
-            json!(os_hash.map(|(algorithm, _)| algorithm.as_str())),
-        ),
-        ("os_hash_value", json!(os_hash.map(|(_, value)| value))),
-        ("created_at", json!(image.created_at.to_seconds())),
-        ("updated_at", json!(image.updated_at.to_seconds())),
-        ("self", json!(format!("/v2/images/{id}"))),
-        ("file", json!(format!("/v2/images/{id}/file"))),
-        ("schema", json!("/v2/schemas/image")),
-    ];
-    document.extend(
-        attributes
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value)),
-    );
-}
-
-fn ims_attributes(document: &mut Map<String, Value>, image: &Image, settings: &Settings) {
-    let size = image.size.map_or(0, calotype_core::size::ByteSize::bytes);
-    let environment = image.property("virtual_env_type");
-    let mut tell = |name: &str, value: String| {
-        document.insert(name.to_owned(), Value::String(value));
-    };
-    if let Some(at) = image.active_at {
-        tell("active_at", at.to_seconds());
+    /// As the Image API's list has it: with the enterprise project by the name that this list alone has for it (spec
+    /// 4.1), too.
+    pub const fn listed(self) -> Self {
+        Self {
+            listed: true,
+            ..self
+        }
     }
-    tell("__imagetype", image_type(image.visibility).to_owned());
-    tell("__isregistered", "true".to_owned());
-    tell("__image_source_type", "uds".to_owned());
-    tell("__image_size", size.to_string());
+}
+
+impl Serialize for ImageDocument<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut told = Told {
+            map: serializer.serialize_map(None)?,
+            names: Vec::with_capacity(40),
+        };
+        glance_attributes(&mut told, self.image)?;
+        ims_attributes(&mut told, self.image, self.settings)?;
+        if self.listed {
+            let enterprise_project = self.image.enterprise_project;
+            told.tell(
+                "_sys_enterprise_project_id",
+                &format_args!("{enterprise_project}"),
+            )?;
+        }
+        for (name, value) in &self.image.properties {
+            if !told.names.contains(&name.as_str()) {
+                told.map.serialize_entry(name, value)?;
+            }
+        }
+        told.map.end()
+    }
+}
+
+/// What a document has told.
+struct Told<M> {
+    map: M,
+    names: Vec<&'static str>,
+}
+
+impl<M: SerializeMap> Told<M> {
+    fn tell<T: Serialize + ?Sized>(
+        &mut self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), M::Error> {
+        self.names.push(name);
+        self.map.serialize_entry(name, value)
+    }
+}
+
+fn glance_attributes<M: SerializeMap>(told: &mut Told<M>, image: &Image) -> Result<(), M::Error> {
+    let id = image.id;
+    let os_hash = image.digests.os_hash();
+    told.tell("id", &format_args!("{id}"))?;
+    told.tell("name", &image.name)?;
+    told.tell("status", image.status.as_str())?;
+    told.tell("visibility", image.visibility.as_str())?;
+    told.tell("owner", image.owner.as_str())?;
+    told.tell("tags", &image.tags)?;
+    told.tell("protected", &image.protected)?;
+    told.tell("os_hidden", &image.hidden)?;
+    told.tell("container_format", &image.container_format)?;
+    told.tell("disk_format", &image.disk_format)?;
+    told.tell("min_disk", &image.min_disk)?;
+    told.tell("min_ram", &image.min_ram)?;
+    told.tell("size", &image.size)?;
+    told.tell("virtual_size", &image.virtual_size)?;
+    told.tell("checksum", &image.digests.md5)?;
+    told.tell(
+        "os_hash_algo",
+        &os_hash.map(|(algorithm, _)| algorithm.as_str()),
+    )?;
+    told.tell("os_hash_value", &os_hash.map(|(_, value)| value))?;
+    told.tell("created_at", &image.created_at.to_seconds())?;
+    told.tell("updated_at", &image.updated_at.to_seconds())?;
+    told.tell("self", &format_args!("/v2/images/{id}"))?;
+    told.tell("file", &format_args!("/v2/images/{id}/file"))?;
+    told.tell("schema", "/v2/schemas/image")
+}
+
+fn ims_attributes<M: SerializeMap>(
+    told: &mut Told<M>,
+    image: &Image,
+    settings: &Settings,
+) -> Result<(), M::Error> {
+    let size = image.size.map_or(0, calotype_core::size::ByteSize::bytes);
+    if let Some(at) = image.active_at {
+        told.tell("active_at", &at.to_seconds())?;
+    }
+    told.tell("__imagetype", image_type(image.visibility))?;
+    told.tell("__isregistered", "true")?;
+    told.tell("__image_source_type", "uds")?;
+    told.tell("__image_size", &format_args!("{size}"))?;
     if image.blob.is_some() {
         // An opaque reference (decision D11): it says where to ask, not where the bytes lie.
-        tell(
-            "__image_location",
-            format!("{}:{}", settings.region, image.id),
-        );
+        let location = format_args!("{}:{}", settings.region, image.id);
+        told.tell("__image_location", &location)?;
     }
     if let Some(at) = image.damaged_at {
-        tell("calotype_damaged_at", at.to_seconds());
+        told.tell("calotype_damaged_at", &at.to_seconds())?;
     }
     if let Some(key) = &image.cmk_id {
-        tell("__system__cmkid", key.as_str().to_owned());
+        told.tell("__system__cmkid", key.as_str())?;
     }
-    tell(
+    let environment = image.property("virtual_env_type");
+    told.tell(
         "virtual_env_type",
-        environment.unwrap_or(DEFAULT_ENVIRONMENT).to_owned(),
-    );
-    tell(
+        environment.unwrap_or(DEFAULT_ENVIRONMENT),
+    )?;
+    told.tell(
         "enterprise_project_id",
-        image.enterprise_project.to_string(),
-    );
+        &format_args!("{}", image.enterprise_project),
+    )
 }
 
 /// The IMS word for who can see an image (spec 4.3). It has none for a community image: that one is its owner's.
@@ -153,9 +203,13 @@ mod tests {
         }
     }
 
+    fn document(image: &Image) -> serde_json::Value {
+        serde_json::to_value(ImageDocument::new(image, &Settings::default())).unwrap()
+    }
+
     #[test]
     fn a_queued_image_tells_null_where_its_bytes_will_tell_more() {
-        insta::assert_json_snapshot!(image_document(&queued(), &Settings::default()));
+        insta::assert_json_snapshot!(document(&queued()));
     }
 
     #[test]
@@ -176,18 +230,18 @@ mod tests {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
-        insta::assert_json_snapshot!(image_document(&image, &Settings::default()));
+        insta::assert_json_snapshot!(document(&image));
     }
 
     #[test]
     fn a_property_never_takes_the_place_of_what_the_service_tells() {
-        let plain = image_document(&queued(), &Settings::default());
+        let plain = document(&queued());
         let mut forged = queued();
-        for name in plain.keys() {
+        for name in plain.as_object().unwrap().keys() {
             if name != "virtual_env_type" {
                 forged.properties.insert(name.clone(), "forged".to_owned());
             }
         }
-        assert_eq!(image_document(&forged, &Settings::default()), plain);
+        assert_eq!(document(&forged), plain);
     }
 }

@@ -1,18 +1,17 @@
 //! A page of a list of images: what both APIs' lists show.
 
 use calotype_core::Result;
-use calotype_core::app::Call;
+use calotype_core::app::{Call, Settings};
 use calotype_core::id::ImageId;
-use serde_json::{Map, Value};
+use calotype_core::image::Image;
 
-use crate::image_document::image_document;
+use crate::image_document::ImageDocument;
 use crate::list_query::Listing;
 use crate::state::ApiState;
 
 /// A page.
 pub(crate) struct Page {
-    /// The images' documents.
-    pub(crate) documents: Vec<Map<String, Value>>,
+    images: Vec<Image>,
     /// The last image where the page is full: there may be more behind it.
     pub(crate) last: Option<ImageId>,
 }
@@ -29,11 +28,17 @@ impl Page {
             .list_images(call, |viewer| listing.seen_by(viewer))
             .await?;
         let full = images.len() == limit;
-        let settings = state.service.settings();
-        let documents = images.iter().map(|image| image_document(image, settings));
-        Ok(Self {
-            documents: documents.collect(),
-            last: images.last().filter(|_| full).map(|image| image.id),
-        })
+        let last = images.last().filter(|_| full).map(|image| image.id);
+        Ok(Self { images, last })
+    }
+
+    /// The images' documents.
+    pub(crate) fn documents<'a>(
+        &'a self,
+        settings: &'a Settings,
+    ) -> impl Iterator<Item = ImageDocument<'a>> {
+        self.images
+            .iter()
+            .map(|image| ImageDocument::new(image, settings))
     }
 }

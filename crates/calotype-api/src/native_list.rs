@@ -9,12 +9,13 @@ use axum::response::IntoResponse as _;
 use calotype_core::id::ImageId;
 use calotype_core::{Error, ErrorKind};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::json;
+use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::caller::Caller;
 use crate::errors::Reply;
+use crate::image_document::ImageDocument;
 use crate::image_page::Page;
 use crate::list_query::{Params, native};
 use crate::state::ApiState;
@@ -79,24 +80,26 @@ pub async fn list_images(
 ) -> Reply {
     let params = Params::parse(query.as_deref()).map_err(|bad| Error::invalid(bad.0))?;
     let listing = native::listing(&params).map_err(|bad| Error::invalid(bad.0))?;
-    let mut page = Page::read(&state, &call, listing)
+    let page = Page::read(&state, &call, listing)
         .await
         .map_err(unknown_marker)?;
-    for document in &mut page.documents {
-        // The same by the name that this list alone has for it (spec 4.1).
-        if let Some(id) = document.get("enterprise_project_id").cloned() {
-            document.insert("_sys_enterprise_project_id".to_owned(), id);
-        }
-    }
-    let mut body = json!({
-        "images": page.documents,
-        "first": link(&params, None),
-        "schema": "/v2/schemas/images",
-    });
-    if let Some(last) = page.last {
-        body["next"] = link(&params, Some(last)).into();
-    }
+    let documents = page.documents(state.service.settings());
+    let body = Images {
+        images: documents.map(ImageDocument::listed).collect(),
+        first: link(&params, None),
+        schema: "/v2/schemas/images",
+        next: page.last.map(|last| link(&params, Some(last))),
+    };
     Ok(Json(body).into_response())
+}
+
+#[derive(Serialize)]
+struct Images<'a> {
+    images: Vec<ImageDocument<'a>>,
+    first: String,
+    schema: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// The same list from its beginning, or from behind `marker`.

@@ -12,7 +12,7 @@ use calotype_core::query::{ImageQuery, TagCondition, TagQuery, WantedTag};
 
 use crate::db::{Arg, Db, Engine};
 use crate::list::{Text, page_of, start_of};
-use crate::rows::{image_columns, image_of};
+use crate::rows::{image_column, image_of};
 
 /// The texts of the tags of a project's images, sorted, each once.
 pub(crate) async fn project_tags(db: &Db, project: &ProjectId) -> Result<Vec<String>> {
@@ -71,7 +71,7 @@ pub(crate) async fn find_by_tags(db: &Db, query: &TagQuery, window: Window) -> R
     let sql = format!(
         "select {} from images i where {wheres} \
          order by i.created_at desc, i.id desc limit {limit} offset {offset}",
-        image_columns(engine)
+        image_column(engine)
     );
     let rows = tx.fetch_all(sql, text.args).await?;
     Ok(Page {

@@ -38,7 +38,7 @@ impl Images for SqlCatalog {
         let sql = format!(
             "select {}, m.status as membership from images i left join image_members m \
              on m.image_id = i.id and m.project = $2 where i.id = $1",
-            crate::rows::image_columns(self.db.engine())
+            crate::rows::image_column(self.db.engine())
         );
         let args = vec![Arg::text(id), Arg::opt_text(project)];
         let rows = self.db.fetch_all(sql, args).await?;

@@ -22,7 +22,7 @@ use calotype_core::query::{
 use calotype_core::{Error, Result};
 
 use crate::db::{Arg, Db, Engine, Row};
-use crate::rows::{image_columns, image_of};
+use crate::rows::{image_column, image_of};
 
 mod conditions;
 
@@ -331,10 +331,10 @@ pub(crate) fn statement(
     engine: Engine,
 ) -> Option<(String, Vec<Arg>)> {
     let page = page_of(query, start)?;
-    let columns = image_columns(engine);
+    let column = image_column(engine);
     let again = order_by(&total_order(query), |n, _| format!("page.k{n}"));
     let sql = format!(
-        "select {columns} from ({}) as page cross join images i \
+        "select {column} from ({}) as page cross join images i \
          where i.id = page.k{} order by {again}",
         page.sql, page.id
     );

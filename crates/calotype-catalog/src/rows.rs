@@ -1,69 +1,133 @@
 //! Between rows and the domain's types, and the steps that many transactions share.
 
-use calotype_core::id::{BlobId, ImageId, ProjectId};
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use calotype_core::id::{BlobId, EnterpriseProjectId, ImageId, KeyId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
 use calotype_core::ports::{BlobFacts, StoredAnswer, Trail};
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
+use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
 
 use crate::db::{Arg, Engine, Row, Tx};
 
-/// The columns that [`image_of`] reads, of the table `images` under the name `i`. Properties and tags come with the
-/// row, so that one statement shows one state of the image.
-pub(crate) fn image_columns(engine: Engine) -> String {
-    let (object, array) = match engine {
-        Engine::Sqlite => ("json_group_object", "json_group_array"),
-        Engine::Postgres => ("json_object_agg", "json_agg"),
+/// What [`image_of`] reads, of the table `images` under the name `i`: one column, `image`. Properties and tags come with
+/// the row, so that one statement shows one state of the image.
+///
+/// It is one JSON array, the fields of [`ImageColumn`] in their order: to hand a column over costs more than most have in
+/// them.
+pub(crate) fn image_column(engine: Engine) -> String {
+    let (array, object, collect) = match engine {
+        Engine::Sqlite => ("json_array", "json_group_object", "json_group_array"),
+        Engine::Postgres => ("json_build_array", "json_object_agg", "json_agg"),
     };
     format!(
-        "i.id, i.owner, i.status, i.visibility, i.name, i.disk_format, i.container_format, i.min_disk, \
-         i.min_ram, i.protected, i.hidden, i.size, i.virtual_size, i.md5, i.sha256, i.sha512, i.blob, i.cmk_id, \
-         i.wrapped_key, i.damaged_at, \
-         i.enterprise_project, i.created_at, i.updated_at, i.active_at, i.version, \
-         (select cast({object}(p.name, p.value) as text) from image_properties p \
-         where p.image_id = i.id) as properties, \
-         (select cast({array}(t.tag) as text) from image_tags t where t.image_id = i.id) as tags"
+        "cast({array}(i.id, i.owner, i.status, i.visibility, i.name, i.disk_format, i.container_format, \
+         i.min_disk, i.min_ram, \
+         cast(i.protected as integer), cast(i.hidden as integer), i.size, i.virtual_size, i.md5, i.sha256, i.sha512, \
+         i.blob, i.cmk_id, i.wrapped_key, i.damaged_at, i.enterprise_project, i.created_at, i.updated_at, \
+         i.active_at, i.version, \
+         (select {object}(p.name, p.value) from image_properties p where p.image_id = i.id), \
+         (select {collect}(t.tag) from image_tags t where t.image_id = i.id)) as text) as image"
     )
+}
+
+#[derive(Deserialize)]
+struct ImageColumn {
+    id: Parsed<ImageId>,
+    owner: Parsed<ProjectId>,
+    status: Parsed<ImageStatus>,
+    visibility: Parsed<Visibility>,
+    name: Option<String>,
+    disk_format: Option<String>,
+    container_format: Option<String>,
+    min_disk: u32,
+    min_ram: u32,
+    protected: u8,
+    hidden: u8,
+    size: Option<u64>,
+    virtual_size: Option<u64>,
+    md5: Option<String>,
+    sha256: Option<String>,
+    sha512: Option<String>,
+    blob: Option<Parsed<BlobId>>,
+    cmk_id: Option<Parsed<KeyId>>,
+    wrapped_key: Option<String>,
+    damaged_at: Option<i64>,
+    enterprise_project: Parsed<EnterpriseProjectId>,
+    created_at: i64,
+    updated_at: i64,
+    active_at: Option<i64>,
+    version: i64,
+    // PostgreSQL collects nothing into null.
+    properties: Option<BTreeMap<String, String>>,
+    tags: Option<Vec<String>>,
+}
+
+/// A text that is parsed again into what it was written from.
+struct Parsed<T>(T);
+
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Parsed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Text<T>(PhantomData<T>);
+        impl<T: FromStr<Err: Display>> Visitor<'_> for Text<T> {
+            type Value = T;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a text")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<T, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text(PhantomData)).map(Self)
+    }
 }
 
 /// An image.
 pub(crate) fn image_of(row: &Row) -> Result<Image> {
-    let narrow = |column| u32::try_from(row.int(column)?).map_err(Error::internal);
-    Ok(Image {
-        id: row.parsed("id")?,
-        name: row.opt_text("name")?,
-        owner: row.parsed("owner")?,
-        status: row.parsed("status")?,
-        visibility: row.parsed("visibility")?,
-        disk_format: row.opt_text("disk_format")?,
-        container_format: row.opt_text("container_format")?,
-        min_disk: narrow("min_disk")?,
-        min_ram: narrow("min_ram")?,
-        protected: row.bool("protected")?,
-        hidden: row.bool("hidden")?,
-        size: row.opt_count("size")?.map(ByteSize::new),
-        virtual_size: row.opt_count("virtual_size")?.map(ByteSize::new),
-        digests: digests_of(row)?,
-        blob: row.opt_parsed("blob")?,
-        wrapped_key: row.json("wrapped_key")?,
-        damaged_at: row.opt_time("damaged_at")?,
-        cmk_id: row.opt_parsed("cmk_id")?,
-        enterprise_project: row.parsed("enterprise_project")?,
-        properties: row.json("properties")?,
-        tags: tags_of(row)?,
-        created_at: row.time("created_at")?,
-        updated_at: row.time("updated_at")?,
-        active_at: row.opt_time("active_at")?,
-        version: row.int("version")?,
-    })
-}
-
-/// The tags, sorted byte by byte, whatever order the engine gave them in.
-fn tags_of(row: &Row) -> Result<Vec<String>> {
-    let mut tags: Vec<String> = row.json("tags")?;
+    let column: ImageColumn = serde_json::from_str(&row.text("image")?).map_err(Error::internal)?;
+    let wrapped_key = column.wrapped_key.as_deref().map(serde_json::from_str);
+    let mut tags = column.tags.unwrap_or_default();
+    // The engines give them in an order of their own.
     tags.sort_unstable();
-    Ok(tags)
+    Ok(Image {
+        id: column.id.0,
+        name: column.name,
+        owner: column.owner.0,
+        status: column.status.0,
+        visibility: column.visibility.0,
+        disk_format: column.disk_format,
+        container_format: column.container_format,
+        min_disk: column.min_disk,
+        min_ram: column.min_ram,
+        protected: column.protected == 1,
+        hidden: column.hidden == 1,
+        size: column.size.map(ByteSize::new),
+        virtual_size: column.virtual_size.map(ByteSize::new),
+        digests: Digests {
+            md5: column.md5,
+            sha256: column.sha256,
+            sha512: column.sha512,
+        },
+        blob: column.blob.map(|blob| blob.0),
+        wrapped_key: wrapped_key.transpose().map_err(Error::internal)?,
+        damaged_at: column.damaged_at.map(Timestamp::from_micros),
+        cmk_id: column.cmk_id.map(|key| key.0),
+        enterprise_project: column.enterprise_project.0,
+        properties: column.properties.unwrap_or_default(),
+        tags,
+        created_at: Timestamp::from_micros(column.created_at),
+        updated_at: Timestamp::from_micros(column.updated_at),
+        active_at: column.active_at.map(Timestamp::from_micros),
+        version: column.version,
+    })
 }
 
 pub(crate) fn digests_of(row: &Row) -> Result<Digests> {
@@ -82,8 +146,8 @@ pub(crate) fn placeholders(first: usize, count: usize) -> String {
 
 /// An image as it is now.
 pub(crate) async fn load_image(tx: &mut Tx, id: ImageId) -> Result<Option<Image>> {
-    let columns = image_columns(tx.engine());
-    let sql = format!("select {columns} from images i where i.id = $1");
+    let column = image_column(tx.engine());
+    let sql = format!("select {column} from images i where i.id = $1");
     let row = tx.fetch_optional(sql, vec![Arg::text(id)]).await?;
     row.as_ref().map(image_of).transpose()
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use jiff::fmt::strtime;
+use jiff::fmt::temporal::DateTimePrinter;
 
 /// An instant: microseconds since 1970-01-01T00:00:00Z, as the catalog stores it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,22 +37,24 @@ impl Timestamp {
 
     /// Seconds: `2024-01-02T03:04:05Z`, the form of image documents.
     pub fn to_seconds(self) -> String {
-        self.format("%Y-%m-%dT%H:%M:%SZ")
+        self.print(0)
     }
 
     /// Milliseconds: `2024-01-02T03:04:05.678Z`, the form of job documents.
     pub fn to_millis(self) -> String {
-        self.format("%Y-%m-%dT%H:%M:%S.%3fZ")
+        self.print(3)
     }
 
     /// Microseconds: `2024-01-02T03:04:05.678901Z`, the form of Keystone's tokens.
     pub fn to_micros_text(self) -> String {
-        self.format("%Y-%m-%dT%H:%M:%S.%6fZ")
+        self.print(6)
     }
 
     /// Microseconds without a zone: `2024-01-02T03:04:05.678901`, the form of the Image API's first version.
     pub fn to_micros_without_zone(self) -> String {
-        self.format("%Y-%m-%dT%H:%M:%S.%6f")
+        let mut text = self.print(6);
+        text.truncate(text.len().saturating_sub("Z".len()));
+        text
     }
 
     /// Reads the forms that the list filters admit (spec 8.2 and Glance's): `2024-01-02T03:04:05Z`,
@@ -66,10 +68,13 @@ impl Timestamp {
         Some(Self(instant.as_microsecond()))
     }
 
-    fn format(self, form: &str) -> String {
+    /// RFC 3339's form in UTC, with so many digits of a second's fraction.
+    fn print(self, digits: u8) -> String {
         let instant =
             jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        strtime::format(form, instant).unwrap_or_default()
+        DateTimePrinter::new()
+            .precision(Some(digits))
+            .timestamp_to_string(&instant)
     }
 }
 

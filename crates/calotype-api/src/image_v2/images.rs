@@ -15,7 +15,7 @@ use super::{attributes, bodies};
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
 use crate::idempotency::{IdempotencyKey, keeping, once};
-use crate::image_document::image_document;
+use crate::image_document::ImageDocument;
 use crate::json_patch::Form;
 use crate::state::ApiState;
 
@@ -159,11 +159,11 @@ pub(super) async fn delete(
 }
 
 fn document(service: &Service, image: &Image) -> Response {
-    Json(image_document(image, service.settings())).into_response()
+    Json(ImageDocument::new(image, service.settings())).into_response()
 }
 
 fn document_text(service: &Service, image: &Image) -> String {
-    serde_json::Value::Object(image_document(image, service.settings())).to_string()
+    serde_json::json!(ImageDocument::new(image, service.settings())).to_string()
 }
 
 fn no_patch() -> Response {

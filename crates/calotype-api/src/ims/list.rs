@@ -5,10 +5,11 @@ use axum::extract::{RawQuery, State};
 use axum::response::IntoResponse as _;
 use calotype_core::codes::ImsCode;
 use calotype_core::{Error, ErrorKind};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::caller::Caller;
 use crate::errors::Reply;
+use crate::image_document::ImageDocument;
 use crate::image_page::Page;
 use crate::list_query::{BadParameter, Params, ims};
 use crate::state::ApiState;
@@ -79,7 +80,13 @@ pub async fn list_cloud_images(
     let page = Page::read(&state, &call, listing)
         .await
         .map_err(unknown_marker)?;
-    Ok(Json(json!({ "images": page.documents })).into_response())
+    let images = page.documents(state.service.settings()).collect();
+    Ok(Json(Images { images }).into_response())
+}
+
+#[derive(Serialize)]
+struct Images<'a> {
+    images: Vec<ImageDocument<'a>>,
 }
 
 pub(super) fn refusal(bad: BadParameter) -> Error {

@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::path;
 use crate::caller::Caller;
 use crate::errors::Reply;
-use crate::image_document::image_document;
+use crate::image_document::ImageDocument;
 use crate::image_v2::media_type;
 use crate::json_body::{json_value, malformed, read_body};
 use crate::json_patch::{Form, Operation, Verb, operations};
@@ -72,7 +72,7 @@ pub async fn update_cloud_image(
     let form = Form::of(&media_type(&headers)).unwrap_or(Form::V21);
     let changes = changes(form, &patch)?;
     let image = service.update_cloud_image(&call, id, &changes).await?;
-    Ok(Json(image_document(&image, service.settings())).into_response())
+    Ok(Json(ImageDocument::new(&image, service.settings())).into_response())
 }
 
 /// The changes that an update asks for.

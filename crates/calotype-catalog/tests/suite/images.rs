@@ -25,7 +25,20 @@ pub(crate) async fn an_image_comes_back_as_it_was_written(world: World) {
     image
         .properties
         .insert("ä' or 1=1 --".to_owned(), String::new());
-    image.tags = vec!["a".to_owned(), "b'".to_owned()];
+    let texts = [
+        r#"{"a": [1, null]}"#,
+        r#"\\" \u0041 / </script>"#,
+        "line\nbreak\ttab\u{1}\u{7f}\u{2028}\u{feff}🖼",
+        "null",
+        "[]",
+        "1",
+    ];
+    for text in texts {
+        image.properties.insert(text.to_owned(), text.to_owned());
+    }
+    image.name = Some(texts.concat());
+    image.size = Some(ByteSize::new(i64::MAX.cast_unsigned()));
+    image.tags = vec!["a".to_owned(), "b'".to_owned(), r#"{"c\"#.to_owned()];
     image.cmk_id = Some("key-1".parse().unwrap());
     world.insert(&image).await;
     assert_eq!(world.get(image.id).await, image);
