@@ -9,12 +9,13 @@ use calotype_tests::Server;
 use serde_json::Value;
 
 /// The crates of the project that each may depend on, beside itself.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("calotype-core", &[]),
     ("calotype-catalog", &["calotype-core"]),
     ("calotype-blob", &["calotype-core"]),
-    ("calotype-keys", &["calotype-core"]),
-    ("calotype-identity", &["calotype-core"]),
+    ("calotype-remote", &["calotype-core"]),
+    ("calotype-keys", &["calotype-core", "calotype-remote"]),
+    ("calotype-identity", &["calotype-core", "calotype-remote"]),
     ("calotype-objects", &["calotype-core"]),
     ("calotype-convert", &["calotype-core"]),
     (
@@ -32,6 +33,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "calotype-identity",
             "calotype-keys",
             "calotype-objects",
+            "calotype-remote",
         ],
     ),
 ];
@@ -54,6 +56,7 @@ const CONFINED: [(&str, &[&str]); 8] = [
             "calotype",
             "calotype-keys",
             "calotype-objects",
+            "calotype-remote",
             "calotype-tests",
         ],
     ),
@@ -106,6 +109,7 @@ fn tests_reach_upwards_only_where_they_need_a_real_neighbour() {
                     | "calotype-blob"
                     | "calotype-keys"
                     | "calotype-identity"
+                    | "calotype-remote"
             );
             assert!(fine, "the tests of {name} depend on {dependency}");
         }

@@ -29,15 +29,13 @@ use calotype_core::keys::{
 };
 use calotype_core::ports::{Clock, DataKey, Entropy, KeyService, WrappedKey};
 use calotype_core::{Error, ErrorKind, Result};
+use calotype_remote::{Answer, Connection, Endpoint, Granted, Login, Request, Session, http_url};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::cipher::Material;
-use crate::remote::endpoint::{Endpoint, unavailable, unusable};
-use crate::remote::keystone::{Granted, Session, http_url};
-use crate::remote::transport::{Answer, Request};
 use crate::remote::verdicts::Verdicts;
-use crate::remote::{Authorize, Connection, Login};
+use crate::remote::{Authorize, names, unavailable, unusable};
 
 use masters::{Master, Masters};
 
@@ -101,7 +99,7 @@ impl Barbican {
         entropy: Arc<dyn Entropy>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let endpoint = |name| Endpoint::new(name, &options.connection, Arc::clone(&entropy));
+        let endpoint = |name| Endpoint::new(names(name), &options.connection, Arc::clone(&entropy));
         Ok(Self {
             endpoint: endpoint("Barbican")?,
             configured: options.endpoint.map(|url| versioned(&url)).transpose()?,

@@ -29,14 +29,14 @@ use calotype_core::keys::{
 };
 use calotype_core::ports::{Clock, DataKey, Entropy, KeyService, WrappedKey};
 use calotype_core::{Error, Result};
+use calotype_remote::{
+    Answer, Connection, Endpoint, Granted, Login, Request, Session, http_url, json_text,
+};
 use reqwest::Url;
 use tokio::time::Instant;
 
-use crate::remote::endpoint::{Endpoint, unusable};
-use crate::remote::keystone::{Granted, Session, http_url, json_text};
-use crate::remote::transport::{Answer, Request};
 use crate::remote::verdicts::Verdicts;
-use crate::remote::{AccessKey, Authorize, Connection, Login};
+use crate::remote::{AccessKey, Authorize, names, unusable};
 
 use status::{Asked, Verdict, judge};
 use wire::{Block, Context, Sealed};
@@ -123,7 +123,7 @@ impl Kms {
         entropy: &Arc<dyn Entropy>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let endpoint = |name| Endpoint::new(name, &options.connection, Arc::clone(entropy));
+        let endpoint = |name| Endpoint::new(names(name), &options.connection, Arc::clone(entropy));
         let configured = options.endpoint.map(|url| versioned(&url)).transpose()?;
         let credential = match options.credential {
             KmsCredential::Login(login) => {

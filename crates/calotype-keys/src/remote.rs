@@ -1,18 +1,20 @@
-//! Key services at the other end of a network: what both adapters need of HTTP and of Keystone.
+//! Key services at the other end of a network: what both adapters need beside [`calotype_remote`].
 
-mod breaker;
-pub(crate) mod endpoint;
-pub(crate) mod keystone;
 pub(crate) mod signer;
-pub(crate) mod transport;
 pub(crate) mod verdicts;
 
-#[cfg(test)]
-pub(crate) mod scripted;
+use std::time::Duration;
 
-pub use keystone::Login;
+use calotype_core::{Error, ErrorKind};
+use calotype_remote::Names;
+
 pub use signer::AccessKey;
-pub use transport::Connection;
+
+/// What callers are told while a key service can't be used.
+const AWAY: &str = "The key service is temporarily unavailable.";
+
+/// When a retry makes sense where nobody said.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Who has to agree to a use of a customer's key, beside the key's own state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,4 +25,19 @@ pub enum Authorize {
     Caller,
     /// The service alone: for a key service that does not know the callers.
     Service,
+}
+
+/// How a part of a key service is spoken of.
+pub(crate) const fn names(name: &'static str) -> Names {
+    Names { name, away: AWAY }
+}
+
+/// The key service can't be used now. `context` goes to the log.
+pub(crate) fn unavailable(retry_after: Duration, context: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Unavailable { retry_after }, AWAY).with_context(context.into())
+}
+
+/// As [`unavailable`], where nobody knows for how long.
+pub(crate) fn unusable(context: impl Into<String>) -> Error {
+    unavailable(RETRY_AFTER, context)
 }

@@ -12,7 +12,7 @@ use calotype_core::id::{BlobId, KeyId, ProjectId};
 use calotype_core::keys::{KeyFault, KeyPurpose, KeyResult, KeyUser, MasterKey};
 use calotype_core::ports::{DataKey, KeyService, WrappedKey};
 
-use crate::remote::endpoint::unusable;
+use crate::remote::unusable;
 use crate::{barbican, kms_client};
 
 /// Where customers' keys are.

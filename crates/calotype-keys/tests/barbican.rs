@@ -23,7 +23,8 @@ use calotype_core::keys::{
 use calotype_core::ports::{Clock, DataKey, Entropy, KeyService, WrappedKey};
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind};
-use calotype_keys::{Authorize, Barbican, BarbicanOptions, Connection, Login, SystemEntropy};
+use calotype_keys::{Authorize, Barbican, BarbicanOptions, SystemEntropy};
+use calotype_remote::{Connection, Login, LoginScope};
 use openstack::{OpenStack, User};
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -58,8 +59,7 @@ fn options(openstack: &OpenStack, service: &User) -> BarbicanOptions {
             user: service.name.clone(),
             user_domain: "Default".to_owned(),
             password: Zeroizing::new(service.password.clone()),
-            project: service.project_name.clone(),
-            project_domain: "Default".to_owned(),
+            scope: LoginScope::Project(service.project_name.clone(), "Default".to_owned()),
             region: None,
             interface: "public".to_owned(),
         },

@@ -20,9 +20,9 @@ use calotype_core::ports::{Clock, DataKey, Entropy, KeyService, WrappedKey};
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind};
 use calotype_keys::{
-    AccessKey, Authorize, Connection, ContextField, Kms, KmsCredential, KmsOptions, Login,
-    SystemEntropy,
+    AccessKey, Authorize, ContextField, Kms, KmsCredential, KmsOptions, SystemEntropy,
 };
+use calotype_remote::{Connection, Login, LoginScope};
 use serde_json::{Value, json};
 use stub::{Fault, Stub};
 use zeroize::Zeroizing;
@@ -56,8 +56,7 @@ fn login(stub: &Stub) -> KmsCredential {
         user: "svc".to_owned(),
         user_domain: "Default".to_owned(),
         password: Zeroizing::new("geheim".to_owned()),
-        project: "service".to_owned(),
-        project_domain: "Default".to_owned(),
+        scope: LoginScope::Project("service".to_owned(), "Default".to_owned()),
         region: None,
         interface: "public".to_owned(),
     })

@@ -18,8 +18,9 @@ use calotype_core::ports::{Clock, Entropy, KeyService};
 use calotype_core::time::Timestamp;
 use calotype_core::{ErrorKind, Result};
 use calotype_keys::{
-    AccessKey, Authorize, Connection, ContextField, Kms, KmsCredential, KmsOptions, SystemEntropy,
+    AccessKey, Authorize, ContextField, Kms, KmsCredential, KmsOptions, SystemEntropy,
 };
+use calotype_remote::Connection;
 use serde_json::json;
 use stub::Stub;
 use tempfile::TempDir;

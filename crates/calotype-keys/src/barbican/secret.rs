@@ -8,8 +8,8 @@ use calotype_core::time::Timestamp;
 use serde::Deserialize;
 
 use crate::cipher::Material;
-use crate::remote::endpoint::unusable;
-use crate::remote::transport::Answer;
+use crate::remote::unusable;
+use calotype_remote::Answer;
 
 #[derive(Deserialize)]
 struct Metadata {

@@ -8,8 +8,8 @@ use calotype_core::keys::KeyFault;
 use calotype_core::{Error, ErrorKind};
 use serde_json::Value;
 
-use crate::remote::endpoint::{unavailable, unusable};
-use crate::remote::transport::Answer;
+use crate::remote::{unavailable, unusable};
+use calotype_remote::Answer;
 
 /// When a retry makes sense where a busy KMS did not say.
 const BUSY: Duration = Duration::from_secs(5);

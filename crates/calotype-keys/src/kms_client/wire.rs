@@ -17,9 +17,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{ContextField, sha256};
-use crate::remote::endpoint::unusable;
-use crate::remote::keystone::json_text;
-use crate::remote::transport::Answer;
+use crate::remote::unusable;
+use calotype_remote::{Answer, json_text};
 
 /// The only version there is: the KMS keeps its keys' own inside its ciphertexts.
 pub(super) const VERSION: u32 = 1;

@@ -11,7 +11,7 @@ use reqwest::Url;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
-use super::transport::Request;
+use calotype_remote::Request;
 
 const ALGORITHM: &str = "SDK-HMAC-SHA256";
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use calotype_core::ports::{Clock, Entropy, KeyService};
 use calotype_keys::{
-    AccessKey, Authorize, Barbican, BarbicanOptions, Connection, ContextField, CustomersKeys,
-    KeyServices, Kms, KmsCredential, KmsOptions, Login,
+    AccessKey, Authorize, Barbican, BarbicanOptions, ContextField, CustomersKeys, KeyServices, Kms,
+    KmsCredential, KmsOptions,
 };
+use calotype_remote::{Connection, Login, LoginScope};
 use zeroize::Zeroizing;
 
 use super::parts::failed;
@@ -87,8 +88,7 @@ fn login(section: &str, login: &config::Login) -> Result<Login, Failure> {
         user: login.user.clone().unwrap_or_default(),
         user_domain: login.user_domain.clone(),
         password: secret(&field, login.password_file.as_deref())?,
-        project: login.project.clone(),
-        project_domain: login.project_domain.clone(),
+        scope: LoginScope::Project(login.project.clone(), login.project_domain.clone()),
         region: login.region.clone(),
         interface: login.interface.clone(),
     })
@@ -108,6 +108,7 @@ fn connection(connection: &config::Connection) -> Connection {
         connect_timeout: connection.connect_timeout.duration(),
         attempt_timeout: connection.attempt_timeout.duration(),
         time_limit: connection.time_limit.duration(),
+        ..Connection::default()
     }
 }
 

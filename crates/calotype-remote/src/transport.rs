@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// The largest answer that is read, in bytes.
-pub(crate) const BODY_LIMIT: usize = 64 * 1024;
+pub const BODY_LIMIT: usize = 64 * 1024;
 
 /// How long a connection is kept that nobody uses.
 const IDLE: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ const ERASE: Duration = Duration::from_millis(500);
 /// After how many attempts that is given up: a connection that is used without end reads on long before.
 const ATTEMPTS: u32 = 600;
 
-/// How a key service elsewhere is reached.
+/// How a service elsewhere is reached.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// A file of certificates (PEM) that are trusted beside the system's.
@@ -42,6 +42,8 @@ pub struct Connection {
     pub attempt_timeout: Duration,
     /// How long all attempts together may take, with the waits between them.
     pub time_limit: Duration,
+    /// How often a request is sent at most.
+    pub attempts: u32,
 }
 
 impl Default for Connection {
@@ -52,24 +54,29 @@ impl Default for Connection {
             connect_timeout: Duration::from_secs(2),
             attempt_timeout: Duration::from_secs(5),
             time_limit: Duration::from_secs(15),
+            attempts: 4,
         }
     }
 }
 
 /// A request. It can be sent again.
 #[derive(Clone)]
-pub(crate) struct Request {
-    pub(crate) method: Method,
-    pub(crate) url: Url,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Option<Bytes>,
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// Where it goes.
+    pub url: Url,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Option<Bytes>,
     /// The largest answer, in bytes.
-    pub(crate) limit: usize,
+    pub limit: usize,
 }
 
 impl Request {
     /// GET.
-    pub(crate) fn get(url: Url) -> Self {
+    pub fn get(url: Url) -> Self {
         Self {
             method: Method::GET,
             url,
@@ -80,7 +87,7 @@ impl Request {
     }
 
     /// POST of a JSON text.
-    pub(crate) fn post(url: Url, json: Bytes) -> Self {
+    pub fn post(url: Url, json: Bytes) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(
             reqwest::header::CONTENT_TYPE,
@@ -99,7 +106,7 @@ impl Request {
     ///
     /// # Errors
     /// Unauthenticated where the text can't stand in a header.
-    pub(crate) fn secret(mut self, name: &'static str, text: &str) -> Result<Self> {
+    pub fn secret(mut self, name: &'static str, text: &str) -> Result<Self> {
         let mut value = HeaderValue::from_str(text).map_err(|_| {
             Error::new(
                 calotype_core::ErrorKind::Unauthenticated,
@@ -112,7 +119,7 @@ impl Request {
     }
 
     /// With a header.
-    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
+    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.insert(
             HeaderName::from_static(name),
             HeaderValue::from_static(value),
@@ -122,21 +129,24 @@ impl Request {
 }
 
 /// An answer, whatever its status.
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Zeroizing<Vec<u8>>,
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, whole.
+    pub body: Zeroizing<Vec<u8>>,
 }
 
 impl Answer {
     /// What `Retry-After` asks for, where it is a number of seconds.
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
         text.trim().parse().ok().map(Duration::from_secs)
     }
 
     /// The id under which the other side knows the request, for the log.
-    pub(crate) fn request_id(&self) -> &str {
+    pub fn request_id(&self) -> &str {
         ["x-request-id", "x-openstack-request-id"]
             .iter()
             .find_map(|name| self.headers.get(*name)?.to_str().ok())
@@ -147,29 +157,34 @@ impl Answer {
 
 /// Why there is no answer. The texts hold no address and nothing of a body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Trouble {
+pub enum Trouble {
+    /// It took too long.
     #[error("no answer in time")]
     Timeout,
+    /// More than the request's limit came.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
+    /// There is no connection, or it ended early.
     #[error("the connection failed: {0}")]
     Connection(String),
 }
 
 /// What carries requests; tests have one that does as it is told.
 #[async_trait::async_trait]
-pub(crate) trait Transport: Send + Sync {
+pub trait Transport: Send + Sync {
     /// Sends a request once.
     async fn send(&self, request: Request) -> std::result::Result<Answer, Trouble>;
 }
 
 /// HTTP/1.1, with TLS where the address says so.
-pub(crate) struct Http(reqwest::Client);
+pub struct Http(reqwest::Client);
 
 impl Http {
+    /// A client that is connected to nothing yet.
+    ///
     /// # Errors
     /// InvalidRequest where the file of certificates or the proxy is none.
-    pub(crate) fn new(connection: &Connection) -> Result<Self> {
+    pub fn new(connection: &Connection) -> Result<Self> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())

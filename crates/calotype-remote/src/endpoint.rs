@@ -12,11 +12,8 @@ use calotype_core::ports::Entropy;
 use calotype_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::breaker::Breaker;
-use super::transport::{Answer, Connection, Http, Request, Transport, Trouble};
-
-/// How often a request is sent at most.
-const ATTEMPTS: u32 = 4;
+use crate::breaker::Breaker;
+use crate::transport::{Answer, Connection, Http, Request, Transport, Trouble};
 
 /// The bound of the first wait; it doubles from one to the next.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -27,49 +24,56 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// When a retry makes sense where nobody said.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// How a service elsewhere is spoken of.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    /// Its name in the log.
+    pub name: &'static str,
+    /// What callers are told while it can't be used.
+    pub away: &'static str,
+}
+
 /// A service at the other end of a network.
-pub(crate) struct Endpoint {
-    name: &'static str,
+pub struct Endpoint {
+    names: Names,
     transport: Arc<dyn Transport>,
     breaker: Breaker,
     entropy: Arc<dyn Entropy>,
     attempt_timeout: Duration,
     time_limit: Duration,
+    attempts: u32,
 }
 
 impl Endpoint {
-    /// The endpoint that messages call `name`.
+    /// The endpoint that messages call by these names.
     ///
     /// # Errors
     /// As [`Http::new`].
-    pub(crate) fn new(
-        name: &'static str,
-        connection: &Connection,
-        entropy: Arc<dyn Entropy>,
-    ) -> Result<Self> {
+    pub fn new(names: Names, connection: &Connection, entropy: Arc<dyn Entropy>) -> Result<Self> {
         let transport = Arc::new(Http::new(connection)?);
-        Ok(Self::over(name, transport, connection, entropy))
+        Ok(Self::over(names, transport, connection, entropy))
     }
 
     /// The same over another transport.
-    pub(crate) fn over(
-        name: &'static str,
+    pub fn over(
+        names: Names,
         transport: Arc<dyn Transport>,
         connection: &Connection,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         Self {
-            name,
+            names,
             transport,
             breaker: Breaker::default(),
             entropy,
             attempt_timeout: connection.attempt_timeout,
             time_limit: connection.time_limit,
+            attempts: connection.attempts,
         }
     }
 
     /// When a call that begins now has to end.
-    pub(crate) fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> Instant {
         Instant::now() + self.time_limit
     }
 
@@ -78,7 +82,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// Unavailable.
-    pub(crate) async fn call(&self, request: &Request, deadline: Instant) -> Result<Answer> {
+    pub async fn call(&self, request: &Request, deadline: Instant) -> Result<Answer> {
         let mut attempt = 1;
         loop {
             let (last, asked) = match self.attempt(request, deadline).await? {
@@ -96,7 +100,7 @@ impl Endpoint {
             };
             let wait = self.jitter(attempt) + asked.unwrap_or_default();
             let left = deadline.saturating_duration_since(Instant::now());
-            if attempt >= ATTEMPTS || wait >= left {
+            if attempt >= self.attempts || wait >= left {
                 return last;
             }
             sleep(wait).await;
@@ -134,20 +138,20 @@ impl Endpoint {
 
     fn away(&self, said: &str, retry_after: Option<Duration>) -> Error {
         let retry_after = retry_after.unwrap_or(RETRY_AFTER);
-        let context = format!("{}: {said}", self.name);
-        unavailable(retry_after, context)
+        let context = format!("{}: {said}", self.names.name);
+        self.unavailable(retry_after, context)
     }
-}
 
-/// The service behind the endpoint can't be used now. `context` goes to the log.
-pub(crate) fn unavailable(retry_after: Duration, context: impl Into<String>) -> Error {
-    let kind = ErrorKind::Unavailable { retry_after };
-    Error::new(kind, "The key service is temporarily unavailable.").with_context(context.into())
-}
+    /// The service behind the endpoint can't be used now. `context` goes to the log.
+    pub fn unavailable(&self, retry_after: Duration, context: impl Into<String>) -> Error {
+        let kind = ErrorKind::Unavailable { retry_after };
+        Error::new(kind, self.names.away).with_context(context.into())
+    }
 
-/// As [`unavailable`], where nobody knows for how long.
-pub(crate) fn unusable(context: impl Into<String>) -> Error {
-    unavailable(RETRY_AFTER, context)
+    /// As [`Endpoint::unavailable`], where nobody knows for how long.
+    pub fn unusable(&self, context: impl Into<String>) -> Error {
+        self.unavailable(RETRY_AFTER, context)
+    }
 }
 
 fn is_busy(answer: &Answer) -> bool {

@@ -1,4 +1,5 @@
-//! The service's own login at a Keystone v3: a token for a project, and the catalog of services that comes with it.
+//! The service's own login at a Keystone v3: a token for a project or the system, and the catalog of services that comes
+//! with it.
 //!
 //! # Guarantees
 //! One login at a time; who comes meanwhile gets its result. A token is renewed before it ends, and once where it is
@@ -19,8 +20,8 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::endpoint::{Endpoint, unavailable, unusable};
-use super::transport::Request;
+use crate::endpoint::Endpoint;
+use crate::transport::Request;
 
 /// The largest answer to a login, in bytes: the catalog of a large cloud is in it.
 const ANSWER_LIMIT: usize = 1024 * 1024;
@@ -42,14 +43,21 @@ pub struct Login {
     pub user_domain: String,
     /// The user's password.
     pub password: Zeroizing<String>,
-    /// The project's name.
-    pub project: String,
-    /// The name of the project's domain.
-    pub project_domain: String,
+    /// What the user acts in.
+    pub scope: LoginScope,
     /// The region of the catalog's endpoints. None: any.
     pub region: Option<String>,
     /// The interface of the catalog's endpoints.
     pub interface: String,
+}
+
+/// What the service's user acts in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoginScope {
+    /// A project, by its name and its domain's.
+    Project(String, String),
+    /// The whole system.
+    System,
 }
 
 impl fmt::Debug for Login {
@@ -57,18 +65,19 @@ impl fmt::Debug for Login {
         f.debug_struct("Login")
             .field("auth_url", &self.auth_url)
             .field("user", &self.user)
-            .field("project", &self.project)
+            .field("scope", &self.scope)
             .finish_non_exhaustive()
     }
 }
 
 /// What a login gave.
-pub(crate) struct Granted {
-    pub(crate) token: Zeroizing<String>,
-    /// The id of the project that the token is for.
-    pub(crate) project: String,
+pub struct Granted {
+    /// The token.
+    pub token: Zeroizing<String>,
+    /// The id of the project that the token is for; empty where it is for the system.
+    pub project: String,
     /// The id of the service's user.
-    pub(crate) user: String,
+    pub user: String,
     catalog: Vec<Service>,
     expires_at: Timestamp,
     since: Instant,
@@ -91,7 +100,7 @@ struct Place {
 }
 
 /// The login, kept alive.
-pub(crate) struct Session {
+pub struct Session {
     login: Login,
     url: Url,
     endpoint: Endpoint,
@@ -110,7 +119,7 @@ impl Session {
     ///
     /// # Errors
     /// InvalidRequest where the URL is none.
-    pub(crate) fn new(login: Login, endpoint: Endpoint, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub fn new(login: Login, endpoint: Endpoint, clock: Arc<dyn Clock>) -> Result<Self> {
         let base = login.auth_url.trim_end_matches('/');
         let base = base.strip_suffix("/v3").unwrap_or(base);
         let url = http_url(&format!("{base}/v3/auth/tokens"))?;
@@ -127,7 +136,7 @@ impl Session {
     ///
     /// # Errors
     /// Unavailable, also where the login is refused: the operator has to see to it, and callers can come again.
-    pub(crate) async fn granted(&self, deadline: Instant) -> Result<Arc<Granted>> {
+    pub async fn granted(&self, deadline: Instant) -> Result<Arc<Granted>> {
         let mut state = self.state.lock().await;
         if let Some(granted) = &state.granted
             && self.clock.now().plus(MARGIN) < granted.expires_at
@@ -138,7 +147,9 @@ impl Session {
             && refused.elapsed() < REFUSED
         {
             let left = REFUSED.saturating_sub(refused.elapsed());
-            return Err(unavailable(left, "the login was refused a moment ago"));
+            return Err(self
+                .endpoint
+                .unavailable(left, "the login was refused a moment ago"));
         }
         let granted = Arc::new(self.log_in(&mut state, deadline).await?);
         state.granted = Some(Arc::clone(&granted));
@@ -147,7 +158,7 @@ impl Session {
 
     /// Gives up a login whose token was refused; false where it is younger than `age`, and another one would not be
     /// better.
-    pub(crate) async fn give_up(&self, stale: &Arc<Granted>, age: Duration) -> bool {
+    pub async fn give_up(&self, stale: &Arc<Granted>, age: Duration) -> bool {
         if stale.since.elapsed() < age {
             return false;
         }
@@ -164,11 +175,7 @@ impl Session {
     }
 
     /// The URL of the first of these types of service in the catalog.
-    pub(crate) fn find<'a>(
-        &self,
-        granted: &'a Granted,
-        kinds: &[&str],
-    ) -> Option<(usize, &'a str)> {
+    pub fn find<'a>(&self, granted: &'a Granted, kinds: &[&str]) -> Option<(usize, &'a str)> {
         let wanted = |place: &&Place| {
             let region = place.region_id.as_ref().or(place.region.as_ref());
             place.interface == self.login.interface
@@ -193,29 +200,45 @@ impl Session {
             200 | 201 => {}
             429 => {
                 let wait = answer.retry_after().unwrap_or(REFUSED);
-                return Err(unavailable(wait, "Keystone takes no logins for now"));
+                return Err(self
+                    .endpoint
+                    .unavailable(wait, "Keystone takes no logins for now"));
             }
             status => {
                 tracing::error!(
-                    http.status = status, user.name = %self.login.user, project.name = %self.login.project,
-                    "Keystone refuses the login to the key service"
+                    http.status = status, user.name = %self.login.user, login.scope = ?self.login.scope,
+                    "Keystone refuses the service's login"
                 );
                 state.refused = Some(since);
-                return Err(unavailable(REFUSED, format!("Keystone answered {status}")));
+                return Err(self
+                    .endpoint
+                    .unavailable(REFUSED, format!("Keystone answered {status}")));
             }
         }
         let token = answer.headers.get("x-subject-token");
         let token = token.and_then(|token| token.to_str().ok());
-        let token = token.ok_or_else(|| unusable("Keystone gave no token"))?;
-        let document: Document = serde_json::from_slice(&answer.body)
-            .map_err(|_| unusable("Keystone's answer to the login is not understood"))?;
+        let token = token.ok_or_else(|| self.endpoint.unusable("Keystone gave no token"))?;
+        let document: Document = serde_json::from_slice(&answer.body).map_err(|_| {
+            self.endpoint
+                .unusable("Keystone's answer to the login is not understood")
+        })?;
         let body = document.token;
-        let expires_at = Timestamp::parse(&body.expires_at)
-            .ok_or_else(|| unusable("Keystone gave a token without an end"))?;
-        let project = body.project.map(|project| project.id);
+        let expires_at = Timestamp::parse(&body.expires_at).ok_or_else(|| {
+            self.endpoint
+                .unusable("Keystone gave a token without an end")
+        })?;
+        let project = match (&self.login.scope, body.project) {
+            (LoginScope::Project(..), Some(project)) => project.id,
+            (LoginScope::Project(..), None) => {
+                return Err(self
+                    .endpoint
+                    .unusable("Keystone gave a token without a project"));
+            }
+            (LoginScope::System, _) => String::new(),
+        };
         Ok(Granted {
             token: Zeroizing::new(token.to_owned()),
-            project: project.ok_or_else(|| unusable("Keystone gave a token without a project"))?,
+            project,
             user: body.user.id,
             catalog: body.catalog,
             expires_at,
@@ -237,11 +260,12 @@ impl Session {
                     },
                 },
             },
-            scope: Scope {
-                project: Project {
-                    name: &login.project,
-                    domain: domain(&login.project_domain),
-                },
+            scope: match &login.scope {
+                LoginScope::Project(name, project_domain) => Scope::Project(Project {
+                    name,
+                    domain: domain(project_domain),
+                }),
+                LoginScope::System => Scope::System(System { all: true }),
             },
         };
         json_text(&AuthDocument { auth })
@@ -250,7 +274,7 @@ impl Session {
 
 /// A JSON text in a buffer that is erased with its last holder, and has its full size from the start: one that grows
 /// leaves copies behind.
-pub(crate) fn json_text(document: &impl Serialize) -> Result<Bytes> {
+pub fn json_text(document: &impl Serialize) -> Result<Bytes> {
     let mut text = Zeroizing::new(Vec::with_capacity(16 * 1024));
     serde_json::to_writer(&mut *text, document).map_err(Error::internal)?;
     Ok(Bytes::from_owner(text))
@@ -260,7 +284,7 @@ pub(crate) fn json_text(document: &impl Serialize) -> Result<Bytes> {
 ///
 /// # Errors
 /// InvalidRequest.
-pub(crate) fn http_url(text: &str) -> Result<Url> {
+pub fn http_url(text: &str) -> Result<Url> {
     Url::parse(text)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
@@ -302,8 +326,15 @@ struct Domain<'a> {
 }
 
 #[derive(Serialize)]
-struct Scope<'a> {
-    project: Project<'a>,
+#[serde(rename_all = "lowercase")]
+enum Scope<'a> {
+    Project(Project<'a>),
+    System(System),
+}
+
+#[derive(Serialize)]
+struct System {
+    all: bool,
 }
 
 #[derive(Serialize)]

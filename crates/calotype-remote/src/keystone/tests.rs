@@ -1,6 +1,7 @@
 use super::*;
-use crate::remote::scripted::{Same, Script, Step, json};
-use crate::remote::transport::Connection;
+use crate::endpoint::Names;
+use crate::scripted::{Same, Script, Step, json};
+use crate::transport::Connection;
 use calotype_core::ErrorKind;
 
 const EXPIRES: &str = "2026-11-24T12:00:00.000000Z";
@@ -40,13 +41,16 @@ fn session(script: &Arc<Script>) -> (Session, Arc<At>) {
         user: "svc".to_owned(),
         user_domain: "Default".to_owned(),
         password: Zeroizing::new("a \"quoted\" password".to_owned()),
-        project: "service".to_owned(),
-        project_domain: "Default".to_owned(),
+        scope: LoginScope::Project("service".to_owned(), "Default".to_owned()),
         region: Some("eu-de".to_owned()),
         interface: "public".to_owned(),
     };
     let (connection, bits) = (Connection::default(), Arc::new(Same(0)));
-    let endpoint = Endpoint::over("Keystone", Arc::clone(script) as _, &connection, bits);
+    let names = Names {
+        name: "Keystone",
+        away: "It is away.",
+    };
+    let endpoint = Endpoint::over(names, Arc::clone(script) as _, &connection, bits);
     let session = Session::new(login, endpoint, Arc::clone(&clock) as _).unwrap();
     (session, clock)
 }

@@ -1,52 +1,61 @@
 //! A transport that answers as it is told. For tests.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use calotype_core::ports::Entropy;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::transport::{Answer, Request, Transport, Trouble};
+use crate::transport::{Answer, Request, Transport, Trouble};
 
 /// What happens to a request.
-pub(crate) enum Step {
+pub enum Step {
+    /// An answer: status, headers and body.
     Answer(u16, &'static [(&'static str, &'static str)], String),
+    /// No answer.
     Trouble(Trouble),
+    /// Nothing, ever.
     Hang,
 }
 
 /// An answer with a JSON body.
-pub(crate) fn json(status: u16, body: impl Into<String>) -> Step {
+pub fn json(status: u16, body: impl Into<String>) -> Step {
     Step::Answer(status, &[], body.into())
 }
 
 /// Plays its steps in order, and keeps what it was sent.
 #[derive(Default)]
-pub(crate) struct Script {
+pub struct Script {
     steps: Mutex<VecDeque<Step>>,
     sent: Mutex<Vec<(Instant, Request)>>,
 }
 
 impl Script {
-    pub(crate) fn new(steps: impl IntoIterator<Item = Step>) -> Arc<Self> {
+    /// A script of these steps.
+    pub fn new(steps: impl IntoIterator<Item = Step>) -> Arc<Self> {
         Arc::new(Self {
             steps: Mutex::new(steps.into_iter().collect()),
             sent: Mutex::default(),
         })
     }
 
-    pub(crate) fn sent(&self) -> Vec<(Instant, Request)> {
-        self.sent.lock().unwrap().clone()
+    /// What was sent so far, and when.
+    pub fn sent(&self) -> Vec<(Instant, Request)> {
+        locked(&self.sent).clone()
     }
 }
 
 #[async_trait::async_trait]
 impl Transport for Script {
+    #[expect(
+        clippy::expect_used,
+        reason = "only tests have a script, and it was theirs to write"
+    )]
     async fn send(&self, request: Request) -> Result<Answer, Trouble> {
-        self.sent.lock().unwrap().push((Instant::now(), request));
-        let step = self.steps.lock().unwrap().pop_front();
+        locked(&self.sent).push((Instant::now(), request));
+        let step = locked(&self.steps).pop_front();
         match step.expect("no more was to be asked") {
             Step::Answer(status, headers, body) => {
                 let mut map = HeaderMap::new();
@@ -68,8 +77,12 @@ impl Transport for Script {
     }
 }
 
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Bits that are all the same.
-pub(crate) struct Same(pub(crate) u8);
+pub struct Same(pub u8);
 
 impl Entropy for Same {
     fn fill(&self, bytes: &mut [u8]) {

@@ -1,10 +1,14 @@
 use super::*;
-use crate::remote::scripted::{Same, Script, Step, json};
+use crate::scripted::{Same, Script, Step, json};
 
 fn endpoint(script: &Arc<Script>, bits: u8) -> Endpoint {
     let connection = Connection::default();
+    let names = Names {
+        name: "it",
+        away: "It is away.",
+    };
     Endpoint::over(
-        "it",
+        names,
         Arc::clone(script) as _,
         &connection,
         Arc::new(Same(bits)),
