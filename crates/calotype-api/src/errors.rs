@@ -205,7 +205,10 @@ pub async fn render(State(state): State<ApiState>, request: Request, next: Next)
         }
     }
     if rendered.status() == StatusCode::UNAUTHORIZED {
-        let challenge = format!("Keystone uri=\"{base_url}/identity\"");
+        let challenge = match state.authenticator.login_url() {
+            Some(url) => format!("Keystone uri=\"{url}\""),
+            None => format!("Keystone uri=\"{base_url}/identity\""),
+        };
         if let Ok(value) = HeaderValue::from_str(&challenge) {
             rendered
                 .headers_mut()

@@ -8,6 +8,7 @@ use std::time::Instant;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use calotype_identity::Standing;
 use http::{Method, StatusCode, header};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -63,6 +64,7 @@ pub fn describe_metrics() {
         metrics::Unit::Bytes,
         "Bytes of images that were given out."
     );
+    calotype_identity::describe_metrics();
 }
 
 /// Answers while the process lives.
@@ -77,7 +79,7 @@ pub async fn live() -> Response {
     text("ok\n")
 }
 
-/// Answers whether the service can do its work: its database and its store answer.
+/// Answers whether the service can do its work: its database and its store answer, and its identity service has.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -89,8 +91,14 @@ pub async fn live() -> Response {
     ),
 )]
 pub async fn ready(State(state): State<ApiState>) -> Response {
-    match state.service.ready().await {
-        Ok(()) => text("ready\n"),
+    let ready = async {
+        state.service.ready().await?;
+        state.authenticator.standing().await
+    };
+    match ready.await {
+        Ok(Standing::Whole) => text("ready\n"),
+        // A node that is taken out for it could not even serve those who are known.
+        Ok(Standing::KnownOnly) => text("ready, but for callers that are new: identity is away\n"),
         Err(error) => {
             tracing::warn!(error.chain = %error.chain(), "not ready");
             (StatusCode::SERVICE_UNAVAILABLE, text("not ready\n")).into_response()

@@ -25,7 +25,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::caller::{Caller, authenticate};
 use crate::errors::{Failure, Family, Reply, render};
-use crate::identity::IdentityState;
+use crate::identity::IdentityApi;
 use crate::kms::KmsState;
 use crate::request_id::give_request_id;
 use crate::state::ApiState;
@@ -33,13 +33,12 @@ use crate::state::ApiState;
 /// The API over these parts.
 pub fn app(
     state: ApiState,
-    identity: IdentityState,
+    identity: impl Into<IdentityApi>,
     keys: Arc<EmbeddedKeys>,
     entropy: Arc<dyn Entropy>,
 ) -> Router {
-    let routes = image_routes()
-        .merge(crate::identity::router(identity))
-        .merge(crate::admin::root_key::router().with_state(Arc::clone(&keys)));
+    let routes =
+        image_routes().merge(crate::admin::root_key::router().with_state(Arc::clone(&keys)));
     let kms = KmsState {
         keys,
         service: Arc::clone(&state.service),
@@ -50,6 +49,7 @@ pub fn app(
     let at_the_root = crate::kms::operations().with_state(kms.clone());
     let routes = routes.merge(crate::kms::described().with_state(kms));
     Router::from(routes)
+        .merge(identity.into().router())
         .merge(Router::from(at_the_root))
         .with_state(state.clone())
         .fallback(unknown_path)

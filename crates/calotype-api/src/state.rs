@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use calotype_core::Result;
 use calotype_core::access::Principal;
 use calotype_core::app::Service;
+use calotype_identity::Standing;
 use http::request::Parts;
 
 /// Turns a request's credential into a principal.
@@ -18,6 +19,19 @@ pub trait Authenticator: Send + Sync {
     /// # Errors
     /// Unauthenticated; Unavailable where the identity service is away.
     async fn authenticate(&self, parts: &Parts, body: &mut dyn SignedBody) -> Result<Principal>;
+
+    /// How the identity stands.
+    ///
+    /// # Errors
+    /// Unavailable where nobody can be authenticated.
+    async fn standing(&self) -> Result<Standing> {
+        Ok(Standing::Whole)
+    }
+
+    /// Where clients log in; none: at the service itself.
+    fn login_url(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A body that a signature may cover. Reading it for the signature keeps it for the handler.

@@ -7,7 +7,7 @@ use calotype_core::access::Scope;
 use calotype_core::id::{DomainId, EnterpriseProjectId, ProjectId, RoleId, UserId};
 use calotype_core::ports::{
     AccessKey, Assignment, AssignmentTarget, AuditEvent, Directory, DomainRecord, ProjectRecord,
-    RoleRecord, TemporaryKey, TokenRecord, UserRecord,
+    Projects, RoleRecord, TemporaryKey, TokenRecord, UserRecord,
 };
 use calotype_core::{Error, Result};
 
@@ -167,6 +167,14 @@ fn narrow(sql: &mut String, args: &mut Vec<Arg>, column: &str, value: Option<Arg
     if let Some(value) = value {
         args.push(value);
         sql.push_str(&format!(" and {column} = ${}", args.len()));
+    }
+}
+
+#[async_trait::async_trait]
+impl Projects for SqlCatalog {
+    async fn is_live(&self, project: &ProjectId) -> Result<bool> {
+        let found = self.project(project).await?;
+        Ok(found.is_some_and(|found| found.enabled))
     }
 }
 

@@ -37,7 +37,7 @@ use crate::keys::{Authority, CallerToken, KeyUser};
 use crate::object::BucketAccess;
 use crate::ports::{
     AuditEvent, Blobs, Catalog, Clock, ComputeSource, Converter, DigestChoice, EnterpriseProject,
-    Entropy, KeyService, Objects, SeenImage, SharedBlobs, StoredAnswer, Trail,
+    Entropy, KeyService, Objects, Projects, SeenImage, SharedBlobs, StoredAnswer, Trail,
 };
 use crate::query::Viewer;
 use crate::size::ByteSize;
@@ -227,6 +227,7 @@ pub struct Service {
     objects: Arc<dyn Objects>,
     compute: Arc<dyn ComputeSource>,
     converter: Arc<dyn Converter>,
+    projects: Arc<dyn Projects>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     access: Access,
@@ -248,6 +249,8 @@ pub struct Ports {
     pub compute: Arc<dyn ComputeSource>,
     /// What makes disks in other formats.
     pub converter: Arc<dyn Converter>,
+    /// Who knows which projects there are.
+    pub projects: Arc<dyn Projects>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of randomness.
@@ -264,6 +267,7 @@ impl Service {
             objects,
             compute,
             converter,
+            projects,
             clock,
             entropy,
         } = ports;
@@ -274,6 +278,7 @@ impl Service {
             objects,
             compute,
             converter,
+            projects,
             clock,
             entropy,
             access,

@@ -31,8 +31,8 @@ pub use catalog::{
 pub use compute::{BackupKind, ComputeSource, NoCompute};
 pub use convert::{Conversion, Converter, NoConverter};
 pub use directory::{
-    AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, RoleRecord,
-    TemporaryKey, TokenRecord, UserRecord,
+    AccessKey, Assignment, AssignmentTarget, Directory, DomainRecord, ProjectRecord, Projects,
+    RoleRecord, TemporaryKey, TokenRecord, UserRecord,
 };
 pub use objects::{NoBuckets, ObjectFacts, ObjectWriter, Objects};
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::fmt::rfc2822;
 use jiff::fmt::temporal::DateTimePrinter;
 
 /// An instant: microseconds since 1970-01-01T00:00:00Z, as the catalog stores it.
@@ -68,6 +69,12 @@ impl Timestamp {
         Some(Self(instant.as_microsecond()))
     }
 
+    /// Reads the `Date` of an HTTP answer: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
+    pub fn parse_http_date(text: &str) -> Option<Self> {
+        let instant = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        Some(Self(instant.as_microsecond()))
+    }
+
     /// RFC 3339's form in UTC, with so many digits of a second's fraction.
     fn print(self, digits: u8) -> String {
         let instant =
@@ -91,6 +98,18 @@ fn micros(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_date_of_an_answer_is_read() {
+        let date = Timestamp::parse_http_date("Tue, 02 Jan 2024 03:04:05 GMT");
+        assert_eq!(
+            date.map(Timestamp::to_seconds).as_deref(),
+            Some("2024-01-02T03:04:05Z")
+        );
+        for text in ["", "tomorrow", "2024-01-02T03:04:05Z"] {
+            assert_eq!(Timestamp::parse_http_date(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn each_form_is_written_as_the_apis_write_it() {

@@ -113,15 +113,7 @@ impl Embedded {
         let secret = self
             .keys
             .open_secret(&sealing_context(&key.access), &key.sealed_secret)?;
-        let body_sha256 = match signed.payload() {
-            Payload::Unsigned => None,
-            Payload::Declared(_) | Payload::Computed => Some(body.sha256().await?),
-        };
-        match signed.verify(&secret, body_sha256.as_deref())? {
-            Coverage::Body | Coverage::HeadersOnly => Ok(()),
-            Coverage::EmptyBody if body.sha256().await? == EMPTY_SHA256 => Ok(()),
-            Coverage::EmptyBody => Err(refused("an empty body was signed and another came")),
-        }
+        verify(signed, &secret, body).await
     }
 
     /// The scope that a signed request asks for.
@@ -138,6 +130,26 @@ impl Embedded {
             return Ok(Some(Scope::Domain(crate::embedded::named_domain(domain))));
         }
         Ok(None)
+    }
+}
+
+/// That the holder of `secret` signed the request, and the body that came with it.
+///
+/// # Errors
+/// Unauthenticated; TooLarge over the limit of signed bodies.
+pub(crate) async fn verify(
+    signed: &SignedRequest,
+    secret: &[u8],
+    body: &mut dyn BodyDigest,
+) -> Result<()> {
+    let body_sha256 = match signed.payload() {
+        Payload::Unsigned => None,
+        Payload::Declared(_) | Payload::Computed => Some(body.sha256().await?),
+    };
+    match signed.verify(secret, body_sha256.as_deref())? {
+        Coverage::Body | Coverage::HeadersOnly => Ok(()),
+        Coverage::EmptyBody if body.sha256().await? == EMPTY_SHA256 => Ok(()),
+        Coverage::EmptyBody => Err(refused("an empty body was signed and another came")),
     }
 }
 
@@ -166,7 +178,7 @@ pub(crate) fn sealing_context(access: &str) -> String {
 }
 
 /// A signature that is good in a scope that gives no rights. A scope that is not there looks the same.
-fn as_forbidden(error: Error) -> Error {
+pub(crate) fn as_forbidden(error: Error) -> Error {
     if error.kind() != ErrorKind::Unauthenticated {
         return error;
     }
@@ -176,7 +188,7 @@ fn as_forbidden(error: Error) -> Error {
 }
 
 /// A header's value, where there is one. Two are refused rather than chosen from.
-fn the_only(headers: &HeaderMap, name: &str) -> Result<Option<String>> {
+pub(crate) fn the_only(headers: &HeaderMap, name: &str) -> Result<Option<String>> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),

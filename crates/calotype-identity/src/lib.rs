@@ -1,7 +1,8 @@
 //! Who is calling: the embedded identity (domains, projects, users, roles, tokens and access keys in the catalog),
-//! request signatures, and the documents of the Keystone v3 API.
+//! identity elsewhere (a Keystone, which is asked), request signatures, and the documents of the Keystone v3 API.
 //!
-//! A request's credential becomes a [`calotype_core::access::Principal`] through [`Embedded::authenticate`]. What
+//! A request's credential becomes a [`calotype_core::access::Principal`] through [`Embedded::authenticate`] or
+//! [`Keystone::authenticate`]. What
 //! the principal may do is decided elsewhere, by [`calotype_core::access::Access`]. Nothing that a client says
 //! about its own rights is believed.
 
@@ -9,6 +10,7 @@ mod access_keys;
 mod administration;
 mod authenticate;
 mod bootstrap;
+mod elsewhere;
 mod embedded;
 pub mod keystone;
 mod login;
@@ -24,6 +26,7 @@ pub use access_keys::{NewAccessKey, NewTemporaryKey};
 pub use administration::{Administrator, NewProject, NewUser};
 pub use authenticate::BodyDigest;
 pub use bootstrap::{Bootstrapped, FirstUser, Renewal};
+pub use elsewhere::{Keystone, KeystoneOptions, Standing, describe_metrics};
 pub use embedded::{Embedded, Options, Ports};
 pub use login::{DomainRef, Issued, Login, ProjectRef, Proof, RequestedScope, Session, UserRef};
 

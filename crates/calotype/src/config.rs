@@ -5,6 +5,7 @@
 //! refused before anything starts, with the file's line or the variable's name; no secret is a
 //! field, only files that hold one are. `default.toml` is the same as [`Config::default`], tested.
 
+pub(crate) mod identity;
 pub(crate) mod key_services;
 mod load;
 pub(crate) mod objects;

@@ -4,6 +4,7 @@
 //! Nothing here needs an orderly end: `kill -9` at any instant leaves what the next start repairs. The order of
 //! stopping only spares clients: no new connections, a grace for running requests, running jobs handed back.
 
+mod identity;
 mod keys;
 mod lock;
 mod objects;

@@ -1,9 +1,9 @@
-//! The embedded identity as the API's authenticator.
+//! The identities as the API's authenticators.
 
 use async_trait::async_trait;
 use calotype_core::Result;
 use calotype_core::access::Principal;
-use calotype_identity::{BodyDigest, Embedded, sha256_hex};
+use calotype_identity::{BodyDigest, Embedded, Keystone, Standing, sha256_hex};
 use http::request::Parts;
 
 use crate::state::{Authenticator, SignedBody};
@@ -13,6 +13,22 @@ impl Authenticator for Embedded {
     async fn authenticate(&self, parts: &Parts, body: &mut dyn SignedBody) -> Result<Principal> {
         let mut digest = Digest { body, sha256: None };
         Embedded::authenticate(self, parts, &mut digest).await
+    }
+}
+
+#[async_trait]
+impl Authenticator for Keystone {
+    async fn authenticate(&self, parts: &Parts, body: &mut dyn SignedBody) -> Result<Principal> {
+        let mut digest = Digest { body, sha256: None };
+        Keystone::authenticate(self, parts, &mut digest).await
+    }
+
+    async fn standing(&self) -> Result<Standing> {
+        Keystone::standing(self).await
+    }
+
+    fn login_url(&self) -> Option<&str> {
+        Some(self.public_url())
     }
 }
 

@@ -1,11 +1,13 @@
 //! The identity API: a subset of Keystone v3 under `/identity/v3`, enough for the OpenStack, OTC and Huawei
 //! clients to log in, sign requests, look up names, and for an administrator to make users and projects.
 //!
-//! The endpoints answer from the embedded identity; permission is decided there. Nothing here is kept in memory.
+//! The endpoints answer from the embedded identity; permission is decided there. Nothing here is kept in memory. Where
+//! users are a Keystone's there is none of it ([`IdentityApi`]).
 
 mod authenticator;
 mod credentials;
 mod domains;
+mod elsewhere;
 mod enterprise_roles;
 mod login;
 mod projects;
@@ -39,6 +41,31 @@ pub struct IdentityState {
 impl IdentityState {
     fn base_url(&self, headers: &HeaderMap) -> String {
         crate::state::base_url(self.public_url.as_deref(), headers)
+    }
+}
+
+/// Whose the identity API is.
+#[derive(Clone)]
+pub enum IdentityApi {
+    /// The service's own.
+    Own(IdentityState),
+    /// The Keystone's at this URL.
+    Elsewhere(Arc<str>),
+}
+
+impl From<IdentityState> for IdentityApi {
+    fn from(state: IdentityState) -> Self {
+        Self::Own(state)
+    }
+}
+
+impl IdentityApi {
+    /// The routes.
+    pub(crate) fn router<S: Clone + Send + Sync + 'static>(self) -> axum::Router<S> {
+        match self {
+            Self::Own(state) => router(state).into(),
+            Self::Elsewhere(url) => elsewhere::router(&url),
+        }
     }
 }
 

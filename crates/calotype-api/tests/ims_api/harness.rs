@@ -133,6 +133,7 @@ impl World {
             objects: Arc::new(calotype_core::ports::NoBuckets),
             compute,
             converter: Arc::new(calotype_core::ports::NoConverter),
+            projects: Arc::clone(&catalog) as _,
             clock: port,
             entropy: Arc::clone(&entropy),
         };

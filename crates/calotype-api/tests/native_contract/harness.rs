@@ -158,12 +158,13 @@ impl Rig {
             SealOptions::default(),
         );
         let service_ports = calotype_core::app::Ports {
-            catalog,
+            catalog: Arc::clone(&catalog) as _,
             blobs: Arc::new(blobs),
             keys,
             objects: Arc::new(calotype_core::ports::NoBuckets),
             compute: Arc::new(calotype_core::ports::NoCompute),
             converter: Arc::new(calotype_core::ports::NoConverter),
+            projects: catalog,
             clock,
             entropy: Arc::clone(&entropy),
         };

@@ -172,8 +172,7 @@ impl Service {
     async fn unknown_projects(&self, projects: &[ProjectId]) -> Result<BTreeSet<ProjectId>> {
         let mut unknown = BTreeSet::new();
         for project in projects {
-            let found = self.catalog.project(project).await?;
-            if !found.is_some_and(|found| found.enabled) {
+            if !self.projects.is_live(project).await? {
                 unknown.insert(project.clone());
             }
         }

@@ -131,6 +131,16 @@ pub struct TokenRecord {
     pub audit_id: String,
 }
 
+/// Who knows which projects there are: the embedded identity's records, or an identity service elsewhere.
+#[async_trait::async_trait]
+pub trait Projects: Send + Sync {
+    /// Whether there is such a project, and it is enabled. Yes where that can't be known.
+    ///
+    /// # Errors
+    /// Unavailable where the identity service is away.
+    async fn is_live(&self, project: &ProjectId) -> Result<bool>;
+}
+
 /// The embedded identity's records. Each method is one transaction.
 ///
 /// Inserting something whose id or unique name is taken is a Conflict.

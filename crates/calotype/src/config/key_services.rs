@@ -327,14 +327,18 @@ impl AccessKey {
     }
 }
 
-fn all_there(section: &str, fields: &[(&str, bool)]) -> Result<(), String> {
+pub(super) fn all_there(section: &str, fields: &[(&str, bool)]) -> Result<(), String> {
     match fields.iter().find(|(_, there)| !there) {
         Some((field, _)) => Err(format!("{section}.{field} is not set")),
         None => Ok(()),
     }
 }
 
-fn check_service(section: &str, cache: Span, connection: &Connection) -> Result<(), String> {
+pub(super) fn check_service(
+    section: &str,
+    cache: Span,
+    connection: &Connection,
+) -> Result<(), String> {
     if cache > LONGEST_CACHE {
         return Err(format!("{section}.cache_life may be five minutes at most"));
     }

@@ -127,6 +127,7 @@ impl Config {
             })?;
         }
         let chosen: Self = typed(&table).map_err(in_file)?;
+        chosen.identity.check_whole().map_err(&in_file)?;
         chosen.keys.check_whole().map_err(&in_file)?;
         chosen.objects.check_whole().map_err(in_file)?;
         if chosen.images.profile == Profile::Calotype {
@@ -236,6 +237,7 @@ fn check(config: &Config) -> Result<(), String> {
     if let Some(url) = &config.catalog.url {
         check_catalog(url)?;
     }
+    config.identity.check()?;
     config.keys.check()?;
     config.objects.check()?;
     let digests = &config.images.digests;
@@ -430,6 +432,28 @@ mod tests {
         ]);
         let config = load("", &environment).unwrap();
         assert!(config.keys.barbican.is_some());
+    }
+
+    #[test]
+    fn a_keystone_is_whole_and_within_its_bounds() {
+        let login = "auth_url = \"http://k/v3\"\nuser = \"svc\"\npassword_file = \"/p\"\n";
+        let of = |fields: &str| {
+            format!("[identity]\ntype = \"keystone\"\n[identity.keystone]\n{fields}")
+        };
+        assert!(load(&of(login), &Environment::default()).is_ok());
+        for (text, named) in [
+            (
+                "[identity]\ntype = \"keystone\"\n".to_owned(),
+                "[identity.keystone]",
+            ),
+            (of("auth_url = \"http://k\"\n"), "identity.keystone.user"),
+            (of(&format!("{login}cache_size = 0\n")), "cache_size"),
+            (of(&format!("{login}cache_life = \"6m\"\n")), "cache_life"),
+            (of(&format!("{login}password = \"geheim\"\n")), "password"),
+        ] {
+            let error = load(&text, &Environment::default()).unwrap_err();
+            assert!(error.contains(named), "{text}: {error}");
+        }
     }
 
     #[test]

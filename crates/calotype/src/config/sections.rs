@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use calotype_core::size::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::identity::Identity;
 use super::key_services::Keys;
 use super::objects::Objects;
 use super::values::{Bytes, Span};
@@ -139,38 +140,6 @@ impl Default for Export {
             memory: Bytes(ByteSize::gib(4)),
         }
     }
-}
-
-/// `[identity]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Identity {
-    /// Who answers for users and projects.
-    #[serde(rename = "type")]
-    pub(crate) kind: IdentityType,
-    /// How long a token is good for.
-    pub(crate) token_lifetime: Span,
-    /// The region's name in the catalog of services.
-    pub(crate) region: String,
-}
-
-impl Default for Identity {
-    fn default() -> Self {
-        Self {
-            kind: IdentityType::Embedded,
-            token_lifetime: Span::seconds(24 * 3600),
-            region: "calotype".to_owned(),
-        }
-    }
-}
-
-/// The kinds of identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum IdentityType {
-    /// In the catalog.
-    #[default]
-    Embedded,
 }
 
 /// `[limits]`

@@ -101,7 +101,7 @@ fn authorize(authorize: config::Authorize) -> Authorize {
     }
 }
 
-fn connection(connection: &config::Connection) -> Connection {
+pub(super) fn connection(connection: &config::Connection) -> Connection {
     Connection {
         ca_file: connection.ca_file.clone(),
         proxy: connection.proxy.clone(),

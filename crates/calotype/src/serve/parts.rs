@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calotype_api::ApiState;
-use calotype_api::identity::IdentityState;
 use calotype_blob::store::{BlobStore, FileStore, StoreLabels};
 use calotype_blob::{ResealOptions, SealOptions, SealedBlobs};
 use calotype_catalog::SqlCatalog;
@@ -16,9 +15,10 @@ use calotype_core::app::{Limits, Profile, Service, Settings};
 use calotype_core::ports::{
     Catalog, Clock, DigestChoice, Entropy, KeyService, Secrets, SharedBlobs,
 };
-use calotype_identity::{Embedded, Options, Ports, Renewal};
+use calotype_identity::Renewal;
 use calotype_keys::{EmbeddedKeys, SystemEntropy};
 
+use super::identity::Identity;
 use super::keys::key_services;
 use super::objects::{bucket_access, objects};
 use super::{ServeOptions, ownership};
@@ -36,7 +36,7 @@ pub(crate) struct Parts {
     pub(crate) service: Arc<Service>,
     /// The key service.
     pub(crate) keys: Arc<EmbeddedKeys>,
-    identity: Arc<Embedded>,
+    identity: Identity,
     entropy: Arc<dyn Entropy>,
     /// What makes disks in other formats.
     pub(crate) converter: Arc<QemuImg>,
@@ -78,19 +78,11 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
         },
     );
 
-    let ports = Ports {
-        directory: Arc::clone(&catalog) as _,
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        keys: Arc::clone(&keys) as Arc<dyn Secrets>,
-    };
-    let identity_options = Options {
-        token_lifetime: config.identity.token_lifetime.duration(),
-        region: config.identity.region.clone(),
-    };
-    let identity = Embedded::new(ports, Arc::new(access.clone()), identity_options);
+    let secrets = Arc::clone(&keys) as Arc<dyn Secrets>;
+    let identity = Identity::open(config, &catalog, secrets, &access, (&clock, &entropy))?;
     let converter = Arc::new(converter(&config.export, data_dir)?);
     let service_ports = calotype_core::app::Ports {
+        projects: identity.projects(&catalog),
         catalog: catalog as Arc<dyn Catalog>,
         blobs: Arc::new(blobs),
         keys: services,
@@ -104,7 +96,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
     Ok(Parts {
         service: Arc::new(service),
         keys,
-        identity: Arc::new(identity),
+        identity,
         entropy,
         converter,
     })
@@ -174,7 +166,8 @@ async fn open_keys(
 }
 
 impl Parts {
-    /// Makes the first users where there are none, and writes their `clouds.yaml` into the data directory.
+    /// Makes the first users where there are none, and writes their `clouds.yaml` into the data directory. Where users
+    /// are a Keystone's there is nothing to make.
     ///
     /// # Errors
     /// Where the catalog or the file can't be written. The next start does it again.
@@ -184,7 +177,10 @@ impl Parts {
         address: SocketAddr,
     ) -> Result<PathBuf, Failure> {
         let clouds_yaml = options.data_dir.join("clouds.yaml");
-        let made = self.identity.bootstrap(Renewal::UntilConfirmed).await;
+        let Identity::Embedded(identity) = &self.identity else {
+            return Ok(clouds_yaml);
+        };
+        let made = identity.bootstrap(Renewal::UntilConfirmed).await;
         let Some(first) = made.map_err(failed("the first start"))? else {
             return Ok(clouds_yaml);
         };
@@ -202,7 +198,7 @@ impl Parts {
             demo_access_key: Some((first.demo.access_key.access, first.demo.access_key.secret)),
         };
         write_clouds_yaml(&clouds_yaml, &users)?;
-        self.identity
+        identity
             .confirm_bootstrap()
             .await
             .map_err(failed("the first start"))?;
@@ -219,16 +215,13 @@ impl Parts {
         let max_json_body = config.server.max_json_body.0.bytes();
         let state = ApiState {
             service: Arc::clone(&self.service),
-            authenticator: Arc::clone(&self.identity) as _,
+            authenticator: self.identity.authenticator(),
             public_url: public_url.clone(),
             render_metrics: Arc::new(move || metrics.render()),
             max_json_body: usize::try_from(max_json_body).unwrap_or(usize::MAX),
             body_idle_timeout: config.server.body_idle_timeout.duration(),
         };
-        let identity = IdentityState {
-            identity: Arc::clone(&self.identity),
-            public_url,
-        };
+        let identity = self.identity.api(public_url);
         Ok(calotype_api::router::app(
             state,
             identity,

@@ -70,12 +70,13 @@ impl World {
             SealOptions::default(),
         );
         let ports = app::Ports {
-            catalog: catalog as Arc<dyn Catalog>,
+            catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
             blobs: Arc::new(blobs),
             keys,
             objects: Arc::new(calotype_core::ports::NoBuckets),
             compute: Arc::new(calotype_core::ports::NoCompute),
             converter: Arc::new(calotype_core::ports::NoConverter),
+            projects: catalog,
             clock,
             entropy: Arc::clone(&entropy),
         };
