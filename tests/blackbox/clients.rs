@@ -80,7 +80,11 @@ fn script_by(python: &Path, name: &str) {
 }
 
 fn script_with(python: &Path, name: &str, environment: &[(&str, &Path)]) {
-    let server = Server::with_defaults();
+    script_at(&Server::with_defaults(), python, name, environment);
+}
+
+/// Runs a script against a server.
+pub(crate) fn script_at(server: &Server, python: &Path, name: &str, environment: &[(&str, &Path)]) {
     let clouds = server.clouds();
     let client = server.user();
     let directory = tempfile::tempdir().expect("a directory");

@@ -36,6 +36,7 @@ mod import_refusals;
 mod imports;
 mod inspection;
 mod jail;
+mod keystone;
 mod kms;
 mod kms_data;
 mod kms_elsewhere;

@@ -260,7 +260,9 @@ kept = signed.glance_create_image_metadata(
 assert refused(lambda: update(kept, ("replace", "/name", "x")), 400).error_code == "IMG.0046"
 signed.glance_delete_image(GlanceDeleteImageRequest(image_id=kept))
 
-# A temporary key: got with a token, it signs with its security token, and with no other.
+# A temporary key: got with a token, it signs with its security token, and with no other. Keystone has none.
+if not cloud.auth["auth_url"].startswith(URL):
+    raise SystemExit(0)
 auth = {"identity": {"methods": ["token"], "token": {"id": cloud.auth_token, "duration_seconds": 900}}}
 answer = cloud.session.post(
     URL + "/identity/v3.0/OS-CREDENTIAL/securitytokens", json={"auth": auth}, authenticated=False

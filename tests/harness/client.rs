@@ -1,5 +1,6 @@
 //! A small HTTP client with a credential, and the answers that it gets.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,9 +15,20 @@ use serde_json::{Value, json};
 pub struct Client {
     http: reqwest::blocking::Client,
     base: String,
+    /// What answers in place of the server's own identity: a Keystone's URL.
+    identity: Option<String>,
     token: Option<String>,
     project: String,
     user: String,
+}
+
+/// The Keystones of servers, by the servers' addresses.
+static KEYSTONES: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+
+/// From now on, who is at this server asks the Keystone for what is the identity's.
+pub(crate) fn log_in_at(base: &str, keystone: &str) {
+    let mut keystones = KEYSTONES.lock().unwrap_or_else(PoisonError::into_inner);
+    keystones.insert(base.to_owned(), keystone.to_owned());
 }
 
 /// What came back.
@@ -45,6 +57,10 @@ impl Client {
         Self {
             http,
             base: base.to_owned(),
+            identity: {
+                let keystones = KEYSTONES.lock().unwrap_or_else(PoisonError::into_inner);
+                keystones.get(base).cloned()
+            },
             token: None,
             project: String::new(),
             user: String::new(),
@@ -73,6 +89,14 @@ impl Client {
         }
     }
 
+    /// The same caller, who asks the server for the identity's too, whoever has it.
+    pub fn direct(&self) -> Self {
+        Self {
+            identity: None,
+            ..self.clone()
+        }
+    }
+
     /// The same caller with another token.
     pub fn with_token(&self, token: &str) -> Self {
         Self {
@@ -91,6 +115,7 @@ impl Client {
 
     /// Makes a project and a user that has `role` in it, and logs the user in. The caller administers.
     pub fn new_project(&self, name: &str, role: &str) -> Self {
+        let name = &self.name_of(name);
         let project = self
             .post(
                 "/identity/v3/projects",
@@ -108,6 +133,7 @@ impl Client {
 
     /// Makes a user that has `role` in a project, and logs the user in. The caller administers.
     pub fn new_user(&self, user: &str, project: &str, project_name: &str, role: &str) -> Self {
+        let user = &self.name_of(user);
         let password = format!("pass-{user}-phrase");
         let made = self
             .post(
@@ -128,6 +154,14 @@ impl Client {
         )
         .expect(204);
         Self::login(&self.base, user, &password, project_name)
+    }
+
+    /// A name, or one of its own where other tests name things in the same place.
+    fn name_of(&self, name: &str) -> String {
+        match &self.identity {
+            Some(_) => crate::openstack::fresh_name(name),
+            None => name.to_owned(),
+        }
     }
 
     /// Where the server answers.
@@ -152,7 +186,11 @@ impl Client {
 
     /// A request to build further.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base));
+        let url = match (&self.identity, path.strip_prefix("/identity")) {
+            (Some(keystone), Some(path)) => format!("{keystone}{path}"),
+            _ => format!("{}{path}", self.base),
+        };
+        let request = self.http.request(method, url);
         match &self.token {
             Some(token) => request.header("X-Auth-Token", token),
             None => request,

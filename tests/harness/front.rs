@@ -77,6 +77,11 @@ impl Front {
         self.shared.locked().to = Some(address.to_owned());
     }
 
+    /// Leads nowhere from now on: connections end without an answer.
+    pub fn lead_nowhere(&self) {
+        self.shared.locked().to = None;
+    }
+
     /// Answers what is asked under a path in the server's place, with a status line and headers, and a body.
     pub fn answer_instead(&self, under: &str, head: &str, body: &str) {
         let length = body.len();

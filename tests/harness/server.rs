@@ -8,7 +8,8 @@ use std::sync::mpsc;
 
 use tempfile::TempDir;
 
-use crate::client::Client;
+use crate::client::{Client, log_in_at};
+use crate::keystone::Keystone;
 use crate::{PATIENCE, until};
 
 /// What a server is started with.
@@ -20,6 +21,8 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// Variables of its environment, beside those of the test.
     pub environment: Vec<(String, String)>,
+    /// Who answers for users and projects; none: the server itself, or whom `CALOTYPE_TEST_IDENTITY` names.
+    pub keystone: Option<Keystone>,
 }
 
 impl Options {
@@ -28,6 +31,15 @@ impl Options {
         Self {
             config: Some(text.into()),
             ..Self::default()
+        }
+    }
+
+    /// The same with a Keystone's users and projects.
+    #[must_use]
+    pub fn with_keystone(self, keystone: &Keystone) -> Self {
+        Self {
+            keystone: Some(keystone.clone()),
+            ..self
         }
     }
 }
@@ -59,7 +71,8 @@ impl Server {
     ///
     /// # Errors
     /// The exit status and the log of a server that did not become ready.
-    pub fn try_start(options: Options) -> Result<Self, String> {
+    pub fn try_start(mut options: Options) -> Result<Self, String> {
+        options.keystone = options.keystone.or_else(Keystone::of_environment);
         let home = TempDir::with_prefix("calotype-test-").expect("a temporary directory");
         let data = data_of(&home, &options);
         if let Some(text) = &options.config {
@@ -83,8 +96,10 @@ impl Server {
     pub fn try_restart(&mut self, options: Options) -> Result<(), String> {
         self.kill9();
         let data = self.data();
+        let before = self.options.keystone.take();
         self.options = Options {
             data: Some(data.clone()),
+            keystone: options.keystone.clone().or(before),
             ..options
         };
         if let Some(text) = &self.options.config {
@@ -325,6 +340,8 @@ fn launch(
         .append(true)
         .open(&log_path)
         .expect("the log");
+    let keystone = options.keystone.as_ref();
+    let identity = keystone.map(Keystone::environment).unwrap_or_default();
     let mut command = Command::new(binary());
     command.args(["serve", "--listen", "127.0.0.1:0"]);
     command.arg("--data-dir").arg(data);
@@ -334,6 +351,7 @@ fn launch(
             .arg(home.path().join("calotype.toml"));
     }
     let mut process = command
+        .envs(identity)
         .envs(options.environment.iter().cloned())
         .current_dir(home.path())
         .stdin(Stdio::null())
@@ -352,6 +370,10 @@ fn launch(
                 let base = base_in(&line);
                 seen.push(line);
                 if let Some(base) = base {
+                    if let Some(keystone) = keystone {
+                        log_in_at(&base, keystone.openstack().keystone());
+                        keystone.lead_to(&base, data);
+                    }
                     return Ok((process, base, seen));
                 }
             }

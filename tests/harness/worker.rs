@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
 
+use crate::keystone::Keystone;
 use crate::server::{abort, binary, terminate};
 use crate::until;
 
@@ -13,6 +14,7 @@ use crate::until;
 pub struct Worker {
     process: Child,
     home: TempDir,
+    _keystone: Option<Keystone>,
 }
 
 impl Worker {
@@ -21,7 +23,10 @@ impl Worker {
         let home = TempDir::with_prefix("calotype-worker-").expect("a temporary directory");
         let file = home.path().join("calotype.toml");
         std::fs::write(&file, config).expect("the configuration");
+        let keystone = Keystone::of_environment();
+        let identity = keystone.as_ref().map(Keystone::environment);
         let mut process = Command::new(binary())
+            .envs(identity.unwrap_or_default())
             .arg("worker")
             .arg("--config")
             .arg(&file)
@@ -37,7 +42,11 @@ impl Worker {
         let read = BufReader::new(output).read_line(&mut line);
         read.expect("the worker's output");
         assert_eq!(line.trim_end(), "calotype worker is ready");
-        Self { process, home }
+        Self {
+            process,
+            home,
+            _keystone: keystone,
+        }
     }
 
     /// The process id.

@@ -11,9 +11,10 @@ use crate::postgres::Postgres;
 use crate::process::{Failure, Outcome, cargo, command, output, root, run, target};
 
 /// How the tests begin, in nextest's list, that need a Keystone and a Barbican.
-const NEED_OPENSTACK: [&str; 2] = [
+const NEED_OPENSTACK: [&str; 3] = [
     "calotype-keys::barbican ",
     "calotype-tests::blackbox barbican::",
+    "calotype-tests::blackbox keystone::",
 ];
 
 /// How those begin that need a Ceph.
@@ -38,7 +39,9 @@ pub fn test(arguments: &[String]) -> Outcome {
         build()?;
         let listed = listed(arguments);
         let need = |starts: &[&str]| need(listed.as_deref(), starts);
-        Slow::start(need(&NEED_OPENSTACK), need(&NEED_CEPH))?
+        let identity = std::env::var_os("CALOTYPE_TEST_IDENTITY");
+        let openstack = identity.is_some_and(|identity| identity == "keystone");
+        Slow::start(openstack || need(&NEED_OPENSTACK), need(&NEED_CEPH))?
     };
     let postgres = Postgres::start()?;
     let engines = [
