@@ -62,7 +62,7 @@ fn the_verifier_marks_what_it_finds_damaged() {
 }
 
 /// Whether all of an image's bytes come.
-fn is_served(client: &Client, image: &str) -> bool {
+pub(crate) fn is_served(client: &Client, image: &str) -> bool {
     let request = client.request(Method::GET, &format!("/v2/images/{image}/file"));
     let response = request.send().expect("an answer");
     response.status().is_success() && Digests::try_of(response).is_ok()

@@ -9,14 +9,15 @@ use calotype_tests::Server;
 use serde_json::Value;
 
 /// The crates of the project that each may depend on, beside itself.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("calotype-core", &[]),
     ("calotype-catalog", &["calotype-core"]),
-    ("calotype-blob", &["calotype-core"]),
     ("calotype-remote", &["calotype-core"]),
+    ("calotype-s3", &["calotype-core"]),
+    ("calotype-blob", &["calotype-core", "calotype-s3"]),
     ("calotype-keys", &["calotype-core", "calotype-remote"]),
     ("calotype-identity", &["calotype-core", "calotype-remote"]),
-    ("calotype-objects", &["calotype-core"]),
+    ("calotype-objects", &["calotype-core", "calotype-s3"]),
     ("calotype-convert", &["calotype-core"]),
     (
         "calotype-api",
@@ -34,6 +35,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
             "calotype-keys",
             "calotype-objects",
             "calotype-remote",
+            "calotype-s3",
         ],
     ),
 ];
@@ -49,14 +51,14 @@ const CONFINED: [(&str, &[&str]); 8] = [
     ),
     ("fast-floe", &["calotype-blob"]),
     ("argon2", &["calotype-identity"]),
-    ("object_store", &["calotype-objects"]),
+    ("object_store", &["calotype-objects", "calotype-s3"]),
     (
         "reqwest",
         &[
             "calotype",
             "calotype-keys",
-            "calotype-objects",
             "calotype-remote",
+            "calotype-s3",
             "calotype-tests",
         ],
     ),

@@ -88,7 +88,21 @@ impl Ceph {
         self.send(&["-X", "DELETE"], &format!("{bucket}/{key}"));
     }
 
-    fn send(&self, how: &[&str], path: &str) {
+    /// The keys of a bucket's objects, a thousand of them at most.
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        let listed = self.send(&[], &format!("{bucket}?list-type=2"));
+        let keys = listed.split("<Key>").skip(1);
+        keys.filter_map(|rest| Some(rest.split_once("</Key>")?.0.to_owned()))
+            .collect()
+    }
+
+    /// How many uploads in parts are begun in a bucket and not ended.
+    pub fn uploads(&self, bucket: &str) -> usize {
+        let listed = self.send(&[], &format!("{bucket}?uploads="));
+        listed.matches("<UploadId>").count()
+    }
+
+    fn send(&self, how: &[&str], path: &str) -> String {
         let output = Command::new("curl")
             .args(["-sS", "--fail-with-body", "--noproxy", "*"])
             .args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user"])
@@ -104,6 +118,7 @@ impl Ceph {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Another user of the gateway's: its access key and secret.

@@ -155,3 +155,14 @@ pub fn s3(endpoint: &str, access_key: (&str, &Path)) -> String {
          [objects.connection]\nidle_timeout = \"2s\"\ntime_limit = \"3s\"\n"
     )
 }
+
+/// A deployment whose blobs are in a bucket of a store that speaks S3, reached as [`s3`]'s. Further lines of its section
+/// may follow.
+pub fn s3_store(endpoint: &str, bucket: &str, access_key: (&str, &Path)) -> String {
+    let (id, secret) = access_key;
+    format!(
+        "[store.main.connection]\nidle_timeout = \"5s\"\nattempt_timeout = \"10s\"\ntime_limit = \"15s\"\n\
+         [store.main]\ntype = \"s3\"\nendpoint = {endpoint:?}\nallow_http = true\n\
+         bucket = {bucket:?}\naccess_key = {id:?}\nsecret_file = {secret:?}\n"
+    )
+}

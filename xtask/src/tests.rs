@@ -18,7 +18,12 @@ const NEED_OPENSTACK: [&str; 3] = [
 ];
 
 /// How those begin that need a Ceph.
-const NEED_CEPH: [&str; 2] = ["calotype-objects::ceph ", "calotype-tests::blackbox ceph::"];
+const NEED_CEPH: [&str; 4] = [
+    "calotype-blob::ceph ",
+    "calotype-objects::ceph ",
+    "calotype-tests::blackbox ceph::",
+    "calotype-tests::blackbox s3_store::",
+];
 
 /// Runs every test against real engines; `arguments` go to nextest.
 pub fn test(arguments: &[String]) -> Outcome {

@@ -83,10 +83,12 @@ impl Default for ResealOptions {
 }
 
 impl ResealOptions {
-    fn flow(&self) -> Flow {
+    /// Of a store that takes so many bytes itself for a segment.
+    fn flow(&self, memory: u64) -> Flow {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let wanted = self.segments.unwrap_or((2 * processors).max(4));
-        let fit = usize::try_from(self.memory.bytes() / SEGMENT_MEMORY).unwrap_or(usize::MAX);
+        let fit =
+            usize::try_from(self.memory.bytes() / (SEGMENT_MEMORY + memory)).unwrap_or(usize::MAX);
         let segments = wanted.min(fit).max(1);
         Flow {
             turns: Turns::new(segments),
@@ -115,11 +117,12 @@ impl SealedBlobs {
         clock: Arc<dyn Clock>,
         options: SealOptions,
     ) -> Self {
+        let flow = options.reseal.flow(store.memory());
         Self {
             store,
             keys: Arc::new(DataKeys::new(key_service, entropy, clock)),
             options,
-            flow: Arc::new(options.reseal.flow()),
+            flow: Arc::new(flow),
         }
     }
 

@@ -199,18 +199,9 @@ async fn fetch(
         return Ok(None);
     };
     let mut stored = spare.unwrap_or_default();
-    let place = blob.manifest.segment(span.index).map(|segment| {
-        let start = blob.manifest.stored_before(segment, span.pages.start);
-        let end = blob.manifest.stored_before(segment, span.pages.end);
-        start..end
-    });
-    let place = place.unwrap_or_default();
+    let (slot, place) = place_of(blob, &span);
     blob.lease.renew().await?;
     if !place.is_empty() {
-        let slot = Slot {
-            index: span.index,
-            size: blob.manifest.size.slot(),
-        };
         let length = usize::try_from(place.end - place.start).map_err(Error::internal)?;
         let read = blob.stored.read(slot, place.start, length, stored).await;
         stored = read.map_err(|error| error.of_blob(blob.manifest.blob))?;
@@ -222,6 +213,37 @@ async fn fetch(
     }))
 }
 
+/// A span once more, where that may give other bytes.
+async fn fetch_again(blob: &OpenBlob, span: Span) -> Result<Option<Fetched>> {
+    let (slot, place) = place_of(blob, &span);
+    let length = usize::try_from(place.end - place.start).map_err(Error::internal)?;
+    let read = blob
+        .stored
+        .read_again(slot, place.start, length, Buffer::default());
+    let stored = read
+        .await
+        .map_err(|error| error.of_blob(blob.manifest.blob))?;
+    Ok(stored.map(|stored| Fetched {
+        span,
+        stored,
+        empty: false,
+    }))
+}
+
+/// Where the stored bytes of a span are.
+fn place_of(blob: &OpenBlob, span: &Span) -> (Slot, Range<u64>) {
+    let place = blob.manifest.segment(span.index).map(|segment| {
+        let start = blob.manifest.stored_before(segment, span.pages.start);
+        let end = blob.manifest.stored_before(segment, span.pages.end);
+        start..end
+    });
+    let slot = Slot {
+        index: span.index,
+        size: blob.manifest.size.slot(),
+    };
+    (slot, place.unwrap_or_default())
+}
+
 /// What goes from one opening to the next: the current segment's state, and buffers to use again.
 #[derive(Default)]
 struct Opening {
@@ -229,7 +251,28 @@ struct Opening {
     spare: Vec<Buffer>,
 }
 
+/// Opens what was read. What does not authenticate is read again from where it is kept for good, if it may have come from
+/// elsewhere.
 async fn open_on_a_thread(
+    blob: &Arc<OpenBlob>,
+    opening: Opening,
+    fetched: Fetched,
+) -> Result<(Opening, Bytes)> {
+    let span = fetched.span.clone();
+    match open_once(blob, opening, fetched).await {
+        Err(error) if error.kind() == ErrorKind::Damaged => {
+            let Some(again) = fetch_again(blob, span).await? else {
+                return Err(error);
+            };
+            let opened = open_once(blob, Opening::default(), again).await?;
+            tracing::warn!(blob.id = %blob.manifest.blob, error.chain = %error.chain(), "wrong bytes were read again, and are right");
+            Ok(opened)
+        }
+        other => other,
+    }
+}
+
+async fn open_once(
     blob: &Arc<OpenBlob>,
     mut opening: Opening,
     fetched: Fetched,

@@ -2,8 +2,7 @@
 //!
 //! A store knows nothing of keys or plaintext. It takes the stored bytes of a blob's segments, several segments
 //! at once if need be, and then its manifest, which commits the blob. Every segment has a *slot*, the most bytes
-//! that it can take: a file system gives each slot a fixed place in one file; an object store would make each an
-//! object.
+//! that it can take: a file system gives each slot a fixed place in one file; an object store makes each an object.
 //!
 //! Beside the blobs it keeps *labels*: a few small documents by name, such as whose store it is.
 //!
@@ -21,11 +20,13 @@
 
 mod body;
 mod buffer;
+mod cache;
 mod disk;
 mod faulty;
 mod file;
 mod journal;
 mod memory;
+mod s3;
 mod staged_file;
 
 use std::io;
@@ -40,10 +41,12 @@ use calotype_core::{Error, Result};
 
 pub(crate) use buffer::BLOCK;
 pub use buffer::Buffer;
+pub use cache::Cache;
 pub use disk::{Disk, Step};
 pub use faulty::{Fault, Faults, FaultyStore, Operation};
 pub use file::FileStore;
 pub use memory::MemoryStore;
+pub use s3::S3Store;
 
 /// The place of a segment's stored bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +105,12 @@ pub trait BlobStore: Send + Sync {
 
     /// Bytes that the store still takes, where it can say so.
     async fn free_space(&self) -> Result<Option<ByteSize>>;
+
+    /// Bytes of memory that the store itself takes for a segment that is read and one that is written, on top of those
+    /// that it is asked for and given.
+    fn memory(&self) -> u64 {
+        0
+    }
 
     /// A label; nothing where there is none of this name. See [`calotype_core::ports::Labels`].
     ///
@@ -219,6 +228,21 @@ pub trait Stored: Send + Sync {
     /// # Errors
     /// Damaged where they are not there or the device can't read them; Unavailable; Internal.
     async fn read(&self, slot: Slot, offset: u64, length: usize, buffer: Buffer) -> Result<Buffer>;
+
+    /// As [`Stored::read`], of bytes that turned out to be wrong: once more from where they are kept for good, where they
+    /// may have come from elsewhere, or over a network. Nothing where that would give the same.
+    ///
+    /// # Errors
+    /// As [`Stored::read`].
+    async fn read_again(
+        &self,
+        _slot: Slot,
+        _offset: u64,
+        _length: usize,
+        _buffer: Buffer,
+    ) -> Result<Option<Buffer>> {
+        Ok(None)
+    }
 }
 
 /// An attempt is over once something of it has failed: what is on the device then is not known.

@@ -12,8 +12,9 @@ mod s3;
 use calotype_core::Error;
 use calotype_core::codes::ImsCode;
 
+pub use calotype_s3::{AccessKey, Connection, S3Options};
 pub use directory::Directory;
-pub use s3::{AccessKey, Connection, S3, S3Options};
+pub use s3::S3;
 
 /// The bucket is not there, or is closed to the service.
 fn no_bucket() -> Error {

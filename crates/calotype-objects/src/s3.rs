@@ -1,8 +1,7 @@
 //! Buckets in a store that speaks S3: OBS, Ceph's RGW, Garage, AWS.
 //!
 //! # Guarantees
-//! No redirect is followed: it would take signed requests elsewhere, and means that the bucket is in another region. No
-//! proxy is taken from the environment. Credentials come from the options alone.
+//! Those of [`calotype_s3`].
 //!
 //! An object's version is its ETag. Every request for a part of it names that (`If-Match`), and every answer is compared
 //! with it, so that no store is relied on to do so.
@@ -19,7 +18,6 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,18 +28,17 @@ use calotype_core::object::ObjectAddress;
 use calotype_core::ports::{ByteStream, ObjectFacts, ObjectWriter, Objects};
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, ErrorKind, Result};
+use calotype_s3::{Client, S3Options, Told, away};
 use futures_util::{StreamExt as _, stream};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::client::{HttpClient, HttpConnector};
+use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, BackoffConfig, ClientOptions, GetOptions, GetRange, MultipartUpload,
-    ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions,
-    PutPayload, RetryConfig,
+    Attribute, Attributes, BackoffConfig, GetOptions, GetRange, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    RetryConfig,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use zeroize::Zeroizing;
 
 use crate::copy::copy_in;
 use crate::{changed, no_bucket, no_object, taken};
@@ -56,61 +53,8 @@ const PARTS: u64 = 9_000;
 /// Parts that are read ahead, and that are written at once.
 const AHEAD: usize = 4;
 
-/// How the store is reached, and as whom.
-#[derive(Debug, Clone)]
-pub struct S3Options {
-    /// Its URL, without a bucket.
-    pub endpoint: String,
-    /// The region that requests are signed for.
-    pub region: String,
-    /// The access key that requests are signed with.
-    pub access_key: AccessKey,
-    /// Whether a bucket is a part of the path (`host/bucket/key`) or of the host's name (`bucket.host/key`).
-    pub path_style: bool,
-    /// Whether the endpoint may be plain HTTP.
-    pub allow_http: bool,
-    /// How connections are made.
-    pub connection: Connection,
-}
-
-/// An access key.
-#[derive(Clone)]
-pub struct AccessKey {
-    /// Its id.
-    pub id: String,
-    /// Its secret.
-    pub secret: Zeroizing<String>,
-}
-
-impl std::fmt::Debug for AccessKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AccessKey")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
-
-/// How connections are made.
-#[derive(Debug, Clone)]
-pub struct Connection {
-    /// A file of certificates (PEM) that are trusted beside the system's.
-    pub ca_file: Option<PathBuf>,
-    /// A proxy's URL. None: directly.
-    pub proxy: Option<String>,
-    /// How long a connection may take.
-    pub connect_timeout: Duration,
-    /// How long an answer may stand still.
-    pub idle_timeout: Duration,
-    /// For how long a request is tried again.
-    pub time_limit: Duration,
-}
-
 /// A store that speaks S3.
-pub struct S3 {
-    endpoint: reqwest::Url,
-    options: S3Options,
-    http: Http,
-}
+pub struct S3(Client);
 
 impl S3 {
     /// Nothing is asked of the store yet.
@@ -118,63 +62,19 @@ impl S3 {
     /// # Errors
     /// InvalidRequest where the options can't work; says why.
     pub fn new(options: S3Options) -> Result<Self> {
-        let endpoint: reqwest::Url = options
-            .endpoint
-            .parse()
-            .map_err(|error| Error::invalid(format!("the endpoint is no URL: {error}")))?;
-        match endpoint.scheme() {
-            "https" => {}
-            "http" if options.allow_http => {}
-            "http" => {
-                return Err(Error::invalid(
-                    "the endpoint is plain HTTP, which allow_http permits",
-                ));
-            }
-            _ => return Err(Error::invalid("the endpoint is no https:// URL")),
-        }
-        if endpoint.host_str().is_none() || endpoint.query().is_some() {
-            return Err(Error::invalid("the endpoint is no URL of a host"));
-        }
-        let http = Http(client(&options.connection)?);
-        let store = Self {
-            endpoint,
-            options,
-            http,
-        };
-        store.bucket("bucket")?;
-        Ok(store)
+        Client::new(options).map(Self)
     }
 
     fn bucket(&self, name: &str) -> Result<AmazonS3> {
-        let mut endpoint = self.endpoint.clone();
-        if !self.options.path_style {
-            let host = endpoint.host_str().unwrap_or_default();
-            let host = format!("{name}.{host}");
-            endpoint.set_host(Some(&host)).map_err(|error| {
-                Error::invalid(format!("the endpoint takes no bucket: {error}"))
-            })?;
-        }
-        let connection = &self.options.connection;
         let retry = RetryConfig {
             backoff: BackoffConfig {
                 max_backoff: Duration::from_secs(3),
                 ..BackoffConfig::default()
             },
             max_retries: 10,
-            retry_timeout: connection.time_limit,
+            retry_timeout: self.0.time_limit(),
         };
-        AmazonS3Builder::new()
-            .with_endpoint(endpoint.as_str().trim_end_matches('/'))
-            .with_region(&self.options.region)
-            .with_bucket_name(name)
-            .with_access_key_id(&self.options.access_key.id)
-            .with_secret_access_key(self.options.access_key.secret.as_str())
-            .with_virtual_hosted_style_request(!self.options.path_style)
-            .with_allow_http(self.options.allow_http)
-            .with_retry(retry)
-            .with_http_connector(self.http.clone())
-            .build()
-            .map_err(|error| Error::invalid(format!("the store can't be spoken to: {error}")))
+        self.0.bucket(name, retry)
     }
 
     fn place(&self, at: &ObjectAddress) -> Result<Place> {
@@ -381,34 +281,6 @@ impl Place {
     }
 }
 
-/// What an error of the library's says of the store's answer. It keeps status and body in its text alone.
-#[derive(Default)]
-struct Told {
-    status: Option<u16>,
-    code: Option<String>,
-}
-
-impl Told {
-    fn by(error: &object_store::Error) -> Self {
-        let text = error.to_string();
-        let between = |before: &str, after: &str| {
-            let from = text.find(before)? + before.len();
-            let length = text[from..].find(after)?;
-            Some(text[from..from + length].to_owned())
-        };
-        if text.contains("Received redirect without LOCATION") {
-            return Self {
-                status: Some(301),
-                code: None,
-            };
-        }
-        Self {
-            status: between("status code: ", " ").and_then(|status| status.parse().ok()),
-            code: between("<Code>", "</Code>"),
-        }
-    }
-}
-
 fn facts_of(meta: &ObjectMeta) -> ObjectFacts {
     let version = match &meta.e_tag {
         Some(tag) => tag.clone(),
@@ -525,48 +397,6 @@ impl Drop for Writing {
             });
         }
     }
-}
-
-/// Gives the library the one client that the options make.
-#[derive(Debug, Clone)]
-struct Http(reqwest::Client);
-
-impl HttpConnector for Http {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.0.clone()))
-    }
-}
-
-fn client(connection: &Connection) -> Result<reqwest::Client> {
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .http1_only()
-        .connect_timeout(connection.connect_timeout)
-        .read_timeout(connection.idle_timeout);
-    if let Some(path) = &connection.ca_file {
-        let wrong = |error: String| Error::invalid(format!("{}: {error}", path.display()));
-        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|error| wrong(error.to_string()))?;
-        if certificates.is_empty() {
-            return Err(wrong("holds no certificate".to_owned()));
-        }
-        builder = builder.tls_certs_merge(certificates);
-    }
-    if let Some(proxy) = &connection.proxy {
-        let proxy = reqwest::Proxy::all(proxy.as_str())
-            .map_err(|error| Error::invalid(format!("the proxy: {error}")))?;
-        builder = builder.proxy(proxy);
-    }
-    builder
-        .build()
-        .map_err(|error| Error::invalid(format!("the HTTP client: {error}")))
-}
-
-fn away(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::unavailable(cause)
 }
 
 fn full(error: object_store::Error) -> Error {

@@ -10,6 +10,7 @@ pub(crate) mod key_services;
 mod load;
 pub(crate) mod objects;
 pub(crate) mod sections;
+pub(crate) mod stores;
 mod values;
 
 pub(crate) use load::Environment;

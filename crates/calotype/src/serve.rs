@@ -10,6 +10,7 @@ mod lock;
 mod objects;
 mod ownership;
 mod parts;
+mod stores;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

@@ -36,6 +36,7 @@ pub(crate) fn start_metrics() -> Result<PrometheusHandle, Failure> {
         .install_recorder()
         .map_err(|error| Failure::new(format!("metrics did not start: {error}")))?;
     calotype_api::ops::describe_metrics();
+    calotype_s3::describe_metrics();
     Ok(handle)
 }
 

@@ -129,7 +129,8 @@ impl Config {
         let chosen: Self = typed(&table).map_err(in_file)?;
         chosen.identity.check_whole().map_err(&in_file)?;
         chosen.keys.check_whole().map_err(&in_file)?;
-        chosen.objects.check_whole().map_err(in_file)?;
+        chosen.objects.check_whole().map_err(&in_file)?;
+        chosen.store.check_whole().map_err(in_file)?;
         if chosen.images.profile == Profile::Calotype {
             return Ok(chosen);
         }
@@ -240,6 +241,7 @@ fn check(config: &Config) -> Result<(), String> {
     config.identity.check()?;
     config.keys.check()?;
     config.objects.check()?;
+    config.store.check()?;
     let digests = &config.images.digests;
     if !digests.contains(&Digest::Md5) || digests.iter().all(|digest| *digest == Digest::Md5) {
         return Err("images.digests must have \"md5\" and a sha".to_owned());

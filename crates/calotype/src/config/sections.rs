@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::Identity;
 use super::key_services::Keys;
 use super::objects::Objects;
+use super::stores::Stores;
 use super::values::{Bytes, Span};
 
 /// The configuration in force.
@@ -82,35 +83,6 @@ pub(crate) struct Catalog {
     /// The file that holds the database user's password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) password_file: Option<PathBuf>,
-}
-
-/// `[store]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Stores {
-    /// The store of all blobs.
-    pub(crate) main: Store,
-}
-
-/// `[store.main]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Store {
-    /// The kind of store.
-    #[serde(rename = "type")]
-    pub(crate) kind: StoreType,
-    /// The directory of blobs. None: `blobs` in the data directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) path: Option<PathBuf>,
-}
-
-/// The kinds of stores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum StoreType {
-    /// A directory.
-    #[default]
-    File,
 }
 
 /// `[export]`

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calotype_api::ApiState;
-use calotype_blob::store::{BlobStore, FileStore, StoreLabels};
+use calotype_blob::store::{BlobStore, StoreLabels};
 use calotype_blob::{ResealOptions, SealOptions, SealedBlobs};
 use calotype_catalog::SqlCatalog;
 use calotype_convert::{QemuImg, QemuOptions};
@@ -21,6 +21,7 @@ use calotype_keys::{EmbeddedKeys, SystemEntropy};
 use super::identity::Identity;
 use super::keys::key_services;
 use super::objects::{bucket_access, objects};
+use super::stores::open_store;
 use super::{ServeOptions, ownership};
 use crate::clouds::{FirstUsers, write_clouds_yaml};
 use crate::config::Bytes;
@@ -59,7 +60,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
             .map_err(failed("the catalog"))?,
     );
 
-    let store = open_store(options, &entropy)?;
+    let store = open_store(&options.config.store.main, &options.data_dir, &entropy)?;
     // Before anything else: nothing is done to blobs that are another catalog's, or without their keys.
     ownership::check(catalog.as_ref(), store.as_ref(), entropy.as_ref()).await?;
     let access = Access::default();
@@ -127,18 +128,8 @@ pub(super) async fn adopt_store(options: &ServeOptions) -> Result<(), Failure> {
     let url = catalog_url(&options.config, &options.data_dir)?;
     let catalog = SqlCatalog::open(&url, catalog_options(&options.config), clock);
     let catalog = catalog.await.map_err(failed("the catalog"))?;
-    let store = open_store(options, &entropy)?;
+    let store = open_store(&options.config.store.main, &options.data_dir, &entropy)?;
     ownership::adopt(&catalog, store.as_ref(), entropy.as_ref()).await
-}
-
-fn open_store(
-    options: &ServeOptions,
-    entropy: &Arc<dyn Entropy>,
-) -> Result<Arc<dyn BlobStore>, Failure> {
-    let path = options.config.store.main.path.clone();
-    let path = path.unwrap_or_else(|| options.data_dir.join("blobs"));
-    let store = FileStore::open(&path, Arc::clone(entropy)).map_err(failed("the store"))?;
-    Ok(Arc::new(store))
 }
 
 async fn open_keys(

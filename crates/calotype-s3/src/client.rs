@@ -1,0 +1,184 @@
+//! How a store is reached, and as whom.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use calotype_core::{Error, Result};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::client::{HttpClient, HttpConnector};
+use object_store::{ClientOptions, RetryConfig};
+use zeroize::Zeroizing;
+
+/// How the store is reached, and as whom.
+#[derive(Debug, Clone)]
+pub struct S3Options {
+    /// Its URL, without a bucket.
+    pub endpoint: String,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The access key that requests are signed with.
+    pub access_key: AccessKey,
+    /// Whether a bucket is a part of the path (`host/bucket/key`) or of the host's name (`bucket.host/key`).
+    pub path_style: bool,
+    /// Whether the endpoint may be plain HTTP.
+    pub allow_http: bool,
+    /// How connections are made.
+    pub connection: Connection,
+}
+
+/// An access key.
+#[derive(Clone)]
+pub struct AccessKey {
+    /// Its id.
+    pub id: String,
+    /// Its secret.
+    pub secret: Zeroizing<String>,
+}
+
+impl std::fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How connections are made.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// A file of certificates (PEM) that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A proxy's URL. None: directly.
+    pub proxy: Option<String>,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// How long an answer may stand still.
+    pub idle_timeout: Duration,
+    /// For how long a request is tried again.
+    pub time_limit: Duration,
+}
+
+/// A store, by its address and an access key to it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    endpoint: reqwest::Url,
+    options: S3Options,
+    http: Http,
+}
+
+impl Client {
+    /// Nothing is asked of the store yet.
+    ///
+    /// # Errors
+    /// InvalidRequest where the options can't work; says why.
+    pub fn new(options: S3Options) -> Result<Self> {
+        let endpoint: reqwest::Url = options
+            .endpoint
+            .parse()
+            .map_err(|error| Error::invalid(format!("the endpoint is no URL: {error}")))?;
+        match endpoint.scheme() {
+            "https" => {}
+            "http" if options.allow_http => {}
+            "http" => {
+                return Err(Error::invalid(
+                    "the endpoint is plain HTTP, which allow_http permits",
+                ));
+            }
+            _ => return Err(Error::invalid("the endpoint is no https:// URL")),
+        }
+        if endpoint.host_str().is_none() || endpoint.query().is_some() {
+            return Err(Error::invalid("the endpoint is no URL of a host"));
+        }
+        let http = Http(client(&options.connection)?);
+        let client = Self {
+            endpoint,
+            options,
+            http,
+        };
+        client.build("bucket", RetryConfig::default())?;
+        Ok(client)
+    }
+
+    /// A bucket, whose requests are tried again as `retry` says.
+    ///
+    /// # Errors
+    /// InvalidRequest where the name can't be one of the endpoint's.
+    pub fn bucket(&self, name: &str, retry: RetryConfig) -> Result<AmazonS3> {
+        self.build(name, retry)
+    }
+
+    /// For how long a request is tried again.
+    pub fn time_limit(&self) -> Duration {
+        self.options.connection.time_limit
+    }
+
+    /// The client that the requests are made with.
+    pub(crate) const fn http(&self) -> &reqwest::Client {
+        &self.http.0
+    }
+
+    fn build(&self, name: &str, retry: RetryConfig) -> Result<AmazonS3> {
+        let mut endpoint = self.endpoint.clone();
+        if !self.options.path_style {
+            let host = endpoint.host_str().unwrap_or_default();
+            let host = format!("{name}.{host}");
+            endpoint.set_host(Some(&host)).map_err(|error| {
+                Error::invalid(format!("the endpoint takes no bucket: {error}"))
+            })?;
+        }
+        AmazonS3Builder::new()
+            .with_endpoint(endpoint.as_str().trim_end_matches('/'))
+            .with_region(&self.options.region)
+            .with_bucket_name(name)
+            .with_access_key_id(&self.options.access_key.id)
+            .with_secret_access_key(self.options.access_key.secret.as_str())
+            .with_virtual_hosted_style_request(!self.options.path_style)
+            .with_allow_http(self.options.allow_http)
+            // TLS keeps the bytes as they were sent; without it the signature has to.
+            .with_unsigned_payload(self.endpoint.scheme() == "https")
+            // One request for each object: not every store deletes many at once.
+            .with_disable_bulk_delete(true)
+            .with_retry(retry)
+            .with_http_connector(self.http.clone())
+            .build()
+            .map_err(|error| Error::invalid(format!("the store can't be spoken to: {error}")))
+    }
+}
+
+/// Gives the library the one client that the options make.
+#[derive(Debug, Clone)]
+struct Http(reqwest::Client);
+
+impl HttpConnector for Http {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.0.clone()))
+    }
+}
+
+fn client(connection: &Connection) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .http1_only()
+        .connect_timeout(connection.connect_timeout)
+        .read_timeout(connection.idle_timeout);
+    if let Some(path) = &connection.ca_file {
+        let wrong = |error: String| Error::invalid(format!("{}: {error}", path.display()));
+        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|error| wrong(error.to_string()))?;
+        if certificates.is_empty() {
+            return Err(wrong("holds no certificate".to_owned()));
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
+    if let Some(proxy) = &connection.proxy {
+        let proxy = reqwest::Proxy::all(proxy.as_str())
+            .map_err(|error| Error::invalid(format!("the proxy: {error}")))?;
+        builder = builder.proxy(proxy);
+    }
+    builder
+        .build()
+        .map_err(|error| Error::invalid(format!("the HTTP client: {error}")))
+}
