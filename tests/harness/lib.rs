@@ -19,6 +19,8 @@ pub mod keystone;
 pub mod memory;
 pub mod objects;
 pub mod openstack;
+pub mod pgbouncer;
+pub mod postgres;
 pub mod program;
 pub mod server;
 pub mod small_disk;
@@ -32,6 +34,8 @@ pub use front::Front;
 pub use image::Job;
 pub use keystone::Keystone;
 pub use objects::S3Store;
+pub use pgbouncer::PgBouncer;
+pub use postgres::Postgres;
 pub use server::{Options, Server};
 pub use worker::Worker;
 

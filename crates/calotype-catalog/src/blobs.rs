@@ -4,6 +4,8 @@
 //! checks that nothing refers to it, its bytes are removed, its row is removed. A crash between them
 //! leaves a row in `deleting`, which [`Reconcile::deletable_blobs`] names again.
 
+use std::time::Duration;
+
 use calotype_core::Result;
 use calotype_core::error::Error;
 use calotype_core::id::{BlobId, ImageId};
@@ -12,7 +14,7 @@ use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 
 use crate::SqlCatalog;
-use crate::db::{Arg, Row, again_on_contention};
+use crate::db::{Arg, Engine, Row, again_on_contention};
 use crate::rows::{digests_of, lock_image};
 use crate::uploads::end_upload;
 use crate::usage::lock_usage_of_blob;
@@ -152,6 +154,24 @@ impl Reconcile for SqlCatalog {
         self.purge().await
     }
 
+    async fn hold_lease(&self, name: &str, holder: &str, lease: Duration) -> Result<bool> {
+        if self.db.engine() == Engine::Sqlite {
+            return Ok(true);
+        }
+        again_on_contention!(self.hold_lease_once(name, holder, lease))
+    }
+
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<()> {
+        if self.db.engine() == Engine::Sqlite {
+            return Ok(());
+        }
+        let mut tx = self.db.write().await?;
+        let sql = "delete from leases where name = $1 and holder = $2";
+        tx.execute(sql, vec![Arg::text(name), Arg::text(holder)])
+            .await?;
+        tx.commit().await
+    }
+
     async fn violations(&self) -> Result<Vec<Violation>> {
         let mut tx = self.db.read().await?;
         crate::verify::violations(&mut tx).await
@@ -166,6 +186,26 @@ impl Reconcile for SqlCatalog {
 }
 
 impl SqlCatalog {
+    async fn hold_lease_once(&self, name: &str, holder: &str, lease: Duration) -> Result<bool> {
+        let mut tx = self.db.write().await?;
+        let now = tx.now().await?;
+        // A lease that ends later than any could that was taken until now is from a clock that was set back since. The
+        // holder may have extended it while its row was waited for.
+        let sql = "insert into leases (name, holder, expires_at) values ($1, $2, $3) \
+                   on conflict (name) do update set holder = $2, expires_at = $3 \
+                   where leases.holder = $2 or leases.expires_at <= $4 or leases.expires_at > $5";
+        let args = vec![
+            Arg::text(name),
+            Arg::text(holder),
+            Arg::time(now.plus(lease)),
+            Arg::time(now),
+            Arg::time(now.plus(lease * 2)),
+        ];
+        let held = tx.execute(sql, args).await?;
+        tx.commit().await?;
+        Ok(held == 1)
+    }
+
     async fn end_leases_once(&self) -> Result<()> {
         let mut tx = self.db.write().await?;
         // The beginning of time, so that a clock that was set back makes none of them valid again.

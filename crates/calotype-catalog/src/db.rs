@@ -16,9 +16,11 @@ use calotype_core::ports::Clock;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::PgRow;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Row as _, Sqlite, Transaction};
+
+use crate::postgres::{PgTx, Postgres};
 
 /// A value for a placeholder. Nulls keep their type: PostgreSQL wants to know it.
 #[derive(Debug, Clone)]
@@ -148,6 +150,7 @@ macro_rules! bound {
         query
     }};
 }
+pub(crate) use bound;
 
 /// The connections.
 #[derive(Clone)]
@@ -158,9 +161,7 @@ pub(crate) enum Db {
         readers: SqlitePool,
         clock: Arc<dyn Clock>,
     },
-    Postgres {
-        pool: PgPool,
-    },
+    Postgres(Arc<Postgres>),
 }
 
 impl Db {
@@ -174,7 +175,7 @@ impl Db {
                     .map_err(meaning)?,
                 Arc::clone(clock),
             ),
-            Self::Postgres { pool } => Tx::Postgres(pool.begin().await.map_err(meaning)?),
+            Self::Postgres(postgres) => Tx::Postgres(postgres.write().await?),
         })
     }
 
@@ -188,12 +189,9 @@ impl Db {
                     .map(Row::Sqlite)
                     .collect()
             }
-            Self::Postgres { pool } => {
-                let rows = bound!(sql, args).fetch_all(pool).await;
-                rows.map_err(meaning)?
-                    .into_iter()
-                    .map(Row::Postgres)
-                    .collect()
+            Self::Postgres(postgres) => {
+                let rows = postgres.fetch_all(sql, args).await?;
+                rows.into_iter().map(Row::Postgres).collect()
             }
         })
     }
@@ -201,7 +199,7 @@ impl Db {
     pub(crate) const fn engine(&self) -> Engine {
         match self {
             Self::Sqlite { .. } => Engine::Sqlite,
-            Self::Postgres { .. } => Engine::Postgres,
+            Self::Postgres(_) => Engine::Postgres,
         }
     }
 
@@ -215,10 +213,7 @@ impl Db {
                     .map_err(meaning)?,
                 Arc::clone(clock),
             ),
-            Self::Postgres { pool } => {
-                let begin = "begin isolation level repeatable read read only";
-                Tx::Postgres(pool.begin_with(begin).await.map_err(meaning)?)
-            }
+            Self::Postgres(postgres) => Tx::Postgres(postgres.read().await?),
         })
     }
 }
@@ -233,7 +228,7 @@ pub(crate) enum Engine {
 /// A transaction of either engine. Dropped, it is rolled back.
 pub(crate) enum Tx {
     Sqlite(Transaction<'static, Sqlite>, Arc<dyn Clock>),
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(PgTx),
 }
 
 impl Tx {
@@ -252,11 +247,8 @@ impl Tx {
                     .collect()
             }
             Self::Postgres(tx) => {
-                let rows = bound!(sql, args).fetch_all(&mut **tx).await;
-                rows.map_err(meaning)?
-                    .into_iter()
-                    .map(Row::Postgres)
-                    .collect()
+                let rows = tx.fetch_all(sql, args).await?;
+                rows.into_iter().map(Row::Postgres).collect()
             }
         })
     }
@@ -306,33 +298,28 @@ impl Tx {
                 let done = bound!(sql, args).execute(&mut **tx).await;
                 done.map_err(meaning)?.rows_affected()
             }
-            Self::Postgres(tx) => {
-                let done = bound!(sql, args).execute(&mut **tx).await;
-                done.map_err(meaning)?.rows_affected()
-            }
+            Self::Postgres(tx) => tx.execute(sql, args).await?,
         })
     }
 
     /// Executes many statements that take no arguments: a migration.
     pub(crate) async fn script(&mut self, sql: String) -> Result<()> {
-        let sql = sqlx::raw_sql(AssertSqlSafe(sql));
         match self {
-            Self::Sqlite(tx, _) => sql.execute(&mut **tx).await.map(|_| ()),
-            Self::Postgres(tx) => sql.execute(&mut **tx).await.map(|_| ()),
+            Self::Sqlite(tx, _) => {
+                let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await;
+                done.map(drop).map_err(meaning)
+            }
+            Self::Postgres(tx) => tx.script(sql).await,
         }
-        .map_err(meaning)
     }
 
     /// The time by which leases and due times are judged: the database's own where several nodes share
     /// it, else the clock of the one node that there is.
     pub(crate) async fn now(&mut self) -> Result<Timestamp> {
-        if let Self::Sqlite(_, clock) = self {
-            return Ok(clock.now());
+        match self {
+            Self::Sqlite(_, clock) => Ok(clock.now()),
+            Self::Postgres(tx) => tx.now().await,
         }
-        let sql = "select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) as now";
-        let row = self.fetch_optional(sql, Vec::new()).await?;
-        row.ok_or_else(|| Error::internal("the database told no time"))?
-            .time("now")
     }
 
     pub(crate) const fn engine(&self) -> Engine {
@@ -344,10 +331,9 @@ impl Tx {
 
     pub(crate) async fn commit(self) -> Result<()> {
         match self {
-            Self::Sqlite(tx, _) => tx.commit().await,
+            Self::Sqlite(tx, _) => tx.commit().await.map_err(meaning),
             Self::Postgres(tx) => tx.commit().await,
         }
-        .map_err(meaning)
     }
 }
 
@@ -356,18 +342,24 @@ impl Tx {
 #[error("the transaction lost against another")]
 struct Contention(#[source] sqlx::Error);
 
-/// Whether the transaction that ended so may be done again at once.
-pub(crate) fn is_contention(error: &Error) -> bool {
-    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<Contention>)
+/// The connection was lost before the transaction was to be committed, so that the database has undone it, or will.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was lost")]
+pub(crate) struct Cut(#[source] pub(crate) sqlx::Error);
+
+/// Whether nothing stands of the transaction that ended so, and doing it again may end better.
+pub(crate) fn is_undone(error: &Error) -> bool {
+    std::error::Error::source(error)
+        .is_some_and(|source| source.is::<Contention>() || source.is::<Cut>())
 }
 
-/// Does a transaction again, twice at most, where it lost against another.
+/// Does a transaction again, twice at most, where it lost against another, or lost its connection before its commit.
 macro_rules! again_on_contention {
     ($once:expr) => {{
         let mut left = 2;
         loop {
             match $once.await {
-                Err(error) if left > 0 && $crate::db::is_contention(&error) => left -= 1,
+                Err(error) if left > 0 && $crate::db::is_undone(&error) => left -= 1,
                 other => break other,
             }
         }
@@ -399,8 +391,8 @@ pub(crate) fn meaning(error: sqlx::Error) -> Error {
                 sqlite_meaning(&code, error)
             }
         }
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
+        sqlx::Error::Io(_) => Error::unavailable(Cut(error)),
+        sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
@@ -421,11 +413,11 @@ fn postgres_meaning(code: &str, error: sqlx::Error) -> Error {
         "22021" | "22P05" => {
             Error::invalid("A text has a character that can't be stored.").with_context(error)
         }
-        // A standby that was promoted elsewhere, a lock or a statement that took too long.
-        "25006" | "55P03" | "57014" => Error::unavailable(error),
-        _ if code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") => {
-            Error::unavailable(error)
-        }
+        // A standby that was promoted elsewhere, a lock or a statement that took too long, a session that idled.
+        "25006" | "55P03" | "57014" | "25P03" => Error::unavailable(error),
+        // PgBouncer ends clients so whose server has gone.
+        _ if code.starts_with("08") || code.starts_with("57P") => Error::unavailable(Cut(error)),
+        _ if code.starts_with("53") => Error::unavailable(error),
         _ => Error::internal(error),
     }
 }

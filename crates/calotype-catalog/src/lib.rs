@@ -17,6 +17,7 @@
 //! it happened wholly or not at all, and only the answer is lost.
 
 mod blobs;
+mod clock;
 mod db;
 mod directory;
 mod grants;
@@ -29,6 +30,7 @@ mod master_keys;
 mod members;
 mod migrate;
 mod open;
+mod postgres;
 mod purge;
 mod quotas;
 mod roots;
@@ -37,4 +39,4 @@ mod uploads;
 mod usage;
 mod verify;
 
-pub use open::{Options, SqlCatalog};
+pub use open::{DirectUrl, Options, Pooler, SqlCatalog};

@@ -1,127 +1,310 @@
 //! Brings the schema up to date at start.
 //!
-//! All of it is one transaction under a lock: of servers that start at once, one migrates and the others
-//! wait and find it done. A crash leaves the old schema. A database that a newer version has migrated is
-//! refused, untouched.
+//! The steps are one transaction under a lock: of servers that start at once, one migrates and the others wait and find
+//! it done. A crash leaves the old schema. Indexes that are to keep no writer waiting are made after it, one by one; a crash
+//! leaves some of them to the next start.
+//!
+//! A schema that a newer version has migrated is taken where that version says that programs as old as this one can
+//! work with it, and else refused, untouched. How steps must be written for that is in ADR 0017.
 
-use calotype_core::ports::Clock;
-use calotype_core::{Error, Result};
+use std::time::Duration;
 
-use crate::db::{Arg, Db, Engine};
+use calotype_core::{Error, ErrorKind, Result};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use crate::db::{Arg, Db, Engine, Tx, meaning};
+use crate::postgres::{Postgres, is_cut};
 
 struct Migration {
     version: i64,
     name: &'static str,
     sql: &'static str,
+    /// The oldest version whose programs can work with the schema that this step leaves.
+    compatible_from: i64,
+    /// Made after the step, on PostgreSQL without keeping writers waiting.
+    indexes: &'static [Index],
 }
+
+/// An index: `create index NAME on ON`.
+struct Index {
+    name: &'static str,
+    on: &'static str,
+}
+
+/// The first step that says which versions can work with it.
+const FIRST_WITH_COMPATIBILITY: i64 = 10;
 
 const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 1,
         name: "foundation",
         sql: include_str!("../migrations/0001_foundation.sql"),
+        compatible_from: 1,
+        indexes: &[],
     },
     Migration {
         version: 2,
         name: "upkeep",
         sql: include_str!("../migrations/0002_upkeep.sql"),
+        compatible_from: 2,
+        indexes: &[],
     },
     Migration {
         version: 3,
         name: "reseal",
         sql: include_str!("../migrations/0003_reseal.sql"),
+        compatible_from: 3,
+        indexes: &[],
     },
     Migration {
         version: 4,
         name: "master keys",
         sql: include_str!("../migrations/0004_master_keys.sql"),
+        compatible_from: 4,
+        indexes: &[],
     },
     Migration {
         version: 5,
         name: "progress",
         sql: include_str!("../migrations/0005_progress.sql"),
+        compatible_from: 5,
+        indexes: &[],
     },
     Migration {
         version: 6,
         name: "work",
         sql: include_str!("../migrations/0006_work.sql"),
+        compatible_from: 6,
+        indexes: &[],
     },
     Migration {
         version: 7,
         name: "quotas",
         sql: include_str!("../migrations/0007_quotas.sql"),
+        compatible_from: 7,
+        indexes: &[],
     },
     Migration {
         version: 8,
         name: "enterprise_roles",
         sql: include_str!("../migrations/0008_enterprise_roles.sql"),
+        compatible_from: 8,
+        indexes: &[],
     },
     Migration {
         version: 9,
         name: "filters",
         sql: include_str!("../migrations/0009_filters.sql"),
+        compatible_from: 9,
+        indexes: &[],
+    },
+    Migration {
+        version: 10,
+        name: "nodes",
+        sql: include_str!("../migrations/0010_nodes.sql"),
+        compatible_from: 10,
+        indexes: &[],
     },
 ];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.
 const LOCK: i64 = 0x6361_6c6f_7479_7065;
 
-pub(crate) async fn migrate(db: &Db, clock: &dyn Clock) -> Result<()> {
-    let mut tx = db.write().await?;
-    let words = if tx.engine() == Engine::Postgres {
-        tx.script("set local statement_timeout = 0".to_owned())
-            .await?;
-        let sql = "select pg_advisory_xact_lock($1)";
-        tx.fetch_all(sql, vec![LOCK.into()]).await?;
-        [
-            ("{text}", "text collate \"C\""),
-            ("{blob}", "bytea"),
-            (
-                "{serial}",
-                "bigint generated always as identity primary key",
-            ),
-        ]
-    } else {
-        [
-            ("{text}", "text"),
-            ("{blob}", "blob"),
-            ("{serial}", "integer primary key autoincrement"),
-        ]
+/// How often it is asked for. It is not waited for in a statement: indexes that keep no writer waiting are made only when
+/// every statement has ended that began before.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a step waits for a table, with all who want the table waiting behind it, before it lets them by.
+const TABLE_PATIENCE: Duration = Duration::from_secs(3);
+const TABLE_ATTEMPTS: u32 = 60;
+const TABLE_PAUSE: Duration = Duration::from_secs(1);
+
+pub(crate) async fn migrate(db: &Db) -> Result<()> {
+    bring_to(db, MIGRATIONS).await
+}
+
+async fn bring_to(db: &Db, migrations: &[Migration]) -> Result<()> {
+    let Db::Postgres(postgres) = db else {
+        let mut tx = db.write().await?;
+        apply(&mut tx, migrations).await?;
+        return tx.commit().await;
     };
+    // Ends with the session, whatever ends that.
+    let mut session = locked(postgres).await?;
+    let mut attempts = 0;
+    let known = loop {
+        let mut tx = db.write().await?;
+        let patience = TABLE_PATIENCE.as_millis();
+        let limits =
+            format!("set local statement_timeout = 0; set local lock_timeout = {patience}");
+        tx.script(limits).await?;
+        match apply(&mut tx, migrations).await {
+            Ok(known) => {
+                tx.commit().await?;
+                break known;
+            }
+            Err(error) if is_busy(&error) && attempts < TABLE_ATTEMPTS => {
+                drop(tx);
+                attempts += 1;
+                tracing::info!("the schema's tables are in use, migrating later");
+                tokio::time::sleep(TABLE_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    if known {
+        for index in migrations.iter().flat_map(|migration| migration.indexes) {
+            index.make_beside_writers(&mut session).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A session that has the lock.
+async fn locked(postgres: &Postgres) -> Result<PgConnection> {
+    let mut session = postgres.session().await?;
+    let unlimited = sqlx::raw_sql("set statement_timeout = 0");
+    unlimited.execute(&mut session).await.map_err(meaning)?;
+    let mut told = false;
+    loop {
+        let lock = sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(LOCK);
+        if lock.fetch_one(&mut session).await.map_err(meaning)? {
+            return Ok(session);
+        }
+        if !told {
+            tracing::info!("another process looks after the schema, waiting for it");
+            told = true;
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+}
+
+/// Whether a table was not to be had in time.
+fn is_busy(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable { .. }) && !is_cut(error)
+}
+
+/// Does the steps that are missing. False where the schema is a newer version's that this program can work with.
+async fn apply(tx: &mut Tx, migrations: &[Migration]) -> Result<bool> {
     let ledger = "create table if not exists schema_migrations (\
         version bigint not null primary key, name text not null, applied_at bigint not null)";
     tx.execute(ledger, Vec::new()).await?;
     let sql = "select coalesce(max(version), 0) as version from schema_migrations";
     let row = tx.fetch_optional(sql, Vec::new()).await?;
     let current = row.map_or(Ok(0), |row| row.int("version"))?;
-    let newest = MIGRATIONS.last().map_or(0, |migration| migration.version);
+    let newest = migrations.last().map_or(0, |migration| migration.version);
     if current > newest {
-        return Err(Error::internal(format!(
-            "the database has schema version {current}, and this program knows {newest} at most: \
-             run a newer version of it"
-        )));
+        check_compatible(tx, current, newest).await?;
+        return Ok(false);
     }
-    for migration in MIGRATIONS
+    for migration in migrations
         .iter()
         .filter(|migration| migration.version > current)
     {
-        let mut sql = migration.sql.to_owned();
-        for (word, meaning) in words {
-            sql = sql.replace(word, meaning);
-        }
-        tx.script(sql).await?;
-        let sql = "insert into schema_migrations (version, name, applied_at) values ($1, $2, $3)";
-        let args = vec![
-            migration.version.into(),
-            Arg::text(migration.name),
-            Arg::time(clock.now()),
-        ];
-        tx.execute(sql, args).await?;
-        tracing::info!(
-            schema.version = migration.version,
-            schema.name = migration.name,
-            "schema migrated"
-        );
+        apply_one(tx, migration).await?;
     }
-    tx.commit().await
+    Ok(true)
+}
+
+/// Whether a program that knows versions up to `newest` can work with version `current`.
+async fn check_compatible(tx: &mut Tx, current: i64, newest: i64) -> Result<()> {
+    let sql = "select coalesce(compatible_from, version) as oldest from schema_migrations \
+               where version = $1";
+    let oldest = if newest < FIRST_WITH_COMPATIBILITY {
+        current
+    } else {
+        let row = tx.fetch_optional(sql, vec![current.into()]).await?;
+        row.map_or(Ok(current), |row| row.int("oldest"))?
+    };
+    if oldest > newest {
+        return Err(Error::internal(format!(
+            "the database has schema version {current}, for programs that know version {oldest}, and this one knows \
+             {newest} at most: run a newer version of it"
+        )));
+    }
+    tracing::info!(
+        schema.version = current,
+        schema.known = newest,
+        "the schema is a newer version's, which this one can work with"
+    );
+    Ok(())
+}
+
+async fn apply_one(tx: &mut Tx, migration: &Migration) -> Result<()> {
+    let mut sql = in_words_of(tx.engine(), migration.sql);
+    if tx.engine() == Engine::Sqlite {
+        for Index { name, on } in migration.indexes {
+            sql.push_str(&format!(";\ncreate index {name} on {on}"));
+        }
+    }
+    tx.script(sql).await?;
+    let now = tx.now().await?;
+    let mut args = vec![
+        migration.version.into(),
+        Arg::text(migration.name),
+        Arg::time(now),
+    ];
+    let sql = if migration.version < FIRST_WITH_COMPATIBILITY {
+        "insert into schema_migrations (version, name, applied_at) values ($1, $2, $3)"
+    } else {
+        args.push(migration.compatible_from.into());
+        "insert into schema_migrations (version, name, applied_at, compatible_from) \
+         values ($1, $2, $3, $4)"
+    };
+    tx.execute(sql, args).await?;
+    tracing::info!(
+        schema.version = migration.version,
+        schema.name = migration.name,
+        "schema migrated"
+    );
+    Ok(())
+}
+
+/// A step's text with what the engine calls things.
+fn in_words_of(engine: Engine, sql: &str) -> String {
+    let words = match engine {
+        Engine::Postgres => [
+            ("{text}", "text collate \"C\""),
+            ("{blob}", "bytea"),
+            (
+                "{serial}",
+                "bigint generated always as identity primary key",
+            ),
+        ],
+        Engine::Sqlite => [
+            ("{text}", "text"),
+            ("{blob}", "blob"),
+            ("{serial}", "integer primary key autoincrement"),
+        ],
+    };
+    let replace = |sql: String, (word, meaning)| sql.replace(word, meaning);
+    words.into_iter().fold(sql.to_owned(), replace)
+}
+
+impl Index {
+    /// Makes it where it is missing, and anew where a process died making it: what that leaves is of no use to queries.
+    async fn make_beside_writers(&self, session: &mut PgConnection) -> Result<()> {
+        let Self { name, on } = self;
+        let sql = "select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid \
+                   where c.relname = $1 and c.relnamespace = current_schema()::regnamespace";
+        let found = sqlx::query(sql).bind(*name).fetch_optional(&mut *session);
+        let valid = match found.await.map_err(meaning)? {
+            None => None,
+            Some(row) => Some(row.try_get::<bool, _>(0).map_err(meaning)?),
+        };
+        let unfinished = format!("drop index concurrently if exists {name}");
+        let make = format!("create index concurrently if not exists {name} on {on}");
+        let steps = match valid {
+            Some(true) => return Ok(()),
+            Some(false) => vec![unfinished, make],
+            None => vec![make],
+        };
+        for sql in steps {
+            let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *session);
+            done.await.map_err(meaning)?;
+        }
+        tracing::info!(schema.index = name, "index made");
+        Ok(())
+    }
 }

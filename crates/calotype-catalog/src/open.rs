@@ -1,25 +1,46 @@
 //! Opening a catalog: connections, schema, and the listener that carries wake-ups between nodes.
 
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use calotype_core::ports::Clock;
 use calotype_core::{Error, Result};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgPool};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Row as _};
 use tokio::sync::Notify;
 
 use crate::db::{Db, Engine, Tx, meaning};
 use crate::migrate::migrate;
+use crate::postgres::Postgres;
 
 /// The channel on which PostgreSQL tells every node that a job may be due.
 pub(crate) const CHANNEL: &str = "calotype_jobs";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is between this program and a PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Pooler {
+    /// Nothing, or what gives each client a session of its own.
+    #[default]
+    None,
+    /// A pooler that lends a server for one transaction, as PgBouncer does with `pool_mode = transaction`. What needs
+    /// a session goes past it.
+    Transaction(DirectUrl),
+}
+
+/// The URL of the database itself, where a pooler is in front of it. It may hold a password, and is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DirectUrl(pub String);
+
+impl std::fmt::Debug for DirectUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirectUrl(..)")
+    }
+}
 
 /// How a catalog is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +51,8 @@ pub struct Options {
     pub acquire_timeout: Duration,
     /// After how long PostgreSQL gives a statement up.
     pub statement_timeout: Duration,
+    /// What is between this program and a PostgreSQL.
+    pub pooler: Pooler,
     /// How long answers to idempotent requests are kept (decision D18).
     pub answers_kept: Duration,
     /// How long lines of the audit trail are kept.
@@ -44,6 +67,7 @@ impl Default for Options {
             connections: 16,
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_secs(15),
+            pooler: Pooler::None,
             answers_kept: DAY,
             audit_kept: 400 * DAY,
             jobs_kept: 90 * DAY,
@@ -84,22 +108,24 @@ impl SqlCatalog {
     /// where it was migrated by a newer version of this program.
     pub async fn open(url: &str, options: Options, clock: Arc<dyn Clock>) -> Result<Self> {
         let bell = Arc::new(Notify::new());
-        let (db, pool) = if let Some(path) = url.strip_prefix("sqlite:") {
+        let db = if let Some(path) = url.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            (
-                open_sqlite(Path::new(path), &options, Arc::clone(&clock)).await?,
-                None,
-            )
+            open_sqlite(Path::new(path), &options, clock).await?
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let pool = open_postgres(url, &options).await?;
-            (Db::Postgres { pool: pool.clone() }, Some(pool))
+            Db::Postgres(Postgres::open(url, &options).await?)
         } else {
             return Err(Error::invalid(
                 "The catalog's URL must begin with sqlite: or postgres://.",
             ));
         };
-        migrate(&db, clock.as_ref()).await?;
-        let listener = pool.map(|pool| tokio::spawn(listen(pool, Arc::clone(&bell))));
+        migrate(&db).await?;
+        let listener = match &db {
+            Db::Sqlite { .. } => None,
+            Db::Postgres(postgres) => {
+                let sessions = postgres.listening();
+                Some(tokio::spawn(listen(sessions, Arc::clone(&bell))))
+            }
+        };
         Ok(Self {
             db,
             bell,
@@ -121,7 +147,16 @@ impl SqlCatalog {
                 readers.close().await;
                 writer.close().await;
             }
-            Db::Postgres { pool } => pool.close().await,
+            Db::Postgres(postgres) => postgres.close().await,
+        }
+    }
+
+    /// The time as this catalog has it: the database's own where several nodes share it, else that of the clock that it was
+    /// opened with.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        match &self.db {
+            Db::Sqlite { clock, .. } => Arc::clone(clock),
+            Db::Postgres(postgres) => postgres.clock(),
         }
     }
 
@@ -232,28 +267,6 @@ fn make_private(path: &Path) -> Result<()> {
         .map_err(Error::internal)?;
     file.set_permissions(std::fs::Permissions::from_mode(0o600))
         .map_err(Error::internal)
-}
-
-async fn open_postgres(url: &str, options: &Options) -> Result<PgPool> {
-    let timeout = format!("{}ms", options.statement_timeout.as_millis());
-    let invalid = |error: sqlx::Error| {
-        Error::invalid("The catalog's URL can't be understood.").with_context(error)
-    };
-    let connect = PgConnectOptions::from_str(url)
-        .map_err(invalid)?
-        .application_name("calotype")
-        .statement_cache_capacity(256)
-        .options([
-            ("statement_timeout", timeout.as_str()),
-            ("idle_in_transaction_session_timeout", "60s"),
-            ("timezone", "UTC"),
-        ]);
-    PgPoolOptions::new()
-        .max_connections(options.connections.max(2))
-        .acquire_timeout(options.acquire_timeout)
-        .connect_with(connect)
-        .await
-        .map_err(meaning)
 }
 
 /// Rings the bell whenever another node says that a job may be due, and whenever the connection was lost

@@ -31,7 +31,7 @@ use crate::config::key_services::RootKeyFrom;
 use crate::config::{Config, Environment};
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::system::keep_memory_private;
+use crate::system::{keep_memory_private, process_name};
 use crate::telemetry;
 
 /// How often the reconciler begins a round.
@@ -308,7 +308,8 @@ fn start_background(
 ) -> Vec<JoinHandle<()>> {
     let service = &parts.service;
     let keys = Arc::clone(&parts.keys);
-    let reconciler = Reconciler::new(Arc::clone(service), RECONCILE_INTERVAL);
+    let name = process_name();
+    let reconciler = Reconciler::new(Arc::clone(service), RECONCILE_INTERVAL, name.clone());
     let mut tasks = vec![
         tokio::spawn(reconciler.run(stop.clone().cancelled_owned())),
         tokio::spawn(keys.look_after(stop.clone().cancelled_owned())),
@@ -316,7 +317,7 @@ fn start_background(
     let concurrency = usize::try_from(config.jobs.workers).unwrap_or(usize::MAX);
     if concurrency > 0 {
         let options = WorkerOptions {
-            name: format!("pid-{}", std::process::id()),
+            name,
             concurrency,
             lease: config.jobs.lease.duration(),
             poll_interval: config.jobs.poll_interval.duration(),

@@ -37,6 +37,14 @@ pub(crate) fn keep_memory_private() {
     }
 }
 
+/// What this process is called among all on one catalog: where it runs, and what no other has, for hosts in containers have
+/// one name and one process id.
+pub(crate) fn process_name() -> String {
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy();
+    format!("{host}-{}-{}", std::process::id(), fresh_name())
+}
+
 /// A fresh 128-bit name in hexadecimal: for an `Idempotency-Key` or a generated password.
 pub(crate) fn fresh_name() -> String {
     random_hex(&SystemEntropy::new())

@@ -24,6 +24,11 @@ impl Server {
         tokio::task::spawn_blocking(start_own).await.unwrap()
     }
 
+    /// A database that each may connect to, to make its own.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Makes an empty database and returns its URL.
     pub(crate) async fn database(&self, name: &str) -> String {
         let name = format!("calotype_{:.40}_{}", name, std::process::id());

@@ -1,5 +1,6 @@
 //! The promises of the catalog's ports, kept on both engines: each promise is a function over a fresh
-//! catalog. On SQLite each is a test; on PostgreSQL all are one test, for a server is slow to start.
+//! catalog. On SQLite each is a test; on PostgreSQL all are one test, for a server is slow to start,
+//! and another behind a pooler.
 
 #[cfg(test)]
 mod blobs;
@@ -30,6 +31,16 @@ mod master_keys;
 #[cfg(test)]
 mod member_jobs;
 #[cfg(test)]
+mod nodes;
+#[cfg(test)]
+#[expect(
+    unreachable_pub,
+    clippy::disallowed_methods,
+    reason = "the harness is shared with the black-box tests"
+)]
+#[path = "../../../../tests/harness/pgbouncer.rs"]
+mod pgbouncer;
+#[cfg(test)]
 mod quotas;
 #[cfg(test)]
 mod races;
@@ -42,6 +53,8 @@ mod world;
 
 #[cfg(test)]
 use engines::Server;
+#[cfg(test)]
+use pgbouncer::PgBouncer;
 
 /// A promise on a database of its own. Made here and on the heap: all of them together are more than a thread's stack holds.
 #[cfg(test)]
@@ -72,6 +85,18 @@ macro_rules! promises {
             $({
                 println!(stringify!($name));
                 let url = server.database(stringify!($name)).await;
+                kept(url, $module::$name).await;
+            })+
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn postgresql_keeps_every_promise_behind_a_pooler() {
+            let server = Server::start().await;
+            let pooler = PgBouncer::start(server.url());
+            world::behind(pooler.port());
+            $({
+                println!(stringify!($name));
+                let url = server.database(concat!("pooled_", stringify!($name))).await;
                 kept(url, $module::$name).await;
             })+
         }
@@ -174,6 +199,7 @@ promises! {
     races::uploads_of_one_image_begin_once,
     races::catalogs_that_open_at_once_all_come_up,
     schema::a_newer_schema_is_refused,
+    schema::a_newer_schema_is_taken_where_it_says_that_this_version_can_work_with_it,
     upkeep::what_is_over_its_time_is_purged_and_nothing_else,
     upkeep::a_great_many_records_go_in_small_steps,
 }

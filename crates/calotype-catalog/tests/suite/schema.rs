@@ -11,9 +11,24 @@ use crate::quotas::{limit, needing};
 use crate::world::{LEASE, World, assert_kind, open, project, trail};
 
 pub(crate) async fn a_newer_schema_is_refused(world: World) {
-    world
-        .tamper("insert into schema_migrations values (999, 'later', 0)")
-        .await;
+    let later =
+        "insert into schema_migrations (version, name, applied_at) values (999, 'later', 0)";
+    world.tamper(later).await;
+    assert_kind(open(&world.url).await, ErrorKind::Internal);
+}
+
+pub(crate) async fn a_newer_schema_is_taken_where_it_says_that_this_version_can_work_with_it(
+    world: World,
+) {
+    let image = world.active("p1", 100).await;
+    let sql = "insert into schema_migrations (version, name, applied_at, compatible_from) \
+               select 999, 'later', 0, max(version) from schema_migrations";
+    world.tamper(sql).await;
+    let catalog = open(&world.url).await.unwrap();
+    assert!(catalog.image(image.id, None).await.unwrap().is_some());
+    let sql = "update schema_migrations set compatible_from = compatible_from + 1 \
+               where version = 999";
+    world.tamper(sql).await;
     assert_kind(open(&world.url).await, ErrorKind::Internal);
 }
 
@@ -94,7 +109,7 @@ async fn a_replication_that_an_earlier_version_accepted_is_gone_on_with() {
     });
     let filters: String = filters.collect();
     let back = format!(
-        "{filters} drop index images_by_owner_size; drop index images_by_owner_change; drop index images_by_owner_id; \
+        "drop table leases; alter table schema_migrations drop column compatible_from; {filters} drop index images_by_owner_size; drop index images_by_owner_change; drop index images_by_owner_id; \
           drop table enterprise_assignments; drop table project_limits; drop index blobs_by_reservation; \
          alter table blobs drop column reserved; alter table blobs drop column reserved_for; \
          alter table project_usage drop column reserved; \

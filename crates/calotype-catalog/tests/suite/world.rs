@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use calotype_catalog::{Options, SqlCatalog};
+use calotype_catalog::{DirectUrl, Options, Pooler, SqlCatalog};
 use calotype_core::ErrorKind;
 use calotype_core::id::{BlobId, ImageId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
@@ -212,7 +212,31 @@ pub(crate) async fn open(url: &str) -> calotype_core::Result<SqlCatalog> {
     open_with(url, Options::default()).await
 }
 
+thread_local! {
+    /// The port of the pooler that catalogs of this test are behind.
+    static POOLER: std::cell::Cell<Option<u16>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on catalogs that this test opens are behind the pooler at this port.
+pub(crate) fn behind(port: u16) {
+    POOLER.set(Some(port));
+}
+
 async fn open_with(url: &str, options: Options) -> calotype_core::Result<SqlCatalog> {
+    let (url, options) = match POOLER.get() {
+        Some(port) => {
+            let (_, database) = url.rsplit_once('/').unwrap();
+            let pooled = Options {
+                pooler: Pooler::Transaction(DirectUrl(url.to_owned())),
+                ..options
+            };
+            (
+                &*format!("postgres://postgres@127.0.0.1:{port}/{database}"),
+                pooled,
+            )
+        }
+        None => (url, options),
+    };
     let clock = StoppedClock::default();
     clock.0.store(DAY, Ordering::SeqCst);
     SqlCatalog::open(url, options, Arc::new(clock)).await

@@ -1,6 +1,10 @@
 //! The reconciler: brings the stores in line with the catalog. It takes no input and can run at any time, on
 //! any number of nodes, and be killed anywhere.
 //!
+//! Of all nodes the one that holds the lease runs the rounds, so that a store is not looked through by thirty at once. A node
+//! that dies with it is followed by another when it ends. Nothing but work is saved by it: two that both believe to
+//! have it do no harm.
+//!
 //! Bytes are removed only after [`Reconcile::claim_deletion`] has decided so in the transaction that checks the
 //! references; a crash after that leaves a row in state `deleting`, from which the next round goes on. Bytes
 //! that no row knows are removed once they are older than the grace, and so is what is staged of a blob that is stored:
@@ -35,7 +39,15 @@ pub struct Reconciled {
 pub struct Reconciler {
     service: Arc<Service>,
     interval: Duration,
+    /// Who this is among the processes on the catalog.
+    name: String,
 }
+
+/// The lease of the one that runs the rounds.
+const LEASE: &str = "reconciler";
+
+/// After how many intervals without a sign of life another runs the rounds.
+const LEASE_INTERVALS: u32 = 3;
 
 /// How many blobs a round looks at in one query.
 const BATCH: u32 = 500;
@@ -44,37 +56,92 @@ const BATCH: u32 = 500;
 const PURGING_STEPS: u32 = 50;
 
 impl Reconciler {
-    /// A reconciler that begins a round every `interval`.
-    pub fn new(service: Arc<Service>, interval: Duration) -> Self {
-        Self { service, interval }
+    /// A reconciler that begins a round every `interval`, when no other process on the catalog does. `name` is this
+    /// process's alone.
+    pub fn new(service: Arc<Service>, interval: Duration, name: impl Into<String>) -> Self {
+        Self {
+            service,
+            interval,
+            name: name.into(),
+        }
     }
 
     /// Runs rounds until `stop` completes.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
-        let between = self.rounds_between_sweeps();
-        for round in 0_u64.. {
-            let done = if round.is_multiple_of(between) {
+        let mut round = 0_u64;
+        let mut had = false;
+        loop {
+            let has = self.hold().await;
+            if has != had {
+                tracing::info!(reconciler.name = %self.name, here = has, "the reconciler's lease changed hands");
+            }
+            had = has;
+            if has {
+                self.round(round).await;
+                round += 1;
+            } else {
+                // Whoever had it meanwhile may have died in the middle of a sweep.
+                round = 0;
+            }
+            tokio::select! {
+                () = &mut stop => break,
+                () = tokio::time::sleep(self.interval) => {}
+            }
+        }
+        if had && let Err(error) = self.service.catalog.release_lease(LEASE, &self.name).await {
+            tracing::warn!(error.chain = %error.chain(), "the reconciler's lease was not given up");
+        }
+    }
+
+    async fn round(&self, round: u64) {
+        let whole = round.is_multiple_of(self.rounds_between_sweeps());
+        let work = async {
+            if whole {
                 self.service.reconcile().await
             } else {
                 self.service.reconcile_rows().await
-            };
-            match done {
-                Ok(done) if done != Reconciled::default() => {
-                    tracing::info!(
-                        uploads.expired = done.uploads_expired,
-                        blobs.deleted = done.blobs_deleted,
-                        orphans.deleted = done.orphans_deleted,
-                        records.purged = done.records_purged,
-                        "reconciled"
-                    );
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(error.chain = %error.chain(), "reconciliation failed"),
             }
-            tokio::select! {
-                () = &mut stop => return,
-                () = tokio::time::sleep(self.interval) => {}
+        };
+        let done = tokio::select! {
+            biased;
+            done = work => done,
+            () = self.until_lost() => {
+                tracing::warn!("a round of reconciliation was broken off: another process runs them");
+                return;
+            }
+        };
+        match done {
+            Ok(done) if done != Reconciled::default() => {
+                tracing::info!(
+                    uploads.expired = done.uploads_expired,
+                    blobs.deleted = done.blobs_deleted,
+                    orphans.deleted = done.orphans_deleted,
+                    records.purged = done.records_purged,
+                    "reconciled"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error.chain = %error.chain(), "reconciliation failed"),
+        }
+    }
+
+    /// Takes or extends the lease. Where the catalog does not answer there is nothing to do either.
+    async fn hold(&self) -> bool {
+        let lease = self.interval * LEASE_INTERVALS;
+        let held = self.service.catalog.hold_lease(LEASE, &self.name, lease);
+        held.await.unwrap_or_else(|error| {
+            tracing::warn!(error.chain = %error.chain(), "the reconciler's lease is not to be had");
+            false
+        })
+    }
+
+    /// Extends the lease during a long round, until it is another's.
+    async fn until_lost(&self) {
+        loop {
+            tokio::time::sleep(self.interval).await;
+            if !self.hold().await {
+                return;
             }
         }
     }

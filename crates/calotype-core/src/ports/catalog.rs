@@ -595,6 +595,13 @@ pub trait Reconcile: Send + Sync {
     /// no more.
     async fn purge_expired(&self) -> Result<u64>;
 
+    /// Takes a lease, or extends it where `holder` has it, so that of all processes on this catalog one at a time does what
+    /// the lease is for. False where another has it. Where the catalog is one process's alone, it has every lease.
+    async fn hold_lease(&self, name: &str, holder: &str, lease: Duration) -> Result<bool>;
+
+    /// Gives a lease up, where `holder` has it.
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<()>;
+
     /// The invariants that the catalog can check by itself: those that are broken.
     async fn violations(&self) -> Result<Vec<Violation>>;
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::sections::{Config, Digest, Limits, Profile};
+use super::sections::{Catalog, Config, Digest, Limits, Pooler, Profile};
 use crate::exit::Failure;
 
 /// The environment's variables, read once: tests give their own.
@@ -235,9 +236,7 @@ fn check(config: &Config) -> Result<(), String> {
             ));
         }
     }
-    if let Some(url) = &config.catalog.url {
-        check_catalog(url)?;
-    }
+    check_catalog(&config.catalog)?;
     config.identity.check()?;
     config.keys.check()?;
     config.objects.check()?;
@@ -256,16 +255,51 @@ fn check(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-fn check_catalog(url: &str) -> Result<(), String> {
+fn check_catalog(catalog: &Catalog) -> Result<(), String> {
+    if catalog.connections == 0 {
+        return Err("catalog.connections must be at least 1".to_owned());
+    }
+    for (name, span) in [
+        ("acquire_timeout", catalog.acquire_timeout),
+        ("statement_timeout", catalog.statement_timeout),
+    ] {
+        if span.duration() < Duration::from_millis(100) {
+            return Err(format!("catalog.{name} must be at least 100ms"));
+        }
+    }
+    let url = catalog.url.as_deref();
+    let is_postgres = match url {
+        Some(url) => check_url("catalog.url", url)?,
+        None => false,
+    };
+    match (catalog.pooler, &catalog.direct_url) {
+        (Pooler::None, None) => Ok(()),
+        (Pooler::None, Some(_)) => {
+            Err("catalog.direct_url is for catalog.pooler = \"transaction\"".to_owned())
+        }
+        (Pooler::Transaction, Some(direct))
+            if is_postgres && check_url("catalog.direct_url", direct)? =>
+        {
+            Ok(())
+        }
+        (Pooler::Transaction, _) => Err(
+            "catalog.pooler = \"transaction\" wants PostgreSQL in catalog.url and in catalog.direct_url"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Whether a catalog's URL is a PostgreSQL's.
+fn check_url(name: &str, url: &str) -> Result<bool, String> {
     let postgres = url
         .strip_prefix("postgres://")
         .or_else(|| url.strip_prefix("postgresql://"));
     let Some(rest) = postgres else {
         return if url.starts_with("sqlite:") {
-            Ok(())
+            Ok(false)
         } else {
             // The URL itself could hold a password: it is not shown.
-            Err("catalog.url must start with sqlite: or postgres://".to_owned())
+            Err(format!("{name} must start with sqlite: or postgres://"))
         };
     };
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
@@ -274,9 +308,11 @@ fn check_catalog(url: &str) -> Result<(), String> {
         .is_some_and(|(user, _)| user.contains(':'))
         || rest.contains("password=");
     if password {
-        return Err("catalog.url must not hold a password: use catalog.password_file".to_owned());
+        return Err(format!(
+            "{name} must not hold a password: use catalog.password_file"
+        ));
     }
-    Ok(())
+    Ok(true)
 }
 
 fn micros(span: super::values::Span) -> u64 {
@@ -334,6 +370,7 @@ mod tests {
                 "catalog.password_file",
                 config.catalog.password_file.is_some(),
             ),
+            ("catalog.direct_url", config.catalog.direct_url.is_some()),
             ("store.main.path", config.store.main.path.is_some()),
             ("keys.root_key_file", config.keys.root_key_file.is_some()),
             (

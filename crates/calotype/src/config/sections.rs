@@ -74,7 +74,7 @@ impl Default for Server {
 }
 
 /// `[catalog]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Catalog {
     /// `sqlite:PATH` or `postgres://...`, without a password. None: SQLite in the data directory.
@@ -83,6 +83,42 @@ pub(crate) struct Catalog {
     /// The file that holds the database user's password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) password_file: Option<PathBuf>,
+    /// The most connections of a process.
+    pub(crate) connections: u32,
+    /// How long a call waits for a connection.
+    pub(crate) acquire_timeout: Span,
+    /// After how long PostgreSQL gives a statement up.
+    pub(crate) statement_timeout: Span,
+    /// What is between the service and PostgreSQL.
+    pub(crate) pooler: Pooler,
+    /// The database itself, past a pooler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) direct_url: Option<String>,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            url: None,
+            password_file: None,
+            connections: 16,
+            acquire_timeout: Span::seconds(10),
+            statement_timeout: Span::seconds(15),
+            pooler: Pooler::None,
+            direct_url: None,
+        }
+    }
+}
+
+/// What may be between the service and PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Pooler {
+    /// Nothing, or what gives each client a session.
+    #[default]
+    None,
+    /// What lends a server for one transaction.
+    Transaction,
 }
 
 /// `[export]`

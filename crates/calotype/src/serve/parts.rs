@@ -7,7 +7,7 @@ use std::sync::Arc;
 use calotype_api::ApiState;
 use calotype_blob::store::{BlobStore, StoreLabels};
 use calotype_blob::{ResealOptions, SealOptions, SealedBlobs};
-use calotype_catalog::SqlCatalog;
+use calotype_catalog::{DirectUrl, Pooler, SqlCatalog};
 use calotype_convert::{QemuImg, QemuOptions};
 use calotype_core::Error;
 use calotype_core::access::Access;
@@ -50,15 +50,11 @@ pub(crate) struct Parts {
 pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
     let config = &options.config;
     let data_dir = &options.data_dir;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
 
-    let url = catalog_url(config, data_dir)?;
-    let catalog = Arc::new(
-        SqlCatalog::open(&url, catalog_options(config), Arc::clone(&clock))
-            .await
-            .map_err(failed("the catalog"))?,
-    );
+    let catalog = Arc::new(open_catalog(options).await?);
+    // Where several nodes share a database, they have its time.
+    let clock = catalog.clock();
 
     let store = open_store(&options.config.store.main, &options.data_dir, &entropy)?;
     // Before anything else: nothing is done to blobs that are another catalog's, or without their keys.
@@ -123,11 +119,8 @@ fn converter(config: &sections::Export, data_dir: &Path) -> Result<QemuImg, Fail
 /// # Errors
 /// Where one of them can't be opened or written.
 pub(super) async fn adopt_store(options: &ServeOptions) -> Result<(), Failure> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let url = catalog_url(&options.config, &options.data_dir)?;
-    let catalog = SqlCatalog::open(&url, catalog_options(&options.config), clock);
-    let catalog = catalog.await.map_err(failed("the catalog"))?;
+    let catalog = open_catalog(options).await?;
     let store = open_store(&options.config.store.main, &options.data_dir, &entropy)?;
     ownership::adopt(&catalog, store.as_ref(), entropy.as_ref()).await
 }
@@ -230,16 +223,31 @@ pub(super) fn failed(part: &'static str) -> impl Fn(Error) -> Failure {
     }
 }
 
+/// Opens the catalog.
+///
+/// # Errors
+/// Where its password can't be read, or it can't be opened.
+pub(super) async fn open_catalog(options: &ServeOptions) -> Result<SqlCatalog, Failure> {
+    let config = &options.config;
+    let url = catalog_url(config, &options.data_dir)?;
+    let catalog = SqlCatalog::open(&url, catalog_options(config)?, Arc::new(SystemClock));
+    catalog.await.map_err(failed("the catalog"))
+}
+
 /// The catalog's URL, with the password of its file where it has one.
 fn catalog_url(config: &Config, data_dir: &Path) -> Result<String, Failure> {
-    let Some(url) = &config.catalog.url else {
-        return Ok(format!(
+    match &config.catalog.url {
+        Some(url) => with_password(url, &config.catalog),
+        None => Ok(format!(
             "sqlite://{}",
             data_dir.join("catalog.db").display()
-        ));
-    };
-    let Some(file) = &config.catalog.password_file else {
-        return Ok(url.clone());
+        )),
+    }
+}
+
+fn with_password(url: &str, config: &sections::Catalog) -> Result<String, Failure> {
+    let Some(file) = &config.password_file else {
+        return Ok(url.to_owned());
     };
     let password = std::fs::read_to_string(file).map_err(|error| {
         Failure::usage(format!("catalog.password_file {}: {error}", file.display()))
@@ -251,17 +259,28 @@ fn catalog_url(config: &Config, data_dir: &Path) -> Result<String, Failure> {
     match url.split_once('@') {
         Some((user, rest)) => Ok(format!("{user}:{encoded}@{rest}")),
         None => Err(Failure::usage(
-            "catalog.url names no user for catalog.password_file",
+            "the catalog's URL names no user for catalog.password_file",
         )),
     }
 }
 
-fn catalog_options(config: &Config) -> calotype_catalog::Options {
-    calotype_catalog::Options {
+fn catalog_options(config: &Config) -> Result<calotype_catalog::Options, Failure> {
+    let catalog = &config.catalog;
+    let pooler = match (catalog.pooler, &catalog.direct_url) {
+        (sections::Pooler::Transaction, Some(url)) => {
+            Pooler::Transaction(DirectUrl(with_password(url, catalog)?))
+        }
+        _ => Pooler::None,
+    };
+    Ok(calotype_catalog::Options {
+        connections: catalog.connections,
+        acquire_timeout: catalog.acquire_timeout.duration(),
+        statement_timeout: catalog.statement_timeout.duration(),
+        pooler,
         audit_kept: config.audit.kept.duration(),
         jobs_kept: config.jobs.kept.duration(),
         ..calotype_catalog::Options::default()
-    }
+    })
 }
 
 /// How this process reseals.

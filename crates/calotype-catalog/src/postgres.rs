@@ -1,0 +1,313 @@
+//! PostgreSQL: its connections, and its transactions.
+//!
+//! # Fail-over
+//! A connection that was lost while it waited is found out when it is taken, and replaced; while the server refuses
+//! connections, a call waits for as long as it would for a free one. A transaction whose connection is lost at its first
+//! statement is begun again on a fresh connection, once: the database has undone it, and it has told nothing yet that
+//! could change. Later losses before the commit are told as [`Cut`]; the loss of a commit's answer is told as a fault
+//! that nobody does again, for the commit may stand.
+//!
+//! # Poolers
+//! A pooler that lends a server for one transaction (PgBouncer's `pool_mode = transaction`) forgets what is said outside
+//! of one. Then nothing is kept in a session: every statement is in a transaction, none has a name, and the limits are set with
+//! each beginning. Notifications and migrations need sessions, and go past the pooler.
+
+use std::borrow::Cow;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use calotype_core::time::Timestamp;
+use calotype_core::{Error, Result};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, Transaction};
+
+use crate::clock::DatabaseClock;
+use crate::db::{Arg, Cut, bound, meaning};
+use crate::open::{Options, Pooler};
+
+/// How long a transaction may wait for this program between two statements.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(60);
+
+const NOW: &str = "select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) as now";
+
+/// The connections to a PostgreSQL.
+pub(crate) struct Postgres {
+    pool: PgPool,
+    /// For what needs a session of its own: not through a pooler.
+    sessions: PgConnectOptions,
+    clock: Arc<DatabaseClock>,
+    /// Whether statements are kept prepared in the session.
+    prepares: bool,
+    begin_write: String,
+    begin_read: String,
+}
+
+impl Postgres {
+    /// Opens connections, and reads the database's clock.
+    ///
+    /// # Errors
+    /// InvalidRequest where a URL can't be understood; Unavailable where the database is away.
+    pub(crate) async fn open(url: &str, options: &Options) -> Result<Arc<Self>> {
+        let direct = |url: &str| connect(url).map(|connect| in_sessions(connect, options));
+        let (connect, sessions, limits) = match &options.pooler {
+            Pooler::None => (direct(url)?, direct(url)?, String::new()),
+            Pooler::Transaction(past) => {
+                // What a pooler does not know when a client begins, it refuses.
+                let pooled = connect(url)?.extra_float_digits(None);
+                let pooled = pooled.statement_cache_capacity(0);
+                (pooled, direct(&past.0)?, limits_of_a_transaction(options))
+            }
+        };
+        let pool = PgPoolOptions::new()
+            .max_connections(options.connections.max(2))
+            .acquire_timeout(options.acquire_timeout)
+            .connect_with(connect)
+            .await
+            .map_err(meaning)?;
+        let postgres = Self {
+            pool,
+            sessions,
+            clock: Arc::new(DatabaseClock::new()),
+            prepares: options.pooler == Pooler::None,
+            begin_write: format!("begin{limits}"),
+            begin_read: format!("begin isolation level repeatable read read only{limits}"),
+        };
+        let postgres = Arc::new(postgres);
+        postgres.read().await?.now().await?;
+        Ok(postgres)
+    }
+
+    /// The database's clock.
+    pub(crate) fn clock(&self) -> Arc<DatabaseClock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// A connection of its own, past any pooler.
+    pub(crate) async fn session(&self) -> Result<PgConnection> {
+        PgConnection::connect_with(&self.sessions)
+            .await
+            .map_err(meaning)
+    }
+
+    /// One connection for notifications, made when it is used, and anew when it was lost.
+    pub(crate) fn listening(&self) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(self.sessions.clone())
+    }
+
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Begins a transaction that writes.
+    pub(crate) async fn write(self: &Arc<Self>) -> Result<PgTx> {
+        PgTx::begin(self, false).await
+    }
+
+    /// Begins a transaction that reads one state of the database.
+    pub(crate) async fn read(self: &Arc<Self>) -> Result<PgTx> {
+        PgTx::begin(self, true).await
+    }
+
+    /// Fetches what one statement reads.
+    pub(crate) async fn fetch_all(
+        self: &Arc<Self>,
+        sql: String,
+        args: Vec<Arg>,
+    ) -> Result<Vec<PgRow>> {
+        if !self.prepares {
+            return self.read().await?.fetch_all(sql.into(), args).await;
+        }
+        match self.fetch_once(sql.clone(), args.clone()).await {
+            Err(error) if is_cut(&error) => self.fetch_once(sql, args).await,
+            fetched => fetched,
+        }
+    }
+
+    async fn fetch_once(&self, sql: String, args: Vec<Arg>) -> Result<Vec<PgRow>> {
+        let rows = bound!(sql, args).fetch_all(&self.pool).await;
+        rows.map_err(meaning)
+    }
+
+    async fn begin(&self, reads: bool) -> Result<Transaction<'static, sqlx::Postgres>> {
+        let begin = match reads {
+            true => &self.begin_read,
+            false => &self.begin_write,
+        };
+        let begun = self.pool.begin_with(AssertSqlSafe(begin.clone())).await;
+        begun.map_err(meaning)
+    }
+}
+
+/// A transaction of PostgreSQL's. Dropped, it is rolled back.
+pub(crate) struct PgTx {
+    /// None where it was lost and could not be begun again.
+    tx: Option<Transaction<'static, sqlx::Postgres>>,
+    postgres: Arc<Postgres>,
+    reads: bool,
+    begun_again: bool,
+    /// Whether it has told anything but the time.
+    told: bool,
+}
+
+impl PgTx {
+    async fn begin(postgres: &Arc<Postgres>, reads: bool) -> Result<Self> {
+        let (tx, begun_again) = match postgres.begin(reads).await {
+            Err(error) if is_cut(&error) => (postgres.begin(reads).await?, true),
+            begun => (begun?, false),
+        };
+        Ok(Self {
+            tx: Some(tx),
+            postgres: Arc::clone(postgres),
+            reads,
+            begun_again,
+            told: false,
+        })
+    }
+
+    /// Whether it may be begun again where its connection is lost.
+    const fn is_fresh(&self) -> bool {
+        !self.begun_again && !self.told
+    }
+
+    /// Begins again after this fault, where it is the connection's loss. Nobody notices in a fresh transaction.
+    async fn begin_again(&mut self, error: Error) -> Result<()> {
+        if !is_cut(&error) {
+            return Err(error);
+        }
+        tracing::debug!(error.chain = %error.chain(), "a transaction is begun again");
+        self.begun_again = true;
+        // The lost connection's place first: where all are lost at once, there is no other.
+        self.tx = None;
+        self.tx = Some(self.postgres.begin(self.reads).await?);
+        Ok(())
+    }
+
+    fn connection(&mut self) -> Result<&mut PgConnection> {
+        let lost = || Error::unavailable(Lost);
+        Ok(&mut **self.tx.as_mut().ok_or_else(lost)?)
+    }
+
+    pub(crate) async fn fetch_all(
+        &mut self,
+        sql: Cow<'static, str>,
+        args: Vec<Arg>,
+    ) -> Result<Vec<PgRow>> {
+        let repeat = self.is_fresh().then(|| (sql.clone(), args.clone()));
+        let fetched = self.fetch_once(sql, args).await;
+        let fetched = match (fetched, repeat) {
+            (Err(error), Some((sql, args))) => {
+                self.begin_again(error).await?;
+                self.fetch_once(sql, args).await
+            }
+            (fetched, _) => fetched,
+        };
+        self.told = true;
+        fetched
+    }
+
+    async fn fetch_once(&mut self, sql: Cow<'static, str>, args: Vec<Arg>) -> Result<Vec<PgRow>> {
+        let query = bound!(sql, args).persistent(self.postgres.prepares);
+        query.fetch_all(self.connection()?).await.map_err(meaning)
+    }
+
+    pub(crate) async fn execute(&mut self, sql: Cow<'static, str>, args: Vec<Arg>) -> Result<u64> {
+        let repeat = self.is_fresh().then(|| (sql.clone(), args.clone()));
+        let done = self.execute_once(sql, args).await;
+        let done = match (done, repeat) {
+            (Err(error), Some((sql, args))) => {
+                self.begin_again(error).await?;
+                self.execute_once(sql, args).await
+            }
+            (done, _) => done,
+        };
+        self.told = true;
+        done
+    }
+
+    async fn execute_once(&mut self, sql: Cow<'static, str>, args: Vec<Arg>) -> Result<u64> {
+        let query = bound!(sql, args).persistent(self.postgres.prepares);
+        let done = query.execute(self.connection()?).await.map_err(meaning)?;
+        Ok(done.rows_affected())
+    }
+
+    /// Executes many statements that take no arguments.
+    pub(crate) async fn script(&mut self, sql: String) -> Result<()> {
+        self.told = true;
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql));
+        let done = sql.execute(self.connection()?).await;
+        done.map(drop).map_err(meaning)
+    }
+
+    /// The database's time.
+    pub(crate) async fn now(&mut self) -> Result<Timestamp> {
+        let told = self.told;
+        let asked = Instant::now();
+        let rows = self.fetch_all(NOW.into(), Vec::new()).await?;
+        self.told = told;
+        let row = rows.first();
+        let row = row.ok_or_else(|| Error::internal("the database told no time"))?;
+        let told = Timestamp::from_micros(row.try_get("now").map_err(Error::internal)?);
+        self.postgres.clock.set(asked, told);
+        Ok(told)
+    }
+
+    pub(crate) async fn commit(self) -> Result<()> {
+        let Some(tx) = self.tx else {
+            return Err(Error::unavailable(Lost));
+        };
+        tx.commit().await.map_err(|error| {
+            let error = meaning(error);
+            // It may stand: only its answer is known to be lost.
+            if is_cut(&error) {
+                Error::unavailable(error)
+            } else {
+                error
+            }
+        })
+    }
+}
+
+/// The transaction's connection was lost, and no other could be had.
+#[derive(Debug, thiserror::Error)]
+#[error("the transaction's connection was lost")]
+struct Lost;
+
+/// Whether the connection was lost before the commit was asked for.
+pub(crate) fn is_cut(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<Cut>)
+}
+
+fn connect(url: &str) -> Result<PgConnectOptions> {
+    let invalid = |error: sqlx::Error| {
+        Error::invalid("The catalog's URL can't be understood.").with_context(error)
+    };
+    let connect = PgConnectOptions::from_str(url).map_err(invalid)?;
+    Ok(connect.application_name("calotype"))
+}
+
+/// A connection that keeps what is said in it once: limits, and statements.
+fn in_sessions(connect: PgConnectOptions, options: &Options) -> PgConnectOptions {
+    let timeout = format!("{}ms", options.statement_timeout.as_millis());
+    let idle = format!("{}ms", IDLE_IN_TRANSACTION.as_millis());
+    connect.statement_cache_capacity(256).options([
+        ("statement_timeout", timeout.as_str()),
+        ("idle_in_transaction_session_timeout", idle.as_str()),
+        ("timezone", "UTC"),
+    ])
+}
+
+fn limits_of_a_transaction(options: &Options) -> String {
+    format!(
+        "; set local statement_timeout = {}; set local idle_in_transaction_session_timeout = {}",
+        options.statement_timeout.as_millis(),
+        IDLE_IN_TRANSACTION.as_millis()
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! Connections that are lost between two statements of a transaction.
+
+use std::sync::Arc;
+
+use calotype_core::ports::Clock;
+use calotype_core::time::Timestamp;
+
+use super::*;
+use crate::SqlCatalog;
+use crate::db::{Db, Tx, is_undone};
+
+#[expect(dead_code, reason = "the suite needs more of it")]
+#[path = "../../tests/suite/engines.rs"]
+mod engines;
+
+struct Epoch;
+
+impl Clock for Epoch {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(0)
+    }
+}
+
+/// Ends every connection to the database but the one that says so.
+const CUT: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
+                   where datname = current_database() and pid <> pg_backend_pid()";
+
+const INSERT: &str = "insert into leases (name, holder, expires_at) values ($1, 'me', 0)";
+
+struct World {
+    catalog: SqlCatalog,
+    url: String,
+    _server: engines::Server,
+}
+
+impl World {
+    async fn open(name: &str) -> Self {
+        let server = engines::Server::start().await;
+        let url = server.database(name).await;
+        let options = Options::default();
+        let catalog = SqlCatalog::open(&url, options, Arc::new(Epoch)).await;
+        Self {
+            catalog: catalog.unwrap(),
+            url,
+            _server: server,
+        }
+    }
+
+    async fn cut(&self) {
+        let mut c = PgConnection::connect(&self.url).await.unwrap();
+        sqlx::raw_sql(CUT).execute(&mut c).await.unwrap();
+    }
+
+    fn db(&self) -> &Db {
+        &self.catalog.db
+    }
+
+    async fn leases(&self) -> i64 {
+        let mut tx = self.db().read().await.unwrap();
+        let sql = "select count(*) as n from leases";
+        let row = tx.fetch_optional(sql, Vec::new()).await.unwrap();
+        row.unwrap().int("n").unwrap()
+    }
+}
+
+async fn insert(tx: &mut Tx, name: &str) -> Result<u64> {
+    tx.execute(INSERT, vec![Arg::text(name)]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_whose_connection_is_lost_at_its_first_statement_is_answered() {
+    let world = World::open("cut_reads").await;
+    for asks_the_time in [false, true] {
+        let mut tx = world.db().read().await.unwrap();
+        if asks_the_time {
+            tx.now().await.unwrap();
+        }
+        world.cut().await;
+        let sql = "select count(*) as n from leases";
+        assert_eq!(tx.fetch_all(sql, Vec::new()).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_has_told_something_is_not_begun_again_on_another_state() {
+    let world = World::open("cut_second_read").await;
+    let mut tx = world.db().read().await.unwrap();
+    let sql = "select count(*) as n from leases";
+    tx.fetch_all(sql, Vec::new()).await.unwrap();
+    world.cut().await;
+    let error = tx.fetch_all(sql, Vec::new()).await.err().unwrap();
+    assert!(error.is_transient() && is_undone(&error), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_whose_connection_is_lost_at_its_first_statement_is_done_once() {
+    let world = World::open("cut_writes").await;
+    let mut tx = world.db().write().await.unwrap();
+    tx.now().await.unwrap();
+    world.cut().await;
+    insert(&mut tx, "a").await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(world.leases().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_is_lost_before_its_commit_is_done_again_and_once() {
+    let world = World::open("cut_before_commit").await;
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let once = || async {
+        let mut tx = world.db().write().await?;
+        insert(&mut tx, "a").await?;
+        if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            world.cut().await;
+        }
+        insert(&mut tx, "b").await?;
+        tx.commit().await
+    };
+    crate::db::again_on_contention!(once()).unwrap();
+    assert_eq!(world.leases().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_not_done_again() {
+    let world = World::open("cut_at_commit").await;
+    let mut tx = world.db().write().await.unwrap();
+    insert(&mut tx, "a").await.unwrap();
+    world.cut().await;
+    let error = tx.commit().await.unwrap_err();
+    assert!(error.is_transient() && !is_undone(&error), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_that_all_lose_their_connections_at_once_find_others() {
+    let world = World::open("cut_all").await;
+    let most = Options::default().connections;
+    let mut waiting = Vec::new();
+    for _ in 0..most {
+        waiting.push(world.db().read().await.unwrap());
+    }
+    world.cut().await;
+    let mut reading = tokio::task::JoinSet::new();
+    for mut tx in waiting {
+        reading.spawn(async move {
+            let sql = "select count(*) as n from leases";
+            tx.fetch_all(sql, Vec::new()).await.unwrap().len()
+        });
+    }
+    assert_eq!(reading.join_all().await, vec![1; most as usize]);
+}

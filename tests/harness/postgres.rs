@@ -1,0 +1,151 @@
+//! A PostgreSQL of a test's own, which may be killed and started again.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::until;
+
+/// A server. It is killed when the value goes out of scope.
+pub struct Postgres {
+    process: Child,
+    port: u16,
+    home: tempfile::TempDir,
+}
+
+impl Postgres {
+    /// Makes and starts one, and waits until it answers.
+    pub fn start() -> Self {
+        let home = tempfile::TempDir::with_prefix("calotype-own-pg-").expect("a directory");
+        if is_root() {
+            let owned = Command::new("chown")
+                .arg("postgres")
+                .arg(home.path())
+                .status();
+            assert!(owned.expect("chown runs").success());
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let made = program("initdb", home.path())
+            .arg("-D")
+            .arg(home.path().join("data"))
+            .args(["-U", "postgres", "--auth=trust", "--no-sync"])
+            .args(["-E", "UTF8", "--locale=C.UTF-8"])
+            .stdout(Stdio::null())
+            .status();
+        assert!(made.expect("initdb runs").success());
+        let process = launch(home.path(), port);
+        let server = Self {
+            process,
+            port,
+            home,
+        };
+        server.wait();
+        server
+    }
+
+    /// The URL of its first database.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Kills it as a power cut would end it: the server, and with it all of its sessions.
+    pub fn kill9(&mut self) {
+        // An error means that the process had ended already, which is what is wanted.
+        let _ = self.process.kill();
+        self.process.wait().expect("the process's end");
+    }
+
+    /// Starts it again after its end.
+    pub fn restart(&mut self) {
+        // Sessions notice the server's death by themselves; until all have, another server is refused.
+        until("PostgreSQL to start again", || {
+            self.process = launch(self.home.path(), self.port);
+            until("PostgreSQL to listen or to end", || {
+                let listens = TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+                let ended = self.process.try_wait().expect("the process's state");
+                match (listens, ended) {
+                    (true, _) => Some(true),
+                    (_, Some(_)) => Some(false),
+                    _ => None,
+                }
+            })
+            .then_some(())
+        });
+        self.wait();
+    }
+
+    fn wait(&self) {
+        let port = self.port.to_string();
+        until("PostgreSQL to answer", || {
+            let ready = Command::new(programs().join("pg_isready"))
+                .args(["-q", "-h", "127.0.0.1", "-p", &port])
+                .status();
+            ready.expect("pg_isready runs").success().then_some(())
+        });
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+fn launch(home: &Path, port: u16) -> Child {
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(home.join("log"))
+        .expect("the log");
+    program("postgres", home)
+        .arg("-D")
+        .arg(home.join("data"))
+        .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
+        .arg("-c")
+        .arg(format!("unix_socket_directories={}", home.display()))
+        .args(["-p", &port.to_string()])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("the log"))
+        .stderr(log)
+        .spawn()
+        .expect("PostgreSQL starts")
+}
+
+/// A program of the server's, as the user `postgres` where we are root: it refuses to run as root.
+fn program(name: &str, home: &Path) -> Command {
+    let path = programs().join(name);
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid=postgres",
+            "--regid=postgres",
+            "--clear-groups",
+            "--",
+        ]);
+        command.arg(path);
+        command
+    } else {
+        Command::new(path)
+    };
+    command.current_dir(home);
+    command
+}
+
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql");
+    let versions = versions.expect("PostgreSQL: `cargo xtask test` installs it");
+    let places = versions
+        .flatten()
+        .map(|version| version.path().join("bin"))
+        .filter(|bin| bin.join("initdb").is_file());
+    places
+        .max()
+        .expect("PostgreSQL: `cargo xtask test` installs it")
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().expect("id runs");
+    id.stdout.trim_ascii() == b"0"
+}
