@@ -42,6 +42,7 @@ mod kms_data;
 mod kms_elsewhere;
 mod kms_grants;
 mod members;
+mod nodes;
 mod probe;
 mod quotas;
 mod reseal;

@@ -28,6 +28,13 @@ const PACKAGES: &[Package] = &[
         any_of: &["mkfs.ext4"],
     },
     Package {
+        name: "libfaketime",
+        any_of: &[
+            "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+            "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+        ],
+    },
+    Package {
         name: "memtest86+",
         any_of: &[
             "/usr/lib/memtest86+/memtest86+x64.iso",
@@ -41,6 +48,10 @@ const PACKAGES: &[Package] = &[
     Package {
         name: "openssl",
         any_of: &["openssl"],
+    },
+    Package {
+        name: "pgbouncer",
+        any_of: &["pgbouncer"],
     },
     Package {
         name: "postgresql",
