@@ -132,3 +132,23 @@ fn every_operation_of_the_reference_is_among_those_that_are_tried() {
         assert!(tried.contains(&operation), "{operation:?}");
     }
 }
+
+#[test]
+fn what_every_operation_of_the_reference_does_a_command_does() {
+    let operations = table("tests/fixtures/operations.tsv");
+    let commands: BTreeSet<&str> = operations.iter().map(|row| row[3].as_str()).collect();
+    let page = read("docs/cli.md");
+    for command in commands {
+        let mut help = std::process::Command::new(calotype_tests::server::binary());
+        help.args(command.split(' ')).arg("--help");
+        let answer = help.output().expect("the calotype binary runs");
+        let text = String::from_utf8_lossy(&answer.stdout);
+        let usage = format!("Usage: calotype {command} ");
+        assert!(
+            answer.status.success() && text.contains(&usage),
+            "{command}: {text}"
+        );
+        let last = command.split(' ').next_back().expect("a word");
+        assert!(page.contains(last), "{command}");
+    }
+}

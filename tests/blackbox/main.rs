@@ -7,6 +7,7 @@ mod clients;
 mod cloud_images;
 mod command;
 mod command_enterprise_projects;
+mod command_images;
 mod command_imports;
 mod command_keys;
 mod command_members;

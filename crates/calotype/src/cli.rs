@@ -2,6 +2,7 @@
 
 mod admin;
 mod image;
+mod image_sources;
 mod keys;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ pub(crate) use image::{
     ImportArgs, ImportType, ListArgs, RegisterArgs, RejectArgs, ReplicateArgs, SetArgs, ShareArgs,
     WaitArgs,
 };
+pub(crate) use image_sources::{BackupService, CaptureArgs};
 pub(crate) use keys::{CreateKeyArgs, GrantArgs, KeyState, KeysCommand};
 
 const EXIT_CODES: &str = "\

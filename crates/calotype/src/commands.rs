@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod image;
 mod image_imports;
 mod image_members;
+mod image_sources;
 mod image_tags;
 pub(crate) mod job;
 pub(crate) mod keys;

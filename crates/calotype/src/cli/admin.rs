@@ -11,6 +11,15 @@ use crate::config::parse_bytes;
 pub(crate) enum AdminCommand {
     /// Check that every image is whole, and every invariant holds.
     Verify(VerifyArgs),
+    /// List who did what, newest first: in your project, or in all for who runs the service.
+    Audit {
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// Only what is older than the event with this number.
+        #[arg(long, value_name = "NUMBER")]
+        before: Option<i64>,
+    },
     /// The root keys, which wrap every other key.
     #[command(subcommand)]
     RootKey(RootKeyCommand),

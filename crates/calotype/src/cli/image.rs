@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::image_sources::CaptureArgs;
 use super::{parse_duration, parse_pair};
 
 /// `image`. An IMAGE is an id, or a name that only one image has.
@@ -29,7 +30,17 @@ pub(crate) enum ImageCommand {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
     },
-    /// Replicate an image within the region.
+    /// Keep an image from being downloaded and replicated.
+    Deactivate {
+        /// Id, or unique name.
+        image: String,
+    },
+    /// Let a deactivated image be used again.
+    Reactivate {
+        /// Id, or unique name.
+        image: String,
+    },
+    /// Replicate an image within the region, or to another one.
     Replicate(ReplicateArgs),
     /// Share images with projects.
     Share(ShareArgs),
@@ -43,7 +54,12 @@ pub(crate) enum ImageCommand {
     Members {
         /// Id, or unique name.
         image: String,
+        /// Only this project, by id.
+        #[arg(long, value_name = "ID")]
+        project: Option<String>,
     },
+    /// Make images of a server, of its disks or of a backup.
+    Capture(Box<CaptureArgs>),
     /// Make an image of an object in a bucket.
     Import(Box<ImportArgs>),
     /// Give an image without bytes those of an object in a bucket.
@@ -58,7 +74,17 @@ pub(crate) enum ImageCommand {
         #[arg(long, value_parser = ["bms_otc", "uefi"])]
         tag: Option<String>,
     },
-    /// Tag images, and see their tags.
+    /// Show what an image, a member or a list of them can have, as a JSON schema.
+    Schema {
+        /// Of what.
+        #[arg(default_value = "image", value_parser = ["image", "images", "member", "members"])]
+        of: String,
+    },
+    /// List the versions of the Image API that the service speaks.
+    Versions,
+    /// List the stores that images are kept in.
+    Stores,
+    /// Tag images, see their tags, and find images by them.
     #[command(subcommand)]
     Tag(ImageTagCommand),
 }
@@ -86,6 +112,12 @@ pub(crate) enum ImageTagCommand {
     List {
         /// Id, or unique name.
         image: Option<String>,
+    },
+    /// List the images of the project that have all of these tags.
+    Find {
+        /// A key with one of the values that it may have: of one key, any; without a value, whatever it is.
+        #[arg(required = true, value_name = "KEY[=VALUE]")]
+        tags: Vec<String>,
     },
 }
 
@@ -241,6 +273,22 @@ pub(crate) struct ReplicateArgs {
     /// How a replica under another key gets its bytes: rewrap shares the source's, where the service allows it.
     #[arg(long, value_name = "MODE", value_parser = ["reseal", "rewrap"])]
     pub(crate) encryption_mode: Option<String>,
+    /// The region that the replica is to be in, where it is another one.
+    #[arg(
+        long,
+        requires_all = ["project_name", "agency"],
+        conflicts_with_all = ["enterprise_project", "key", "encryption_mode"]
+    )]
+    pub(crate) region: Option<String>,
+    /// The project there, by name.
+    #[arg(long, value_name = "NAME", requires = "region")]
+    pub(crate) project_name: Option<String>,
+    /// The agency that lets the service act there.
+    #[arg(long, value_name = "NAME", requires = "region")]
+    pub(crate) agency: Option<String>,
+    /// The vault there, for the backup of a full-ECS image.
+    #[arg(long, value_name = "ID", requires = "region")]
+    pub(crate) vault: Option<String>,
     /// Wait until the replica is there.
     #[arg(long)]
     pub(crate) wait: bool,
@@ -378,6 +426,15 @@ pub(crate) struct ImportArgs {
     /// What a server starts the image with.
     #[arg(long, value_parser = ["bios", "uefi"])]
     pub(crate) firmware: Option<String>,
+    /// The processor's architecture.
+    #[arg(long, value_parser = ["x86", "arm"])]
+    pub(crate) architecture: Option<String>,
+    /// Let the service configure the system for its servers.
+    #[arg(long)]
+    pub(crate) configure: bool,
+    /// Take the object as it is, of any size: raw or ZVHD2.
+    #[arg(long, conflicts_with = "data_disk")]
+    pub(crate) quick: bool,
     /// The master key that seals the image. Without it: the service's own.
     #[arg(long, value_name = "ID")]
     pub(crate) key: Option<String>,
@@ -412,8 +469,16 @@ pub(crate) struct ExportArgs {
     #[arg(value_name = "BUCKET:FILE")]
     pub(crate) bucket_file: String,
     /// The object's format.
-    #[arg(long, value_parser = ["qcow2", "vhd", "vmdk", "raw", "zvhd", "zvhd2"])]
-    pub(crate) format: String,
+    #[arg(
+        long,
+        value_parser = ["qcow2", "vhd", "vmdk", "raw", "zvhd", "zvhd2"],
+        required_unless_present = "quick",
+        conflicts_with = "quick"
+    )]
+    pub(crate) format: Option<String>,
+    /// Write an image that is stored as ZVHD2 as it is, of any size.
+    #[arg(long)]
+    pub(crate) quick: bool,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

@@ -212,6 +212,30 @@ impl Session {
         }
     }
 
+    /// Takes an action on an image that has no body: deactivates or reactivates it.
+    pub(crate) async fn act_on_image(&self, id: &str, action: &str) -> Result<(), Failure> {
+        let path = format!("/v2/images/{}/actions/{action}", encode(id));
+        let call = Call::new(Method::POST, path);
+        self.image(call).await.map(drop)
+    }
+
+    /// The JSON schema of an image, a member, or a list of them.
+    pub(crate) async fn image_schema(&self, of: &str) -> Result<Value, Failure> {
+        document(self.image(Call::get(format!("/v2/schemas/{of}"))).await?).await
+    }
+
+    /// The versions of the Image API.
+    pub(crate) async fn image_versions(&self) -> Result<Value, Failure> {
+        let mut answer = document(self.image(Call::get("/versions")).await?).await?;
+        Ok(answer["versions"].take())
+    }
+
+    /// The stores that images are kept in.
+    pub(crate) async fn image_stores(&self) -> Result<Value, Failure> {
+        let mut answer = document(self.image(Call::get("/v2/info/stores")).await?).await?;
+        Ok(answer["stores"].take())
+    }
+
     /// The versions of operating systems that the service knows, for one use if one is given.
     pub(crate) async fn os_versions(&self, tag: Option<&str>) -> Result<Vec<Value>, Failure> {
         let query = tag.map(|tag| format!("?tag={}", encode(tag)));
@@ -222,9 +246,15 @@ impl Session {
         Ok(versions.flatten().cloned().collect())
     }
 
-    /// Starts a replication; the job's id comes back.
+    /// Starts a replication, to another region where the request names one; the job's id comes back.
     pub(crate) async fn replicate(&self, id: &str, request: &Value) -> Result<String, Failure> {
-        let path = format!("/v1/cloudimages/{}/copy", encode(id));
+        let elsewhere = request.get("region").is_some();
+        let operation = if elsewhere {
+            "cross_region_copy"
+        } else {
+            "copy"
+        };
+        let path = format!("/v1/cloudimages/{}/{operation}", encode(id));
         job_of(&document(self.image(Call::post(path, request)).await?).await?)
     }
 
@@ -242,15 +272,9 @@ impl Session {
     }
 
     /// Starts to write an image into a bucket; the job's id comes back.
-    pub(crate) async fn export(
-        &self,
-        id: &str,
-        object: &str,
-        format: &str,
-    ) -> Result<String, Failure> {
+    pub(crate) async fn export(&self, id: &str, request: &Value) -> Result<String, Failure> {
         let path = format!("/v1/cloudimages/{}/file", encode(id));
-        let request = serde_json::json!({"bucket_url": object, "file_format": format});
-        job_of(&document(self.image(Call::post(path, &request)).await?).await?)
+        job_of(&document(self.image(Call::post(path, request)).await?).await?)
     }
 
     /// A job's document.

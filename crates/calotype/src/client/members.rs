@@ -56,6 +56,12 @@ impl Session {
         Ok(answer["members"].take())
     }
 
+    /// One member of an image.
+    pub(crate) async fn image_member(&self, image: &str, project: &str) -> Result<Value, Failure> {
+        let path = format!("/v2/images/{}/members/{}", encode(image), encode(project));
+        document(self.image(Call::get(path)).await?).await
+    }
+
     async fn members_job(&self, call: Call) -> Result<String, Failure> {
         job_of(&document(self.image(call).await?).await?)
     }

@@ -8,6 +8,9 @@ use super::login::Session;
 use super::transport::{Call, document};
 use crate::exit::Failure;
 
+/// Images that are asked for at once.
+const PAGE: usize = 100;
+
 impl Session {
     /// An image's tags: objects with a key and a value.
     pub(crate) async fn image_tags(&self, image: &str) -> Result<Value, Failure> {
@@ -37,6 +40,28 @@ impl Session {
     pub(crate) async fn remove_image_tag(&self, image: &str, key: &str) -> Result<(), Failure> {
         let path = format!("{}/{}", self.tags_path(image)?, encode(key));
         self.image(Call::new(Method::DELETE, path)).await.map(drop)
+    }
+
+    /// The images of the project that have all of these tags: objects with an id, a name and tags.
+    pub(crate) async fn images_with_tags(&self, tags: &Value) -> Result<Vec<Value>, Failure> {
+        let project = encode(self.project_id()?);
+        let path = format!("/v2/{project}/images/resource_instances/action");
+        let mut found = Vec::new();
+        loop {
+            let body = json!({
+                "action": "filter", "tags": tags, "limit": PAGE.to_string(),
+                "offset": found.len().to_string(),
+            });
+            let mut answer = document(self.image(Call::post(&*path, &body)).await?).await?;
+            let Value::Array(page) = answer["resources"].take() else {
+                return Err(Failure::new("the service's answer has no resources"));
+            };
+            let last = page.len() < PAGE;
+            found.extend(page);
+            if last {
+                return Ok(found);
+            }
+        }
     }
 
     fn tags_path(&self, image: &str) -> Result<String, Failure> {

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use calotype_core::time::Timestamp;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -46,6 +47,14 @@ pub(crate) async fn run(
                 &json_of(session.image(Call::get(path).patient()).await?).await?,
                 output,
             )
+        }
+        AdminCommand::Audit { limit, before } => {
+            let mut path = format!("/admin/v1/audit?limit={limit}");
+            if let Some(before) = before {
+                path.push_str(&format!("&before={before}"));
+            }
+            let mut answer = json_of(session.image(Call::get(path)).await?).await?;
+            output.result(&answer["events"].take(), events)
         }
         AdminCommand::RootKey(command) => root_key(&session, command, output).await,
         // Without a service.
@@ -106,6 +115,21 @@ async fn root_key(
             ],
         )
     })
+}
+
+fn events(events: &Value) -> Rows {
+    let mut rows = Rows::new(&["NUMBER", "TIME", "EVENT", "USER", "PROJECT", "OF"]);
+    for event in events.as_array().into_iter().flatten() {
+        let time = event["time"].as_i64().map(|millis| {
+            let time = Timestamp::from_micros(millis.saturating_mul(1000));
+            time.to_seconds()
+        });
+        let of = cell(event, "resource_id");
+        let [number, name] = ["id", "trace_name"].map(|name| cell(event, name));
+        let [user, project] = ["user_id", "project_id"].map(|name| cell(event, name));
+        rows.push([number, time.unwrap_or_default(), name, user, project, of]);
+    }
+    rows
 }
 
 const ENTERPRISE_PROJECTS: &str = "/admin/v1/enterprise-projects";

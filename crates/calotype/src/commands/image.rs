@@ -37,14 +37,17 @@ pub(crate) async fn run(
         ImageCommand::Set(args) => set(&session, &args, output).await,
         ImageCommand::Download(args) => download(&session, &args, output).await,
         ImageCommand::Delete { images } => delete(&session, &images).await,
+        ImageCommand::Deactivate { image } => act(&session, &image, "deactivate").await,
+        ImageCommand::Reactivate { image } => act(&session, &image, "reactivate").await,
         ImageCommand::Replicate(args) => replicate(&session, &args, output).await,
         ImageCommand::Share(args) => super::image_members::share(&session, &args, output).await,
         ImageCommand::Unshare(args) => super::image_members::unshare(&session, &args, output).await,
         ImageCommand::Accept(args) => super::image_members::accept(&session, &args, output).await,
         ImageCommand::Reject(args) => super::image_members::reject(&session, &args, output).await,
-        ImageCommand::Members { image } => {
-            super::image_members::list(&session, &image, output).await
+        ImageCommand::Members { image, project } => {
+            super::image_members::list(&session, &image, project.as_deref(), output).await
         }
+        ImageCommand::Capture(args) => super::image_sources::capture(&session, &args, output).await,
         ImageCommand::Import(args) => super::image_imports::import(&session, &args, output).await,
         ImageCommand::Export(args) => super::image_imports::export(&session, &args, output).await,
         ImageCommand::Register(args) => {
@@ -55,6 +58,9 @@ pub(crate) async fn run(
             let versions = session.os_versions(tag.as_deref()).await?;
             output.result(&Value::Array(versions), table_of_versions)
         }
+        ImageCommand::Schema { of } => output.object(&session.image_schema(&of).await?),
+        ImageCommand::Versions => output.result(&session.image_versions().await?, table_of_apis),
+        ImageCommand::Stores => output.result(&session.image_stores().await?, table_of_stores),
         ImageCommand::Tag(command) => super::image_tags::run(command, &session, output).await,
     }
 }
@@ -189,6 +195,28 @@ fn table_of_versions(versions: &Value) -> Rows {
     rows
 }
 
+fn table_of_apis(versions: &Value) -> Rows {
+    let mut rows = Rows::new(&["VERSION", "STATUS", "URL"]);
+    for version in versions.as_array().into_iter().flatten() {
+        let url = cell(&version["links"][0], "href");
+        rows.push([cell(version, "id"), cell(version, "status"), url]);
+    }
+    rows
+}
+
+fn table_of_stores(stores: &Value) -> Rows {
+    let mut rows = Rows::new(&["STORE", "DEFAULT", "DESCRIPTION"]);
+    for store in stores.as_array().into_iter().flatten() {
+        rows.push(["id", "default", "description"].map(|name| cell(store, name)));
+    }
+    rows
+}
+
+async fn act(session: &Session, image: &str, action: &str) -> Result<(), Failure> {
+    let id = session.find_image(image).await?;
+    session.act_on_image(&id, action).await
+}
+
 async fn set(session: &Session, args: &SetArgs, output: &Output) -> Result<(), Failure> {
     let id = session.find_image(&args.image).await?;
     let mut patch = Vec::new();
@@ -315,6 +343,10 @@ async fn replicate(
         ("enterprise_project_id", &args.enterprise_project),
         ("cmk_id", &args.key),
         ("encryption_mode", &args.encryption_mode),
+        ("region", &args.region),
+        ("project_name", &args.project_name),
+        ("agency_name", &args.agency),
+        ("vault_id", &args.vault),
     ] {
         if let Some(value) = value {
             request[field] = json!(value);

@@ -38,15 +38,25 @@ pub(super) async fn export(
     output: &Output,
 ) -> Result<(), Failure> {
     let id = session.find_image(&args.image).await?;
-    let job = session.export(&id, &args.bucket_file, &args.format).await?;
+    let job = session.export(&id, &export_request(args)).await?;
     let waiting = args.wait.wait.then_some(args.wait.timeout);
     follow(session, &job, "exporting", waiting, output).await
 }
 
+fn export_request(args: &ExportArgs) -> Value {
+    let object = &args.bucket_file;
+    match &args.format {
+        Some(format) => json!({"bucket_url": object, "file_format": format}),
+        None => json!({"bucket_url": object, "is_quick_export": true}),
+    }
+}
+
 fn path(args: &ImportArgs) -> &'static str {
     match args.kind {
+        ImportType::Iso => "/v2/cloudimages/action",
+        _ if args.quick => "/v2/cloudimages/quickimport/action",
         ImportType::Data => "/v1/cloudimages/dataimages/action",
-        ImportType::Ecs | ImportType::Bms | ImportType::Iso => "/v2/cloudimages/action",
+        ImportType::Ecs | ImportType::Bms => "/v2/cloudimages/action",
     }
 }
 
@@ -61,13 +71,23 @@ fn request(args: &ImportArgs) -> Value {
         ImportType::Ecs => put("type", json!("ECS")),
         ImportType::Bms => put("type", json!("BMS")),
         ImportType::Iso => put("type", json!("IsoImage")),
+        ImportType::Data if args.quick => put("type", json!("DataImage")),
         ImportType::Data => {}
+    }
+    for (field, asked) in [
+        ("is_config", args.configure),
+        ("is_quick_import", args.quick),
+    ] {
+        if asked {
+            put(field, json!(true));
+        }
     }
     for (field, value) in [
         ("os_version", &args.os_version),
         ("os_type", &args.os_type),
         ("description", &args.description),
         ("hw_firmware_type", &args.firmware),
+        ("architecture", &args.architecture),
         ("cmk_id", &args.key),
         ("enterprise_project_id", &args.enterprise_project),
     ] {
@@ -148,6 +168,21 @@ mod tests {
             );
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{wrong}");
         }
+        let quick = parsed(
+            "calotype image import n --bucket-object b:o --min-disk 4 --quick --configure --architecture arm",
+        );
+        assert_eq!(path(&quick), "/v2/cloudimages/quickimport/action");
+        assert_eq!(
+            request(&quick),
+            json!({
+                "name": "n", "image_url": "b:o", "min_disk": 4, "type": "ECS", "is_config": true,
+                "is_quick_import": true, "architecture": "arm",
+            })
+        );
+        let data =
+            parsed("calotype image import n --bucket-object b:o --min-disk 4 --type data --quick");
+        assert_eq!(path(&data), "/v2/cloudimages/quickimport/action");
+        assert_eq!(request(&data)["type"], "DataImage");
         let data = parsed("calotype image import n --bucket-object b:o --min-disk 4 --type data");
         assert_eq!(path(&data), "/v1/cloudimages/dataimages/action");
         assert_eq!(request(&data).get("type"), None);

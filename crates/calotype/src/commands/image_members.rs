@@ -53,9 +53,18 @@ pub(super) async fn reject(
 }
 
 /// Runs `image members`.
-pub(super) async fn list(session: &Session, image: &str, output: &Output) -> Result<(), Failure> {
+pub(super) async fn list(
+    session: &Session,
+    image: &str,
+    project: Option<&str>,
+    output: &Output,
+) -> Result<(), Failure> {
     let id = session.find_image(image).await?;
-    output.result(&session.image_members(&id).await?, table)
+    let members = match project {
+        None => session.image_members(&id).await?,
+        Some(project) => json!([session.image_member(&id, project).await?]),
+    };
+    output.result(&members, table)
 }
 
 async fn ids(session: &Session, images: &[String]) -> Result<Vec<String>, Failure> {

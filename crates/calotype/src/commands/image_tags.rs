@@ -33,7 +33,39 @@ pub(super) async fn run(
         ImageTagCommand::List { image: None } => {
             output.result(&session.project_tags().await?, table_of_values)
         }
+        ImageTagCommand::Find { tags } => {
+            let found = session.images_with_tags(&filters(&tags)).await?;
+            output.result(&Value::Array(found), table_of_images)
+        }
     }
+}
+
+/// The keys, each with the values that it may have: none, where one of its tags has no value.
+fn filters(tags: &[String]) -> Value {
+    let mut filters: Vec<(&str, Vec<&str>, bool)> = Vec::new();
+    for tag in tags {
+        let (key, value) = match tag.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (tag.as_str(), None),
+        };
+        let at = match filters.iter().position(|(known, ..)| *known == key) {
+            Some(at) => at,
+            None => {
+                filters.push((key, Vec::new(), false));
+                filters.len() - 1
+            }
+        };
+        let (_, values, any) = &mut filters[at];
+        match value {
+            Some(value) => values.push(value),
+            None => *any = true,
+        }
+    }
+    let filter = |(key, values, any): (&str, Vec<&str>, bool)| {
+        let values = if any { Vec::new() } else { values };
+        json!({"key": key, "values": values})
+    };
+    filters.into_iter().map(filter).collect()
 }
 
 fn tag_of(text: &str) -> Value {
@@ -45,6 +77,14 @@ fn table(tags: &Value) -> Rows {
     let mut rows = Rows::new(&["KEY", "VALUE"]);
     for tag in tags.as_array().into_iter().flatten() {
         rows.push(["key", "value"].map(|name| cell(tag, name)));
+    }
+    rows
+}
+
+fn table_of_images(images: &Value) -> Rows {
+    let mut rows = Rows::new(&["ID", "NAME"]);
+    for image in images.as_array().into_iter().flatten() {
+        rows.push(["resource_id", "resource_name"].map(|name| cell(image, name)));
     }
     rows
 }
