@@ -79,8 +79,9 @@ pub struct Granted {
     /// The id of the service's user.
     pub user: String,
     catalog: Vec<Service>,
-    expires_at: Timestamp,
     since: Instant,
+    /// How long it lasts since then, by Keystone's own time: ours may be wrong.
+    life: Duration,
 }
 
 #[derive(Deserialize)]
@@ -139,7 +140,7 @@ impl Session {
     pub async fn granted(&self, deadline: Instant) -> Result<Arc<Granted>> {
         let mut state = self.state.lock().await;
         if let Some(granted) = &state.granted
-            && self.clock.now().plus(MARGIN) < granted.expires_at
+            && granted.since.elapsed() + MARGIN < granted.life
         {
             return Ok(Arc::clone(granted));
         }
@@ -241,8 +242,8 @@ impl Session {
             project,
             user: body.user.id,
             catalog: body.catalog,
-            expires_at,
             since,
+            life: expires_at.since(answer.date().unwrap_or_else(|| self.clock.now())),
         })
     }
 

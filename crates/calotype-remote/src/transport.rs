@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, Url};
 use tokio::runtime::Handle;
 use zeroize::{Zeroize as _, Zeroizing};
@@ -143,6 +144,12 @@ impl Answer {
     pub fn retry_after(&self) -> Option<Duration> {
         let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
         text.trim().parse().ok().map(Duration::from_secs)
+    }
+
+    /// The other side's time when it answered.
+    pub fn date(&self) -> Option<Timestamp> {
+        let text = self.headers.get(DATE)?.to_str().ok()?;
+        Timestamp::parse_http_date(text)
     }
 
     /// The id under which the other side knows the request, for the log.

@@ -170,10 +170,7 @@ impl Asked {
 
     /// Keystone's time when it answered, or else ours: its tokens end by its own.
     pub(super) fn time_of(&self, answer: &Answer) -> Timestamp {
-        let date = answer.headers.get("date");
-        let date = date.and_then(|date| date.to_str().ok());
-        date.and_then(Timestamp::parse_http_date)
-            .unwrap_or_else(|| self.clock.now())
+        answer.date().unwrap_or_else(|| self.clock.now())
     }
 
     async fn ask(&self, path: &str, subject: Option<&str>, deadline: Instant) -> Result<Found> {

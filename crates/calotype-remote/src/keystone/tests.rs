@@ -70,7 +70,13 @@ async fn a_login_is_made_when_it_is_needed_kept_and_renewed_before_it_ends() {
             ("one", "p1")
         );
     }
-    *clock.0.lock().unwrap() = Timestamp::parse("2026-11-24T11:59:30Z").unwrap();
+    // What the node takes for the time of day says nothing of the token.
+    *clock.0.lock().unwrap() = Timestamp::parse("2026-11-25T11:00:00Z").unwrap();
+    assert_eq!(
+        session.granted(deadline()).await.unwrap().token.as_str(),
+        "one"
+    );
+    tokio::time::advance(Duration::from_secs(59 * 60)).await;
     assert_eq!(
         session.granted(deadline()).await.unwrap().token.as_str(),
         "two"
