@@ -249,7 +249,7 @@ impl OpenStack {
     pub fn access_key(&self, user: &User) -> (String, String) {
         let path = format!("users/{}/credentials/OS-EC2", user.id);
         let body = json!({"tenant_id": user.project});
-        let made: Value = self.keystone_as(&user.token, Method::POST, &path, Some(&body));
+        let made: Value = self.admin(Method::POST, &path, Some(&body));
         let made = &made["credential"];
         (text(&made["access"]), text(&made["secret"]))
     }
