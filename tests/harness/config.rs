@@ -54,6 +54,44 @@ pub fn shutdown_grace(seconds: u64) -> String {
     format!("[server]\nshutdown_grace = \"{seconds}s\"\n")
 }
 
+/// A deployment that waits this many seconds for the head of a request, between two, and while a body stands still.
+pub fn patience(head: u64, between: u64, body: u64) -> String {
+    format!(
+        "[server]\nheader_timeout = \"{head}s\"\nkeep_alive = \"{between}s\"\nbody_idle_timeout = \"{body}s\"\n"
+    )
+}
+
+/// A deployment whose uploads have at least this many bytes a second, in each second that they are waited for.
+pub fn upload_rate(bytes: u64) -> String {
+    format!("[server]\nmin_upload_rate = {bytes}\nmin_upload_rate_after = \"1s\"\n")
+}
+
+/// A deployment that takes this many connections and works at this many requests.
+pub fn at_once(connections: u64, requests: u64) -> String {
+    format!("[server]\nmax_connections = {connections}\nmax_requests = {requests}\n")
+}
+
+/// A deployment that takes this many uploads of a project, and in all.
+pub fn uploads(of_project: u64, in_all: u64) -> String {
+    format!(
+        "[limits]\nconcurrent_uploads = {of_project}\n[server]\nconcurrent_uploads = {in_all}\n"
+    )
+}
+
+/// A deployment of this many nodes, in which a project makes one request a second, and so many at once.
+pub fn project_rate(burst: u64, nodes: u64) -> String {
+    format!("[limits]\nrequests_per_second = 1\nburst = {burst}\nnodes = {nodes}\n")
+}
+
+/// A deployment in which an address makes one request without a credential in a second, and so many at once. What runs on this
+/// machine is a trusted proxy.
+pub fn address_rate(burst: u64) -> String {
+    format!(
+        "[limits]\nanonymous_requests_per_second = 1\nanonymous_burst = {burst}\n\
+         [server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n"
+    )
+}
+
 /// A deployment that logs at this level.
 pub fn log(level: &str) -> String {
     format!("[log]\nlevel = \"{level}\"\n")

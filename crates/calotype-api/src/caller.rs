@@ -12,8 +12,8 @@ use calotype_core::access::Principal;
 use calotype_core::app::{Call, Surface};
 use calotype_core::keys::CallerToken;
 use calotype_core::{Error, ErrorKind, Result};
-use http::HeaderMap;
 use http::request::Parts;
+use http::{Extensions, HeaderMap};
 
 use crate::errors::{Failure, Family};
 use crate::json_body::collect;
@@ -58,6 +58,12 @@ pub(crate) async fn authenticate_with(
     let outcome = Authenticated(principal.map(Arc::new).map_err(Arc::new));
     parts.extensions.insert(outcome);
     next.run(Request::from_parts(parts, body.into_body())).await
+}
+
+/// Who is calling, or why that is not known; none before authentication.
+pub(crate) fn outcome(extensions: &Extensions) -> Option<std::result::Result<&Principal, &Error>> {
+    let Authenticated(outcome) = extensions.get()?;
+    Some(outcome.as_deref().map_err(Arc::as_ref))
 }
 
 /// Lets the request's log lines name who calls.

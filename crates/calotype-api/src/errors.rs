@@ -94,6 +94,7 @@ fn native_status(error: &Error) -> StatusCode {
         ErrorKind::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorKind::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
         ErrorKind::TimedOut => StatusCode::REQUEST_TIMEOUT,
+        ErrorKind::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         ErrorKind::Damaged | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -111,7 +112,7 @@ fn ims_status_and_code(error: &Error) -> (StatusCode, ImsCode) {
         ErrorKind::Damaged => ImsCode::IMG_0057,
         ErrorKind::NotFound | ErrorKind::Gone => ImsCode::IMG_0121,
         ErrorKind::TooLarge => ImsCode::IMG_0059,
-        ErrorKind::LimitReached => ImsCode::IMG_0060,
+        ErrorKind::LimitReached | ErrorKind::TooManyRequests { .. } => ImsCode::IMG_0060,
         ErrorKind::Conflict => ImsCode::IMG_0035,
         ErrorKind::InvalidRequest
         | ErrorKind::UnsupportedMediaType
@@ -150,12 +151,16 @@ fn kms_status_and_code(error: &Error, anonymous: bool) -> (StatusCode, KmsCode) 
         | ErrorKind::UnsupportedMediaType
         | ErrorKind::RangeNotSatisfiable => KmsCode::KMS_0308,
         ErrorKind::Conflict | ErrorKind::TimedOut => KmsCode::KMS_0214,
-        ErrorKind::Unavailable { .. } | ErrorKind::StorageFull => KmsCode::KMS_0104,
+        ErrorKind::Unavailable { .. }
+        | ErrorKind::StorageFull
+        | ErrorKind::TooManyRequests { .. } => KmsCode::KMS_0104,
         ErrorKind::Damaged | ErrorKind::Internal => KmsCode::KMS_0101,
     };
     let status = match error.kind() {
-        // The table knows neither; an idempotency key that was used says 409 everywhere.
-        ErrorKind::Conflict | ErrorKind::TimedOut => native_status(error),
+        // The table knows none of them; an idempotency key that was used says 409 everywhere.
+        ErrorKind::Conflict | ErrorKind::TimedOut | ErrorKind::TooManyRequests { .. } => {
+            native_status(error)
+        }
         _ => StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_REQUEST),
     };
     (status, code)
@@ -215,11 +220,15 @@ pub async fn render(State(state): State<ApiState>, request: Request, next: Next)
                 .insert(header::WWW_AUTHENTICATE, value);
         }
     }
-    if let ErrorKind::Unavailable { retry_after } = error.kind() {
-        rendered.headers_mut().insert(
-            header::RETRY_AFTER,
-            HeaderValue::from(retry_after.as_secs().max(1)),
-        );
+    if let ErrorKind::Unavailable { retry_after } | ErrorKind::TooManyRequests { retry_after } =
+        error.kind()
+    {
+        // Whole seconds, and never too few.
+        let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+        rendered
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     rendered
 }
@@ -419,6 +428,17 @@ mod tests {
         assert_eq!(native_status(&throttled).as_u16(), 503);
         let (status, code) = ims_status_and_code(&Error::unavailable("away"));
         assert_eq!((status.as_u16(), code), (503, ImsCode::IMG_0061));
+    }
+
+    #[test]
+    fn who_asks_too_much_is_told_so_with_one_status_by_every_api() {
+        let retry_after = std::time::Duration::from_secs(7);
+        let error = Error::new(ErrorKind::TooManyRequests { retry_after }, "too many");
+        assert_eq!(native_status(&error).as_u16(), 429);
+        let (status, code) = ims_status_and_code(&error);
+        assert_eq!((status.as_u16(), code), (429, ImsCode::IMG_0060));
+        let (status, code) = kms_status_and_code(&error, false);
+        assert_eq!((status.as_u16(), code), (429, KmsCode::KMS_0104));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod json_body;
 mod json_patch;
 pub mod kms;
 pub mod list_query;
+pub mod load;
 pub mod native_list;
 pub mod negotiate;
 pub mod openapi;

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use axum::response::IntoResponse as _;
 use http::header;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
-use utoipa::openapi::{Components, Info, OpenApi};
+use utoipa::openapi::{Components, Info, OpenApi, RefOr, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -29,6 +29,7 @@ pub fn document() -> OpenApi {
     if let Err(error) = shapes::add(&mut document) {
         tracing::error!(%error, "the shapes of answers can't be read");
     }
+    add_refusals(&mut document);
     document.info = Info::new("Calotype", env!("CARGO_PKG_VERSION"));
     document.info.description = Some(
         "An image management service: the OpenStack Image API v2, and the Open Telekom Cloud's IMS and KMS APIs."
@@ -50,6 +51,39 @@ pub fn document() -> OpenApi {
         ),
     );
     document
+}
+
+/// What every operation can answer under load, but those that are always answered ([`load`](crate::load)).
+fn add_refusals(document: &mut OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        if crate::load::is_exempt(path) {
+            continue;
+        }
+        let operations = [
+            &mut item.get,
+            &mut item.head,
+            &mut item.post,
+            &mut item.put,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        for operation in operations.into_iter().flatten() {
+            let answers = &mut operation.responses.responses;
+            for (status, text) in [
+                (
+                    "429",
+                    "The project or the address makes too many requests; Retry-After says when to come again.",
+                ),
+                (
+                    "503",
+                    "The service can't do it now, or has too much to do; Retry-After says when to come again.",
+                ),
+            ] {
+                let known = answers.entry(status.to_owned());
+                known.or_insert_with(|| RefOr::T(Response::new(text)));
+            }
+        }
+    }
 }
 
 /// Shows the API's description.

@@ -24,6 +24,12 @@ const DURATION: &str = "calotype_http_request_duration_seconds";
 const IN_FLIGHT: &str = "calotype_http_requests_in_flight";
 /// By what there was too much of: images, members, bytes.
 pub(crate) const QUOTA_REFUSALS: &str = "calotype_quota_refusals_total";
+/// By what there was no room for: connections, requests, uploads, project_uploads, project_rate, address_rate.
+const REFUSED: &str = "calotype_http_refused_total";
+/// By what a client did too slowly.
+const CUT: &str = "calotype_http_cut_total";
+pub(crate) const UPLOADS_IN_FLIGHT: &str = "calotype_uploads_in_flight";
+const CONNECTIONS: &str = "calotype_http_connections";
 const JOBS_WAITING: &str = "calotype_jobs_waiting";
 const JOBS_RUNNING: &str = "calotype_jobs_running";
 /// Counted when the image is active.
@@ -48,6 +54,13 @@ pub fn describe_metrics() {
         "Time to the head of the answer."
     );
     metrics::describe_gauge!(IN_FLIGHT, "Requests whose answer has not begun.");
+    metrics::describe_counter!(
+        REFUSED,
+        "Requests and connections that there was no room for, or whose sender had had its share."
+    );
+    metrics::describe_counter!(CUT, "Connections and bodies that were too slow.");
+    metrics::describe_gauge!(UPLOADS_IN_FLIGHT, "Uploads that are running.");
+    metrics::describe_gauge!(CONNECTIONS, "Connections that are open.");
     metrics::describe_gauge!(JOBS_WAITING, "Jobs that no worker has begun.");
     metrics::describe_gauge!(JOBS_RUNNING, "Jobs that a worker has begun and not ended.");
     metrics::describe_counter!(
@@ -65,6 +78,32 @@ pub fn describe_metrics() {
         "Bytes of images that were given out."
     );
     calotype_identity::describe_metrics();
+}
+
+/// Counts what there was no room for.
+pub fn refused(of: &'static str) {
+    metrics::counter!(REFUSED, "reason" => of).increment(1);
+}
+
+/// Counts who was too slow.
+pub fn cut(what: &'static str) {
+    metrics::counter!(CUT, "reason" => what).increment(1);
+}
+
+/// Counts a connection until the result is dropped.
+pub fn connected() -> Connected {
+    metrics::gauge!(CONNECTIONS).increment(1.0);
+    Connected(())
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Connected(());
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        metrics::gauge!(CONNECTIONS).decrement(1.0);
+    }
 }
 
 /// Answers while the process lives.

@@ -1,8 +1,9 @@
 //! The whole API as one service.
 //!
 //! A request passes, from the outside in: its id, its measurement, the rendering of failures, the catch for panics,
-//! authentication, and its route. So every answer has an id and is counted; every failure, a panic's too, has its
-//! family's form; and a handler finds the outcome of authentication already there.
+//! whether there is room for it ([`load`](crate::load)), authentication, whether its caller has had its share, and its
+//! route. So every answer has an id and is counted; every failure, a panic's too, has its family's form; and a handler
+//! finds the outcome of authentication already there.
 //!
 //! Paths are taken as they are: one with a trailing slash or a doubled slash is another path, as in Glance. Headers
 //! that Keystone's middleware would set for a service behind it (`X-Roles`, `X-Project-Id`, `X-Identity-Status`) mean
@@ -27,6 +28,7 @@ use crate::caller::{Caller, authenticate};
 use crate::errors::{Failure, Family, Reply, render};
 use crate::identity::IdentityApi;
 use crate::kms::KmsState;
+use crate::load::{hold_rates, shed};
 use crate::request_id::give_request_id;
 use crate::state::ApiState;
 
@@ -54,7 +56,9 @@ pub fn app(
         .with_state(state.clone())
         .fallback(unknown_path)
         .layer(DefaultBodyLimit::max(state.max_json_body))
+        .layer(from_fn_with_state(Arc::clone(&state.admission), hold_rates))
         .layer(from_fn_with_state(state.clone(), authenticate))
+        .layer(from_fn_with_state(Arc::clone(&state.admission), shed))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(state, render))
         .layer(from_fn(crate::ops::measure))

@@ -9,6 +9,8 @@ use calotype_core::app::Service;
 use calotype_identity::Standing;
 use http::request::Parts;
 
+use crate::load::Admission;
+
 /// Turns a request's credential into a principal.
 #[async_trait]
 pub trait Authenticator: Send + Sync {
@@ -60,6 +62,8 @@ pub struct ApiState {
     pub max_json_body: usize,
     /// How long a body may stand still while it is received.
     pub body_idle_timeout: std::time::Duration,
+    /// What holds the service up under load.
+    pub admission: Arc<Admission>,
 }
 
 impl ApiState {

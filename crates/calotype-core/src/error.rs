@@ -40,6 +40,11 @@ pub enum ErrorKind {
     TimedOut,
     /// A quota or a concurrency limit is reached.
     LimitReached,
+    /// The caller makes more requests, or does more at once, than it may now.
+    TooManyRequests {
+        /// When a retry makes sense.
+        retry_after: Duration,
+    },
     /// A part that we need is away; the same request may succeed later.
     Unavailable {
         /// When a retry makes sense.

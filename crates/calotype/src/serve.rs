@@ -4,6 +4,7 @@
 //! Nothing here needs an orderly end: `kill -9` at any instant leaves what the next start repairs. The order of
 //! stopping only spares clients: no new connections, a grace for running requests, running jobs handed back.
 
+mod connections;
 mod identity;
 mod keys;
 mod lock;
@@ -17,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum_server::accept::NoDelayAcceptor;
 use calotype_convert::QemuImg;
 use calotype_core::app::{Reconciler, Worker, WorkerOptions};
 use calotype_keys::RootSource;
@@ -28,17 +28,19 @@ use zeroize::Zeroizing;
 
 use crate::cli::{AdoptStoreArgs, ServeArgs};
 use crate::config::key_services::RootKeyFrom;
+use crate::config::sections::Server;
 use crate::config::{Config, Environment};
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::system::{keep_memory_private, process_name};
+use crate::system::{keep_memory_private, process_name, want_descriptors};
 use crate::telemetry;
+use connections::{Connections, Timeouts};
 
 /// How often the reconciler begins a round.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a client may take to send a request's headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Descriptors that everything but connections needs: the catalog, files of the store, jobs.
+const OTHER_DESCRIPTORS: u64 = 1024;
 
 /// How long after the grace's end the background tasks may take to notice it.
 const CUT_AFTER_GRACE: Duration = Duration::from_secs(1);
@@ -223,14 +225,10 @@ pub(crate) async fn start(options: ServeOptions) -> Result<Running, Failure> {
 
     let stop = CancellationToken::new();
     let handle = axum_server::Handle::new();
-    let mut server = axum_server::from_tcp(listener)?
-        .acceptor(NoDelayAcceptor::new())
+    let server = axum_server::from_tcp(listener)?
+        .acceptor(connections(&config.server))
+        .http1_only()
         .handle(handle.clone());
-    server
-        .http_builder()
-        .http1()
-        .timer(hyper_util::rt::TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let server = tokio::spawn(server.serve(app));
     let background = start_background(config, &parts, &stop);
@@ -244,6 +242,31 @@ pub(crate) async fn start(options: ServeOptions) -> Result<Running, Failure> {
         background,
         _lock: lock,
     })
+}
+
+/// What takes connections, as many as the process has descriptors for.
+fn connections(config: &Server) -> Connections {
+    let wanted = usize::try_from(config.max_connections).unwrap_or(usize::MAX);
+    let needed = Connections::descriptors(wanted).saturating_add(OTHER_DESCRIPTORS);
+    let had = want_descriptors(needed);
+    let most = match had < needed {
+        true => Connections::within(had.saturating_sub(OTHER_DESCRIPTORS.min(had / 2))).min(wanted),
+        false => wanted,
+    };
+    if most < wanted {
+        tracing::warn!(
+            most,
+            wanted,
+            descriptors = had,
+            "fewer connections are taken than server.max_connections: the process may have no more descriptors"
+        );
+    }
+    let timeouts = Timeouts {
+        header: config.header_timeout.duration(),
+        keep_alive: config.keep_alive.duration(),
+        unread: config.body_idle_timeout.duration(),
+    };
+    Connections::new(most, timeouts)
 }
 
 impl Running {

@@ -6,7 +6,9 @@ use calotype_core::id::random_hex;
 use calotype_core::ports::Clock;
 use calotype_core::time::Timestamp;
 use calotype_keys::SystemEntropy;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 
 /// The system's clock.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,6 +47,30 @@ pub(crate) fn process_name() -> String {
     format!("{host}-{}-{}", std::process::id(), fresh_name())
 }
 
+/// Lets the process have so many descriptors where the system allows it; how many it may have comes back.
+pub(crate) fn want_descriptors(wanted: u64) -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let (had, most) = (
+        limit.current.unwrap_or(u64::MAX),
+        limit.maximum.unwrap_or(u64::MAX),
+    );
+    let next = wanted.min(most);
+    if had >= next {
+        return had;
+    }
+    let raised = Rlimit {
+        current: Some(next),
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => next,
+        Err(error) => {
+            tracing::warn!(error = %error, "the limit of descriptors can't be raised");
+            had
+        }
+    }
+}
+
 /// A fresh 128-bit name in hexadecimal: for an `Idempotency-Key` or a generated password.
 pub(crate) fn fresh_name() -> String {
     random_hex(&SystemEntropy::new())
@@ -53,7 +79,7 @@ pub(crate) fn fresh_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{dumpable_behavior, getrlimit};
+    use rustix::process::dumpable_behavior;
 
     #[test]
     fn a_process_that_holds_keys_leaves_no_core_behind() {

@@ -1,10 +1,8 @@
 //! Logging in, validating and revoking tokens, and the catalog of services.
 
-use std::net::SocketAddr;
-
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use calotype_core::{Error, Result};
 use calotype_identity::{Session, keystone};
@@ -17,6 +15,7 @@ use super::refusals::Refusals;
 use super::request::{Filter, json};
 use crate::caller::Caller;
 use crate::errors::Reply;
+use crate::load::ClientAddress;
 
 const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
 
@@ -30,8 +29,8 @@ pub(super) async fn create_token(
     filter: Filter,
     body: Body,
 ) -> Reply {
-    let peer = extensions.get::<ConnectInfo<SocketAddr>>();
-    let address = peer.map(|ConnectInfo(peer)| peer.ip());
+    let client = extensions.get::<ClientAddress>();
+    let address = client.map(|ClientAddress(address)| *address);
     let login = json::<LoginBody>(body).await?.into_login(address)?;
     let issued = state.identity.login(login).await?;
     let document = token_document(&state, &headers, &issued.session, &filter);

@@ -1,14 +1,11 @@
 //! Requests' bodies: read with a limit where they are JSON, streamed where they are an image's bytes, and never
 //! waited for longer than the idle timeout.
 
-use std::time::Duration;
-
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::extract::Request;
 use bytes::Bytes;
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, ErrorKind, Result};
-use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderName, header};
 use serde_json::Value;
 
@@ -89,24 +86,6 @@ fn size_header(headers: &HeaderMap, name: &HeaderName) -> Result<Option<ByteSize
     Ok(Some(ByteSize::new(bytes)))
 }
 
-/// The next bytes of a body.
-///
-/// # Errors
-/// TimedOut where it stands still for `idle`; InvalidRequest where it breaks off.
-pub(super) async fn next(frames: &mut BodyDataStream, idle: Duration) -> Option<Result<Bytes>> {
-    match tokio::time::timeout(idle, frames.next()).await {
-        Ok(None) => None,
-        Ok(Some(Ok(bytes))) => Some(Ok(bytes)),
-        Ok(Some(Err(error))) => Some(Err(
-            Error::invalid("The request's body broke off.").with_context(error.into_inner())
-        )),
-        Err(_) => Some(Err(Error::new(
-            ErrorKind::TimedOut,
-            "The request's body stood still for too long.",
-        ))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,18 +130,5 @@ mod tests {
             parse(deep.as_bytes()).unwrap_err().kind(),
             ErrorKind::InvalidRequest
         );
-    }
-
-    #[tokio::test]
-    async fn a_body_that_stands_still_ends_with_an_error() {
-        let body = Body::from_stream(
-            futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"a"))])
-                .chain(futures_util::stream::pending()),
-        );
-        let (mut frames, idle) = (body.into_data_stream(), Duration::from_millis(1));
-        let first = next(&mut frames, idle).await.unwrap();
-        assert_eq!(first.unwrap(), "a");
-        let second = next(&mut frames, idle).await.unwrap();
-        assert_eq!(second.unwrap_err().kind(), ErrorKind::TimedOut);
     }
 }

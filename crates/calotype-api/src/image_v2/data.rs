@@ -15,6 +15,7 @@ use super::path::ImagePath;
 use super::{bodies, byte_range, unread};
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
+use crate::load::{Pace, RequestTurn};
 use crate::ops::{BYTES_DOWNLOADED, BYTES_UPLOADED};
 use crate::state::ApiState;
 
@@ -44,6 +45,7 @@ const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
         (status = 410, description = "The image was deleted meanwhile."),
         (status = 413, description = "The image is too large."),
         (status = 415, description = "The body is not application/octet-stream, the bytes are not in the image's disk_format, or they refer to other files."),
+        (status = 429, description = "The project has too many uploads running, or makes too many requests."),
         (status = 503, description = "The service can't do it now."),
         (status = 507, description = "The store is full."),
     ),
@@ -63,12 +65,32 @@ pub(super) async fn upload(
         .into());
     }
     let (head, body) = request.into_parts();
-    let (source, unread) = unread::lend(&head.headers, body, state.body_idle_timeout);
+    let admission = &state.admission;
+    let pace = Pace::new(state.body_idle_timeout, admission.slowest_upload());
+    let (source, unread) = unread::lend(&head.headers, body, pace);
+    let turn = match call.principal.require_project() {
+        Ok(project) => admission.upload(project).map(Some),
+        // Without a project it is refused below, with its own words.
+        Err(_) => Ok(None),
+    };
+    let turn = match turn {
+        Ok(turn) => turn,
+        Err(error) => {
+            drop(source);
+            unread.throw_away().await;
+            return Err(error.into());
+        }
+    };
+    if let Some(turn) = head.extensions.get::<RequestTurn>() {
+        turn.give_back();
+    }
     let upload = Upload {
         expected_size: bodies::declared_size(&head.headers)?,
         source,
     };
-    match state.service.upload(&call, id, upload).await {
+    let uploaded = state.service.upload(&call, id, upload).await;
+    drop(turn);
+    match uploaded {
         Ok(image) => {
             let size = image.size.unwrap_or_default().bytes();
             metrics::counter!(BYTES_UPLOADED).increment(size);

@@ -13,7 +13,7 @@ use http::{HeaderMap, header};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::bodies;
+use crate::load::Pace;
 
 /// How long a refused client is listened to in all, and how long it may be silent: nginx's `lingering_time` and
 /// `lingering_timeout`.
@@ -50,22 +50,22 @@ pub(super) struct Unread {
 }
 
 /// The body as the bytes of an image, and what will be left of it. The bytes end with an error where the client
-/// breaks off or stands still for `idle`.
-pub(super) fn lend(headers: &HeaderMap, body: Body, idle: Duration) -> (ByteStream, Unread) {
+/// breaks off, or is slower than `pace`.
+pub(super) fn lend(headers: &HeaderMap, body: Body, pace: Pace) -> (ByteStream, Unread) {
     let (back, rest) = oneshot::channel();
     let lent = Lent {
         frames: Some(body.into_data_stream()),
         begun: false,
         back: Some(back),
     };
-    let bytes = stream::unfold(lent, move |mut lent| async move {
+    let bytes = stream::unfold((lent, pace), |(mut lent, mut pace)| async move {
         lent.begun = true;
-        let next = bodies::next(lent.frames.as_mut()?, idle).await;
+        let next = pace.next(lent.frames.as_mut()?).await;
         if !matches!(next, Some(Ok(_))) {
             // At its end, or broken: nothing is left to be read.
             lent.frames = None;
         }
-        next.map(|frame| (frame, lent))
+        next.map(|frame| (frame, (lent, pace)))
     });
     let waits = headers.contains_key(header::EXPECT);
     (Box::pin(bytes), Unread { rest, waits })
@@ -98,7 +98,9 @@ mod tests {
 
     use super::*;
 
-    const IDLE: Duration = Duration::from_secs(60);
+    fn pace() -> Pace {
+        Pace::new(Duration::from_secs(60), None)
+    }
 
     /// A body of three parts, and how many of them were read.
     fn body() -> (Body, Arc<AtomicUsize>) {
@@ -114,7 +116,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_failed_upload_left_is_read_to_its_end() {
         let (body, read) = body();
-        let (mut bytes, unread) = lend(&HeaderMap::new(), body, IDLE);
+        let (mut bytes, unread) = lend(&HeaderMap::new(), body, pace());
         assert_eq!(bytes.next().await.unwrap().unwrap(), "a");
         drop(bytes);
         unread.throw_away().await;
@@ -126,7 +128,7 @@ mod tests {
         let (body, read) = body();
         let headers =
             HeaderMap::from_iter([(header::EXPECT, HeaderValue::from_static("100-continue"))]);
-        let (bytes, unread) = lend(&headers, body, IDLE);
+        let (bytes, unread) = lend(&headers, body, pace());
         drop(bytes);
         unread.throw_away().await;
         assert_eq!(read.load(Ordering::Relaxed), 0);
@@ -135,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_was_read_to_its_end_is_over() {
         let (body, read) = body();
-        let (bytes, unread) = lend(&HeaderMap::new(), body, IDLE);
+        let (bytes, unread) = lend(&HeaderMap::new(), body, pace());
         assert_eq!(bytes.count().await, 3);
         unread.throw_away().await;
         assert_eq!(read.load(Ordering::Relaxed), 3);

@@ -147,6 +147,7 @@ impl World {
             render_metrics: Arc::new(|| "calotype_up 1\n".to_owned()),
             max_json_body: 4096,
             body_idle_timeout: LONG,
+            admission: Arc::default(),
         };
         let identity = IdentityState {
             identity: Arc::new(identity(&catalog, &clock, &entropy)),

@@ -176,6 +176,7 @@ impl Rig {
             render_metrics: Arc::new(String::new),
             max_json_body: 64 << 10,
             body_idle_timeout: Duration::from_secs(60),
+            admission: Arc::default(),
         };
         let identity = calotype_identity::Embedded::new(
             ports,

@@ -218,6 +218,24 @@ fn check(config: &Config) -> Result<(), String> {
             micros(config.server.body_idle_timeout),
         ),
         (
+            "server.header_timeout",
+            micros(config.server.header_timeout),
+        ),
+        ("server.keep_alive", micros(config.server.keep_alive)),
+        (
+            "server.min_upload_rate_after",
+            micros(config.server.min_upload_rate_after),
+        ),
+        (
+            "server.max_connections",
+            u64::from(config.server.max_connections),
+        ),
+        ("server.max_requests", u64::from(config.server.max_requests)),
+        (
+            "server.concurrent_uploads",
+            u64::from(config.server.concurrent_uploads),
+        ),
+        (
             "identity.token_lifetime",
             micros(config.identity.token_lifetime),
         ),

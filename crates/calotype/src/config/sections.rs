@@ -1,9 +1,11 @@
 //! The sections and fields, and their defaults. What each means is in `default.toml`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use calotype_core::size::ByteSize;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
@@ -59,6 +61,22 @@ pub(crate) struct Server {
     pub(crate) body_idle_timeout: Span,
     /// The largest JSON body.
     pub(crate) max_json_body: Bytes,
+    /// How long a request's head may take.
+    pub(crate) header_timeout: Span,
+    /// How long a connection may be silent between two requests.
+    pub(crate) keep_alive: Span,
+    /// Bytes a second that an upload has at least. 0: any.
+    pub(crate) min_upload_rate: Bytes,
+    /// How long an upload is waited for before that is looked at.
+    pub(crate) min_upload_rate_after: Span,
+    /// Connections at once.
+    pub(crate) max_connections: u32,
+    /// Requests at once, without the bytes of images.
+    pub(crate) max_requests: u32,
+    /// Uploads at once.
+    pub(crate) concurrent_uploads: u32,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: Vec<IpNet>,
 }
 
 impl Default for Server {
@@ -69,6 +87,14 @@ impl Default for Server {
             shutdown_grace: Span::seconds(30),
             body_idle_timeout: Span::seconds(60),
             max_json_body: Bytes(ByteSize::mib(1)),
+            header_timeout: Span::seconds(30),
+            keep_alive: Span::seconds(75),
+            min_upload_rate: Bytes(ByteSize::new(16 << 10)),
+            min_upload_rate_after: Span::seconds(30),
+            max_connections: 4096,
+            max_requests: 1024,
+            concurrent_uploads: 512,
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -164,6 +190,21 @@ pub(crate) struct Limits {
     pub(crate) concurrent_imports: u32,
     /// Exports being made at once, in a project. 0 refuses every one.
     pub(crate) concurrent_exports: u32,
+    /// Uploads at once, of a project. None: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) concurrent_uploads: Option<NonZeroU32>,
+    /// Requests a second, of a project. None: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) requests_per_second: Option<NonZeroU32>,
+    /// Requests at once after a pause, of a project.
+    pub(crate) burst: NonZeroU32,
+    /// Requests a second without a good credential, from an address. None: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) anonymous_requests_per_second: Option<NonZeroU32>,
+    /// Requests without a good credential at once after a pause, from an address.
+    pub(crate) anonymous_burst: NonZeroU32,
+    /// Nodes that share these limits.
+    pub(crate) nodes: NonZeroU32,
     /// Tags on an image.
     pub(crate) tags_per_image: u32,
     /// Tags on an image that is tagged by the IMS API.
@@ -196,6 +237,9 @@ pub(crate) struct Limits {
     pub(crate) max_quick_export_size: Option<Bytes>,
 }
 
+/// Requests at once after a pause.
+const HUNDRED: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+
 impl Default for Limits {
     fn default() -> Self {
         Self::of(Profile::Calotype)
@@ -211,6 +255,12 @@ impl Limits {
             concurrent_member_jobs: 20,
             concurrent_imports: 40,
             concurrent_exports: 20,
+            concurrent_uploads: None,
+            requests_per_second: None,
+            burst: HUNDRED,
+            anonymous_requests_per_second: None,
+            anonymous_burst: HUNDRED,
+            nodes: NonZeroU32::MIN,
             tags_per_image: 128,
             ims_tags_per_image: 10,
             members_per_image: 256,

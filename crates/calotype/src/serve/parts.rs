@@ -1,10 +1,12 @@
 //! The parts of the service, put together as the configuration says.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calotype_api::ApiState;
+use calotype_api::load::{Admission, LoadLimits, Rate, SlowestBody};
 use calotype_blob::store::{BlobStore, StoreLabels};
 use calotype_blob::{ResealOptions, SealOptions, SealedBlobs};
 use calotype_catalog::{DirectUrl, Pooler, SqlCatalog};
@@ -204,6 +206,7 @@ impl Parts {
             render_metrics: Arc::new(move || metrics.render()),
             max_json_body: usize::try_from(max_json_body).unwrap_or(usize::MAX),
             body_idle_timeout: config.server.body_idle_timeout.duration(),
+            admission: Arc::new(Admission::new(load_limits(config))),
         };
         let identity = self.identity.api(public_url);
         Ok(calotype_api::router::app(
@@ -281,6 +284,35 @@ fn catalog_options(config: &Config) -> Result<calotype_catalog::Options, Failure
         jobs_kept: config.jobs.kept.duration(),
         ..calotype_catalog::Options::default()
     })
+}
+
+/// The bounds on what this process takes at once.
+fn load_limits(config: &Config) -> LoadLimits {
+    let (server, limits) = (&config.server, &config.limits);
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let nodes = limits.nodes.get();
+    let rate = |per_second: Option<NonZeroU32>, burst: NonZeroU32| {
+        per_second.map(|per_second| Rate {
+            per_second: per_second.get(),
+            burst: burst.get(),
+            nodes,
+        })
+    };
+    let slowest = server.min_upload_rate.0.bytes();
+    LoadLimits {
+        requests: Some(count(server.max_requests)),
+        uploads: Some(count(server.concurrent_uploads)),
+        uploads_per_project: limits
+            .concurrent_uploads
+            .map(|uploads| count((uploads.get() / nodes).max(1))),
+        project_rate: rate(limits.requests_per_second, limits.burst),
+        address_rate: rate(limits.anonymous_requests_per_second, limits.anonymous_burst),
+        trusted_proxies: server.trusted_proxies.clone(),
+        slowest_upload: (slowest > 0).then(|| SlowestBody {
+            per_second: slowest,
+            after: server.min_upload_rate_after.duration(),
+        }),
+    }
 }
 
 /// How this process reseals.

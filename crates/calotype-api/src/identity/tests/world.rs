@@ -88,6 +88,7 @@ impl World {
             render_metrics: Arc::new(String::new),
             max_json_body: 1 << 20,
             body_idle_timeout: Duration::from_secs(60),
+            admission: Arc::default(),
         };
         let public_url = state.public_url.clone();
         let identity = IdentityState {
