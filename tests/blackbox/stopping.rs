@@ -51,6 +51,23 @@ fn refuses_connections(server: &Server) {
 }
 
 #[test]
+fn a_node_that_is_about_to_stop_says_so_and_goes_on_answering_for_the_delay() {
+    let mut server = Server::start(Options::config(config::drain_delay(600)));
+    let user = server.user();
+    assert_eq!(user.get("/readyz").status, 200);
+    server.terminate();
+    until("the server to say that it is not ready", || {
+        (user.get("/readyz").status == 503).then_some(())
+    });
+    assert_eq!(user.get("/healthz").status, 200);
+    let image = user.create("made at the last minute");
+    assert_eq!(user.show(&image)["status"], "queued");
+    assert!(server.stop().success(), "asked a second time");
+    server.restart();
+    assert_eq!(server.user().show(&image)["status"], "queued");
+}
+
+#[test]
 fn being_asked_a_second_time_cuts_off_what_still_runs() {
     let mut server = Server::with_defaults();
     let upload = begin_upload(&server.user());

@@ -33,6 +33,11 @@ pub fn token_lifetime(seconds: u64) -> String {
     format!("[identity]\ntoken_lifetime = \"{seconds}s\"\n")
 }
 
+/// A deployment that takes requests for this many seconds after it was asked to stop.
+pub fn drain_delay(seconds: u64) -> String {
+    format!("[server]\ndrain_delay = \"{seconds}s\"\n")
+}
+
 /// A deployment whose workers, this many in each process, are believed dead after this many seconds of
 /// silence.
 pub fn jobs(workers: u32, lease: u64) -> String {

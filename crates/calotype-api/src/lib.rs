@@ -29,4 +29,4 @@ pub mod router;
 pub mod state;
 
 pub use router::app;
-pub use state::ApiState;
+pub use state::{ApiState, Leaving};

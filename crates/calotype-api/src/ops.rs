@@ -118,7 +118,8 @@ pub async fn live() -> Response {
     text("ok\n")
 }
 
-/// Answers whether the service can do its work: its database and its store answer, and its identity service has.
+/// Answers whether the service can do its work: its database and its store answer, its identity service has, and it is not
+/// about to stop.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -130,6 +131,9 @@ pub async fn live() -> Response {
     ),
 )]
 pub async fn ready(State(state): State<ApiState>) -> Response {
+    if state.leaving.is_announced() {
+        return (StatusCode::SERVICE_UNAVAILABLE, text("stopping\n")).into_response();
+    }
     let ready = async {
         state.service.ready().await?;
         state.authenticator.standing().await

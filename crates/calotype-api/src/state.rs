@@ -1,6 +1,7 @@
 //! What every handler can reach.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use calotype_core::Result;
@@ -46,6 +47,22 @@ pub trait SignedBody: Send {
     async fn bytes(&mut self) -> Result<bytes::Bytes>;
 }
 
+/// Whether this node is about to stop. Clones tell the same.
+#[derive(Debug, Clone, Default)]
+pub struct Leaving(Arc<AtomicBool>);
+
+impl Leaving {
+    /// Says it: from now on the node is not ready, and goes on answering.
+    pub fn announce(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was said.
+    pub fn is_announced(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 /// The state of the API: cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
@@ -64,6 +81,8 @@ pub struct ApiState {
     pub body_idle_timeout: std::time::Duration,
     /// What holds the service up under load.
     pub admission: Arc<Admission>,
+    /// Whether this node is about to stop.
+    pub leaving: Leaving,
 }
 
 impl ApiState {

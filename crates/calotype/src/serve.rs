@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use calotype_api::Leaving;
 use calotype_convert::QemuImg;
 use calotype_core::app::{Reconciler, Worker, WorkerOptions};
 use calotype_keys::RootSource;
@@ -104,6 +105,8 @@ pub(crate) struct Running {
     pub(crate) clouds_yaml: PathBuf,
     stop: CancellationToken,
     handle: axum_server::Handle<SocketAddr>,
+    leaving: Leaving,
+    drain: Duration,
     grace: Duration,
     server: JoinHandle<std::io::Result<()>>,
     background: Vec<JoinHandle<()>>,
@@ -221,7 +224,8 @@ pub(crate) async fn start(options: ServeOptions) -> Result<Running, Failure> {
     let parts = parts::assemble(&options).await?;
     take_over(&options, lock.as_ref(), &parts).await?;
     let clouds_yaml = parts.bootstrap(&options, address).await?;
-    let app = parts.router(config)?;
+    let leaving = Leaving::default();
+    let app = parts.router(config, leaving.clone())?;
 
     let stop = CancellationToken::new();
     let handle = axum_server::Handle::new();
@@ -237,6 +241,8 @@ pub(crate) async fn start(options: ServeOptions) -> Result<Running, Failure> {
         clouds_yaml,
         stop,
         handle,
+        leaving,
+        drain: config.server.drain_delay.duration(),
         grace: config.server.shutdown_grace.duration(),
         server,
         background,
@@ -270,22 +276,26 @@ fn connections(config: &Server) -> Connections {
 }
 
 impl Running {
-    /// Stops in order: no new connections and no new jobs, then a grace for running requests and jobs. What
-    /// still runs when the grace is over, or when `cut` completes, is cut off, as a crash would do it.
+    /// Stops in order: no new jobs and not ready any more; after the time that a load balancer needs to notice that, no new
+    /// connections; then a grace for running requests and jobs. What still runs when the grace is over, or when `cut`
+    /// completes, is cut off, as a crash would do it.
     ///
     /// # Errors
     /// Where the listener had failed.
     pub(crate) async fn stop(self, cut: impl Future<Output = ()>) -> Result<(), Failure> {
-        tracing::info!(grace.s = self.grace.as_secs_f64(), "draining");
+        let (delay, grace) = (self.drain.as_secs_f64(), self.grace.as_secs_f64());
+        tracing::info!(delay.s = delay, grace.s = grace, "draining");
+        self.leaving.announce();
         self.stop.cancel();
-        self.handle.graceful_shutdown(Some(self.grace));
         let drained = async {
+            tokio::time::sleep(self.drain).await;
+            self.handle.graceful_shutdown(Some(self.grace));
             // The server ends its connections itself when the grace is over.
             let served = server_outcome(self.server.await);
             join_all(self.background).await;
             served
         };
-        let over = tokio::time::sleep(self.grace + CUT_AFTER_GRACE);
+        let over = tokio::time::sleep(self.drain + self.grace + CUT_AFTER_GRACE);
         tokio::select! {
             served = drained => served,
             () = cut => {

@@ -148,6 +148,7 @@ impl World {
             max_json_body: 4096,
             body_idle_timeout: LONG,
             admission: Arc::default(),
+            leaving: calotype_api::Leaving::default(),
         };
         let identity = IdentityState {
             identity: Arc::new(identity(&catalog, &clock, &entropy)),

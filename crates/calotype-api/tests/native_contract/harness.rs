@@ -177,6 +177,7 @@ impl Rig {
             max_json_body: 64 << 10,
             body_idle_timeout: Duration::from_secs(60),
             admission: Arc::default(),
+            leaving: calotype_api::Leaving::default(),
         };
         let identity = calotype_identity::Embedded::new(
             ports,

@@ -57,6 +57,8 @@ pub(crate) struct Server {
     pub(crate) public_url: Option<String>,
     /// How long work may go on after the signal to stop.
     pub(crate) shutdown_grace: Span,
+    /// How long new requests are still taken after the signal to stop.
+    pub(crate) drain_delay: Span,
     /// A body without progress for this long is ended.
     pub(crate) body_idle_timeout: Span,
     /// The largest JSON body.
@@ -85,6 +87,7 @@ impl Default for Server {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9292),
             public_url: None,
             shutdown_grace: Span::seconds(30),
+            drain_delay: Span::seconds(0),
             body_idle_timeout: Span::seconds(60),
             max_json_body: Bytes(ByteSize::mib(1)),
             header_timeout: Span::seconds(30),

@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use calotype_api::ApiState;
 use calotype_api::load::{Admission, LoadLimits, Rate, SlowestBody};
+use calotype_api::{ApiState, Leaving};
 use calotype_blob::store::{BlobStore, StoreLabels};
 use calotype_blob::{ResealOptions, SealOptions, SealedBlobs};
 use calotype_catalog::{DirectUrl, Pooler, SqlCatalog};
@@ -195,7 +195,11 @@ impl Parts {
     ///
     /// # Errors
     /// Where the metrics can't be started.
-    pub(crate) fn router(&self, config: &Config) -> Result<axum::Router, Failure> {
+    pub(crate) fn router(
+        &self,
+        config: &Config,
+        leaving: Leaving,
+    ) -> Result<axum::Router, Failure> {
         let metrics = telemetry::start_metrics()?;
         let public_url: Option<Arc<str>> = config.server.public_url.as_deref().map(Arc::from);
         let max_json_body = config.server.max_json_body.0.bytes();
@@ -207,6 +211,7 @@ impl Parts {
             max_json_body: usize::try_from(max_json_body).unwrap_or(usize::MAX),
             body_idle_timeout: config.server.body_idle_timeout.duration(),
             admission: Arc::new(Admission::new(load_limits(config))),
+            leaving,
         };
         let identity = self.identity.api(public_url);
         Ok(calotype_api::router::app(

@@ -89,6 +89,7 @@ impl World {
             max_json_body: 1 << 20,
             body_idle_timeout: Duration::from_secs(60),
             admission: Arc::default(),
+            leaving: crate::state::Leaving::default(),
         };
         let public_url = state.public_url.clone();
         let identity = IdentityState {
