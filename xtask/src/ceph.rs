@@ -70,9 +70,11 @@ impl Ceph {
         let monitor = Service::start("ceph-mon", daemon)?;
         output(program("ceph").args(["--connect-timeout", "60", "osd", "new", &disk, "0"]))?;
         output(program("ceph-osd").args(["-i", "0", "--mkfs", "--osd-uuid", &disk]))?;
-        let mut daemon = program("ceph-osd");
-        daemon.args(["-i", "0", "-f"]);
-        let store = Service::start("ceph-osd", daemon)?;
+        let up = || {
+            let told = output(program("ceph").args(["--connect-timeout", "10", "osd", "stat"]));
+            told.is_ok_and(|told| String::from_utf8_lossy(&told).contains("1 up"))
+        };
+        let store = start_store(&program, up)?;
         let mut daemon = program("radosgw");
         daemon.args(["-n", "client.rgw.a", "-f"]);
         let mut gateway = Service::start("radosgw", daemon)?;
@@ -121,6 +123,22 @@ impl Drop for Ceph {
         self.monitor.end();
         if let Err(error) = fs::remove_dir_all(&self.directory) {
             eprintln!("{} is left behind: {error}", self.directory.display());
+        }
+    }
+}
+
+/// Starts the store. On a busy machine it may ask the monitor for something before it knows which cluster it is in, and ends;
+/// started again it does not.
+fn start_store(program: &dyn Fn(&str) -> Command, up: impl Fn() -> bool) -> Outcome<Service> {
+    let mut tries = 0;
+    loop {
+        let mut daemon = program("ceph-osd");
+        daemon.args(["-i", "0", "-f"]);
+        let mut store = Service::start("ceph-osd", daemon)?;
+        match store.wait(&up) {
+            Ok(()) => return Ok(store),
+            Err(failure) if tries == 3 => return Err(failure),
+            Err(_) => tries += 1,
         }
     }
 }
