@@ -1,10 +1,11 @@
-//! The measurements behind `docs/performance.md`: `cargo xtask bench [replicas|reseal|beside|bytes|imports|exports|memory|lists]...`.
+//! The measurements behind `docs/performance.md`: `cargo xtask bench [replicas|reseal|beside|bytes|imports|exports|memory|lists|engines]...`.
 //!
 //! Everything runs on this machine, over loopback, against the release binary. A number alone says as much
 //! about the machine as about the program; so wherever there is something to measure against, it is measured
 //! in the same run, and the ratio is what counts.
 
 mod bytes;
+mod engines;
 mod exports;
 mod filters;
 mod glance;
@@ -24,7 +25,7 @@ use report::Report;
 /// A name on the command line, and the measurements behind it.
 type Part = (&'static str, fn(&mut Report));
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     ("replicas", replicas::measure),
     ("reseal", reseal::measure),
     ("beside", reseal::five_at_once),
@@ -33,6 +34,7 @@ const PARTS: [Part; 8] = [
     ("exports", exports::measure),
     ("memory", memory::measure),
     ("lists", lists::measure),
+    ("engines", engines::measure),
 ];
 
 fn main() {

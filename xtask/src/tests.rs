@@ -173,8 +173,11 @@ pub fn bench(arguments: &[String]) -> Outcome {
             "calotype-core",
         ])
         .args(["--example", "inspect_speed"]))?;
+    let wanted = arguments.is_empty() || arguments.iter().any(|part| part == "engines");
+    let engines = Slow::start(false, wanted)?;
     run(command(target().join("release/calotype-bench"))
         .args(arguments)
+        .envs(engines.environment())
         .env(
             "CALOTYPE_BENCH_INSPECTOR",
             target().join("release/examples/inspect_speed"),
