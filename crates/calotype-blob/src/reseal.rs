@@ -30,7 +30,7 @@ use bytes::Bytes;
 use calotype_core::id::{BlobId, ProjectId};
 use calotype_core::keys::KeyRole;
 use calotype_core::ports::{BlobFacts, ResealProgress};
-use calotype_core::{Error, Result};
+use calotype_core::{Error, ErrorKind, Result};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -390,18 +390,43 @@ impl Work {
         Ok(Some(Fetched { piece, stored }))
     }
 
+    /// A piece once more, where that may give other bytes.
+    async fn fetch_again(&self, index: u32, piece: &Piece) -> Result<Option<Buffer>> {
+        let source = &self.plan.source;
+        let slot = Slot {
+            index,
+            size: source.manifest.size.slot(),
+        };
+        let length =
+            usize::try_from(piece.stored.end - piece.stored.start).map_err(Error::internal)?;
+        let read = source
+            .stored
+            .read_again(slot, piece.stored.start, length, Buffer::default());
+        read.await
+            .map_err(|error| error.of_blob(source.manifest.blob))
+    }
+
     /// Opens and seals a piece and writes it. Gives back the buffer.
     async fn process(
         &self,
         crypt: &mut Crypt,
-        fetched: Fetched,
+        mut fetched: Fetched,
         writer: &mut dyn SegmentWriter,
     ) -> Result<Buffer> {
         let source = &self.plan.source;
-        let sealed = crypt
-            .reseal(source, &fetched)
-            .map_err(|error| error.of_blob(source.manifest.blob))?;
-        for bytes in sealed {
+        let of_source = |error: Error| error.of_blob(source.manifest.blob);
+        let mut sealed = Sealed::default();
+        if let Err(error) = crypt.reseal(source, &fetched, &mut sealed) {
+            // Bytes may be wrong because of the way that they came.
+            let again = match error.kind() {
+                ErrorKind::Damaged => self.fetch_again(crypt.index, &fetched.piece).await?,
+                _ => None,
+            };
+            fetched.stored = again.ok_or_else(|| of_source(error))?;
+            let resealed = crypt.reseal(source, &fetched, &mut sealed);
+            resealed.map_err(of_source)?;
+        }
+        for bytes in sealed.bytes {
             self.append(writer, bytes).await?;
         }
         Ok(fetched.stored)
@@ -474,6 +499,16 @@ impl Iterator for Pieces<'_> {
     }
 }
 
+/// How far a piece is sealed.
+#[derive(Default)]
+struct Sealed {
+    pages: usize,
+    /// Where the next page is stored, from the piece's beginning.
+    at: usize,
+    /// What is complete of the segment's bytes.
+    bytes: Vec<Bytes>,
+}
+
 /// The two ciphers of a segment, and their memory.
 struct Crypt {
     index: u32,
@@ -502,15 +537,15 @@ impl Crypt {
         })
     }
 
-    /// Opens the pages of a piece and seals them again. What is complete of the segment's bytes with them.
-    fn reseal(&mut self, source: &OpenBlob, fetched: &Fetched) -> Result<Vec<Bytes>> {
+    /// Opens the pages of a piece that are not sealed yet, and seals them. What failed at a page can be gone on with, from
+    /// the bytes as they should be.
+    fn reseal(&mut self, source: &OpenBlob, fetched: &Fetched, sealed: &mut Sealed) -> Result<()> {
         let manifest = &source.manifest;
         let bytes = manifest.segment_bytes(self.index);
         let last = manifest.segment_pages(self.index).saturating_sub(1);
         let stored = fetched.stored.bytes();
-        let mut sealed = Vec::new();
-        let mut at = 0;
-        for position in &fetched.piece.positions {
+        for position in &fetched.piece.positions[sealed.pages..] {
+            let at = sealed.at;
             let length = page_bytes(bytes, *position);
             let end = at + length + SEALED_PAGE - PAGE;
             let page = stored.get(at..end).zip(self.plain.get_mut(..length));
@@ -525,10 +560,10 @@ impl Crypt {
                 .map_err(|error| read::locate(error, self.index, *position))?;
             let room = self.outgoing.page();
             let length = self.sealer.seal(*position, ends, plain, room)?;
-            sealed.extend(self.outgoing.add(length));
-            at = end;
+            sealed.bytes.extend(self.outgoing.add(length));
+            (sealed.pages, sealed.at) = (sealed.pages + 1, end);
         }
-        Ok(sealed)
+        Ok(())
     }
 }
 

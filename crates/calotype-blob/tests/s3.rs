@@ -17,6 +17,7 @@ mod faults;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ use calotype_blob::{SealedBlobs, conformance};
 use calotype_core::ErrorKind;
 use calotype_core::id::BlobId;
 use calotype_core::keys::MasterKey;
-use calotype_core::ports::Blobs as _;
+use calotype_core::ports::{Blobs as _, ResealOrder};
 use calotype_core::size::ByteSize;
 use calotype_keys::{ScriptedKeys, SystemEntropy};
 use calotype_s3::{AccessKey, Bucket, Client, Connection, Limits, S3Options};
@@ -227,6 +228,41 @@ async fn a_read_survives_one_fault_of_each_of_its_requests() {
         assert!(read.unwrap() == bytes, "{fault:?}");
         assert_eq!(world.network.met() - before, requests.len(), "{fault:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reseal_reads_again_what_came_wrong_and_resumes_when_the_store_is_back() {
+    let world = World::new().await;
+    let bytes = noise(LENGTH, 1);
+    put(&world.near(), id(1), &bytes).await.unwrap();
+    let key = world.near().fresh_key(id(2), &MasterKey::Service).await;
+    let key = key.unwrap();
+    let order = || ResealOrder {
+        source: id(1),
+        source_key: None,
+        target: id(2),
+        target_key: key.clone(),
+        project: "p1".parse().unwrap(),
+        progress: Arc::default(),
+    };
+    // The source's second segment can't be had; of the first the last bytes of a chunk come wrong.
+    world
+        .network
+        .fail("GET", "/00000000", Fault::Wrong(1 << 20), 1);
+    world
+        .network
+        .fail("GET", "/00000001", Fault::Status(503), usize::MAX);
+    let short = Duration::from_secs(3);
+    let far = world.blobs(store_until(world.network.url(), short, None));
+    let error = far.reseal(order()).await.unwrap_err();
+    assert!(error.is_transient(), "{}", error.chain());
+    drop(far);
+    world.network.heal();
+    let resumed = order();
+    world.far().reseal(resumed.clone()).await.unwrap();
+    let noted = resumed.progress.resumed.load(Ordering::Relaxed);
+    assert_eq!(noted, 16 << 20, "the first segment was noted");
+    assert!(get(&world.near(), id(2)).await.unwrap() == bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]

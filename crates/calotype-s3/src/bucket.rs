@@ -71,6 +71,7 @@ pub struct Entry {
 pub struct Bucket {
     shared: Arc<Shared>,
     runtime: Handle,
+    patient: bool,
 }
 
 struct Shared {
@@ -107,7 +108,18 @@ impl Bucket {
                 },
             }),
             runtime: Handle::try_current().map_err(Error::internal)?,
+            patient: false,
         })
+    }
+
+    /// The same bucket for who is in the middle of something that would be lost: it waits for a store that is believed to
+    /// be away, as long as a request's time lasts.
+    #[must_use]
+    pub fn patient(&self) -> Self {
+        Self {
+            patient: true,
+            ..self.clone()
+        }
     }
 
     /// An object of at most `most` bytes; nothing where there is none.
@@ -428,9 +440,10 @@ impl Bucket {
         R: Future<Output = Result<T, Fault>> + Send + 'static,
     {
         let shared = Arc::clone(&self.shared);
+        let patient = self.patient || operation == Operation::Read;
         let tries = async move {
             let once = || once(Arc::clone(&shared));
-            shared.tries.run(operation, once).await
+            shared.tries.run(operation, patient, once).await
         };
         // A set that is dropped aborts what is in it.
         let mut running = JoinSet::new();

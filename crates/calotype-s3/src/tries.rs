@@ -91,14 +91,6 @@ impl Operation {
             Self::Uploads => "uploads",
         }
     }
-
-    /// Whether it is in the middle of something that would be lost.
-    const fn is_patient(self) -> bool {
-        matches!(
-            self,
-            Self::Read | Self::Put | Self::Begin | Self::Part | Self::Complete
-        )
-    }
 }
 
 /// How a try ended in vain.
@@ -176,8 +168,13 @@ pub(crate) struct Tries {
 }
 
 impl Tries {
-    /// Does something until it is done, or it is no use.
-    pub(crate) async fn run<T, F, R>(&self, operation: Operation, mut once: F) -> Result<T, Fault>
+    /// Does something until it is done, or it is no use. Who is `patient` waits for a store that is believed to be away.
+    pub(crate) async fn run<T, F, R>(
+        &self,
+        operation: Operation,
+        patient: bool,
+        mut once: F,
+    ) -> Result<T, Fault>
     where
         F: FnMut() -> R,
         R: Future<Output = Result<T, Fault>>,
@@ -203,7 +200,7 @@ impl Tries {
                         fault
                     }
                 }
-            } else if waited.is_zero() && !operation.is_patient() {
+            } else if waited.is_zero() && !patient {
                 return Err(Fault::Failed(away("the store is believed to be away")));
             } else {
                 Fault::Failed(away("the store was left alone for a while"))
@@ -301,7 +298,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_fails_for_a_while_is_done_in_the_end() {
         let (tries, asked) = (tries(), AtomicU32::new(0));
-        let done = tries.run(Operation::Part, || async {
+        let done = tries.run(Operation::Part, false, || async {
             match asked.fetch_add(1, Ordering::Relaxed) {
                 0..3 => Err(failed()),
                 count => Ok(count),
@@ -314,13 +311,13 @@ mod tests {
     async fn a_store_that_hangs_is_given_up_in_time() {
         let (tries, begun) = (tries(), Instant::now());
         let hangs = || async { std::future::pending::<Result<(), Fault>>().await };
-        let ended = tries.run(Operation::Read, hangs).await;
+        let ended = tries.run(Operation::Read, true, hangs).await;
         assert!(ended.unwrap_err().into_error().is_transient());
         let limit = tries.limits.time_limit + tries.limits.attempt_timeout;
         assert!(begun.elapsed() <= limit, "{:?}", begun.elapsed());
         // By now it is believed away: who only begins is told at once, and nothing is asked.
         let (begun, never) = (Instant::now(), || async { unreachable!("not asked") });
-        let ended: Result<(), Fault> = tries.run(Operation::Get, never).await;
+        let ended: Result<(), Fault> = tries.run(Operation::Get, false, never).await;
         assert!(ended.unwrap_err().into_error().is_transient());
         assert_eq!(begun.elapsed(), Duration::ZERO);
     }
@@ -336,7 +333,7 @@ mod tests {
         ] {
             asked.store(0, Ordering::Relaxed);
             let ended: Result<(), Fault> = tries
-                .run(Operation::Put, || {
+                .run(Operation::Put, false, || {
                     asked.fetch_add(1, Ordering::Relaxed);
                     async move { Err(fault()) }
                 })
@@ -351,7 +348,7 @@ mod tests {
     async fn a_contradiction_is_believed_when_it_is_repeated() {
         let (tries, asked) = (tries(), AtomicU32::new(0));
         let ended: Result<(), Fault> = tries
-            .run(Operation::Read, || {
+            .run(Operation::Read, false, || {
                 asked.fetch_add(1, Ordering::Relaxed);
                 async { Err(Fault::Doubtful(Error::damaged("of another size"))) }
             })

@@ -30,6 +30,7 @@ mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use calotype_core::id::BlobId;
@@ -50,12 +51,17 @@ use super::{BlobStore, Cache, LABEL_LIMIT, Staged, Stored, Use, check_label};
 /// Objects of one kind that are read at once.
 const AT_ONCE: usize = 16;
 
+/// How soon a store that is ready answers.
+const READY: Duration = Duration::from_secs(5);
+
 /// A store of blobs in a bucket. Several processes may work on it. Clones are the same store.
 #[derive(Clone)]
-pub struct S3Store(Arc<Shared>);
+pub struct S3Store {
+    shared: Arc<Shared>,
+    bucket: Bucket,
+}
 
 struct Shared {
-    bucket: Bucket,
     names: Names,
     entropy: Arc<dyn Entropy>,
     /// The attempts of this process, with what is there as long as one of them is.
@@ -86,29 +92,43 @@ impl S3Store {
         cache: Option<Cache>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        Self(Arc::new(Shared {
+        Self {
+            shared: Arc::new(Shared {
+                names: Names::below(prefix),
+                entropy,
+                alive: Mutex::default(),
+                chunks: Chunks::new(cache),
+            }),
             bucket,
-            names: Names::below(prefix),
-            entropy,
-            alive: Mutex::default(),
-            chunks: Chunks::new(cache),
-        }))
+        }
     }
 
-    fn bucket(&self) -> &Bucket {
-        &self.0.bucket
+    /// The same store for who is in the middle of something.
+    fn patient(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            bucket: self.bucket.patient(),
+        }
+    }
+
+    const fn bucket(&self) -> &Bucket {
+        &self.bucket
     }
 
     fn names(&self) -> &Names {
-        &self.0.names
+        &self.shared.names
     }
 
     fn chunks(&self) -> &Chunks {
-        &self.0.chunks
+        &self.shared.chunks
     }
 
     fn alive(&self) -> MutexGuard<'_, BTreeMap<AttemptId, Weak<()>>> {
-        let mut alive = self.0.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut alive = self
+            .shared
+            .alive
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         alive.retain(|_, attempt| attempt.strong_count() > 0);
         alive
     }
@@ -116,13 +136,19 @@ impl S3Store {
     /// Begins an attempt. Its marker is there before anything else of it.
     async fn begin(&self, blob: BlobId, slot: u64) -> Result<StagedObjects> {
         let mut attempt = AttemptId([0; 16]);
-        self.0.entropy.fill(&mut attempt.0);
+        self.shared.entropy.fill(&mut attempt.0);
         let life = Arc::new(());
         self.alive().insert(attempt, Arc::downgrade(&life));
         let marker = self.names().marker(blob, attempt);
         let put = self.bucket().put(&marker, vec![records::marker(slot)]);
         put.await?;
-        Ok(StagedObjects::new(self.clone(), blob, attempt, slot, life))
+        Ok(StagedObjects::new(
+            self.patient(),
+            blob,
+            attempt,
+            slot,
+            life,
+        ))
     }
 
     /// Whether an attempt may still be committed.
@@ -427,8 +453,10 @@ impl BlobStore for S3Store {
     }
 
     async fn free_space(&self) -> Result<Option<ByteSize>> {
-        // The store does not say. Whether it answers is what is really asked.
-        self.bucket().size(&self.names().label("catalog")).await?;
+        // The store does not say. Whether it answers is what is really asked, by somebody who does not wait for long.
+        let label = self.names().label("catalog");
+        let asked = tokio::time::timeout(READY, self.bucket().size(&label)).await;
+        asked.map_err(Error::unavailable)??;
         Ok(None)
     }
 

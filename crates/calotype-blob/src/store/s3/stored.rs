@@ -61,7 +61,11 @@ struct Held {
     _getting: Option<Getting>,
 }
 
-struct Getting(JoinHandle<()>);
+/// With the right to be ahead.
+struct Getting(
+    JoinHandle<()>,
+    #[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit,
+);
 
 impl Drop for Getting {
     fn drop(&mut self) {
@@ -181,11 +185,18 @@ impl StoredObjects {
             let cache = store.chunks().cache.as_ref().filter(|_| shared);
             // Whoever reads it meets the error.
             let _ = getting.bytes(store.bucket(), &source, cache).await;
-            drop(permit);
         });
         Held {
             chunk,
-            _getting: Some(Getting(getting)),
+            _getting: Some(Getting(getting, permit)),
+        }
+    }
+
+    /// Lets go of what is had of a segment.
+    fn let_go(&self, index: u32) {
+        let mut all = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reading) = all.get_mut(&index) {
+            reading.chunks.clear();
         }
     }
 
@@ -271,6 +282,10 @@ impl Stored for StoredObjects {
             now.copy_from_slice(part);
             (room, at) = (later, at + part.len() as u64);
         }
+        if at == u64::from(place.length) {
+            // Nobody goes on from here.
+            self.let_go(slot.index);
+        }
         if !room.is_empty() {
             return Err(Error::internal("a chunk is shorter than its segment says"));
         }
@@ -293,10 +308,7 @@ impl Stored for StoredObjects {
                 number: u32::try_from(number).map_err(Error::internal)?,
             });
         }
-        {
-            let mut all = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-            all.remove(&slot.index);
-        }
+        self.let_go(slot.index);
         let read = self.read_as_it_is(slot, place, offset, buffer, length);
         read.await.map(Some)
     }
