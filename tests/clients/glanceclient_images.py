@@ -7,7 +7,7 @@ import openstack
 from glanceclient import Client, exc
 
 cloud = openstack.connect(cloud=os.environ["OS_CLOUD"])
-glance = Client("2", session=cloud.session)
+glance = Client("2", session=cloud.session, region_name=cloud.config.region_name)
 
 image = glance.images.create(name="glance-image", disk_format="qcow2", container_format="bare", tags=["web"])
 assert image.status == "queued", image

@@ -208,7 +208,7 @@ assert [m.member_id for m in found] == [member], found
 signed.glance_delete_image_member(GlanceDeleteImageMemberRequest(image_id=source.id, member_id=member))
 
 admin = openstack.connect(cloud="calotype-admin")
-other = admin.identity.create_project(name="recipient", domain_id="default").id
+other = admin.identity.create_project(name=f"recipient-{PROJECT}", domain_id="default").id
 body = BatchAddMembersRequestBody(images=[source.id, replica], projects=[other])
 document = ended(signed.batch_add_members(BatchAddMembersRequest(body=body)).job_id)
 assert (document.status, document.job_type) == ("SUCCESS", "imsAddImageMembersJob"), document

@@ -82,20 +82,25 @@ def glance_list_image_member_schemas():
 
 
 def post(cloud, path, auth):
-    answer = cloud.session.post(URL + "/identity" + path, json={"auth": auth}, authenticated=False)
+    identity = cloud.auth["auth_url"].removesuffix("/v3")
+    answer = cloud.session.post(identity + path, json={"auth": auth}, authenticated=False)
     assert answer.status_code == 201, answer
     return answer
 
 
 def recipient():
-    """A signer in a project of its own, with a temporary key."""
+    """A signer in a project of its own, with a temporary key; Keystone has only lasting ones."""
     admin = openstack.connect(cloud="calotype-admin")
-    project = admin.identity.create_project(name="recipient", domain_id="default")
-    user = admin.identity.create_user(name="recipient", domain_id="default", password="a long password")
+    project = admin.identity.create_project(name=f"rest-{PROJECT}", domain_id="default")
+    user = admin.identity.create_user(name=f"rest-{PROJECT}", domain_id="default", password="a long password")
     role = admin.identity.find_role("member", ignore_missing=False)
     admin.identity.assign_project_role_to_user(project, user, role)
     password = {"user": {"id": user.id, "password": "a long password"}}
     auth = {"identity": {"methods": ["password"], "password": password}, "scope": {"project": {"id": project.id}}}
+    if not admin.auth["auth_url"].startswith(URL):
+        path = f"{admin.auth['auth_url']}/users/{user.id}/credentials/OS-EC2"
+        key = admin.session.post(path, json={"tenant_id": project.id}).json()["credential"]
+        return project.id, client(key["access"], key["secret"], project.id)
     token = post(admin, "/v3/auth/tokens", auth).headers["X-Subject-Token"]
     auth = {"identity": {"methods": ["token"], "token": {"id": token, "duration_seconds": 900}}}
     key = post(admin, "/v3.0/OS-CREDENTIAL/securitytokens", auth).json()["credential"]

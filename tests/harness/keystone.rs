@@ -173,6 +173,8 @@ impl Keystone {
         }
         catalog.endpoint(&parts.region, "image", base);
         catalog.endpoint(&parts.region, "kms", &format!("{base}/kms/v1.0"));
+        let with_project = format!("{base}/kms/v1.0/$(project_id)s");
+        catalog.endpoint(&parts.region, "kmsv1", &with_project);
         // Clients that look for it here want it in their region.
         let identity = format!("{}/v3", catalog.keystone());
         catalog.endpoint(&parts.region, "identity", &identity);
