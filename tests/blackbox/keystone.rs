@@ -386,6 +386,38 @@ fn images_are_shared_with_keystones_projects_and_no_others() {
 }
 
 #[test]
+fn an_image_under_a_key_is_read_by_those_of_a_project_to_whom_the_key_was_granted() {
+    let keystone = Keystone::new();
+    let server = start(&keystone);
+    let owner = server.user();
+    let source = owner.image("source", 1, 70_000);
+    let key = owner.create_key("sealing");
+    let sealed = owner.replicate_with(&source, json!({"name": "sealed", "cmk_id": key}));
+    let openstack = keystone.openstack();
+    let grantee = openstack.user("member");
+    let colleague = openstack.user_in(&grantee.project, &grantee.project_name, "member");
+    let shared = share(&owner, &sealed, &grantee.project);
+    assert_eq!(shared["status"], "SUCCESS", "{shared}");
+
+    let reader = owner.with_token(&grantee.token);
+    let path = format!("/v2/images/{sealed}/members/{}", grantee.project);
+    reader.put(&path, json!({"status": "accepted"})).expect(200);
+    let file = format!("/v2/images/{sealed}/file");
+    reader.get(&file).expect(403);
+    let operations = json!(["describe-key", "decrypt-datakey"]);
+    let grant = json!({"key_id": key, "grantee_principal": grantee.id, "operations": operations});
+    owner.kms("create-grant", grant).expect(200);
+    assert_eq!(reader.download(&sealed), owner.download(&source));
+    let other = owner.with_token(&colleague.token);
+    other.get(&file).expect(403);
+
+    owner.key_call("disable-key", &key);
+    let third = openstack.user("member");
+    let refused = share(&owner, &sealed, &third.project);
+    assert_eq!(refused["error_code"], "IMG.0098", "{refused}");
+}
+
+#[test]
 fn the_identity_api_is_keystones_and_says_so() {
     let keystone = Keystone::new();
     let server = start(&keystone);

@@ -123,6 +123,7 @@ wrong = client("0" * 40, URL)
 refused(lambda: wrong.list_keys(v2.ListKeysRequest(body=v2.ListKeysRequestBody())), 401, "KMS.0302")
 
 # The catalog of services has it twice: with the project's id, and without.
-project = cloud.session.get_project_id()
+project, region = cloud.session.get_project_id(), cloud.config.region_name
 for kind, url in (("kms", URL + "/kms/v1.0"), ("kmsv1", f"{URL}/kms/v1.0/{project}")):
-    assert cloud.session.get_endpoint(service_type=kind, interface="public") == url, kind
+    found = cloud.session.get_endpoint(service_type=kind, interface="public", region_name=region)
+    assert found == url, (kind, found)

@@ -28,6 +28,7 @@ use super::{ServeOptions, ownership};
 use crate::clouds::{FirstUsers, write_clouds_yaml};
 use crate::config::Bytes;
 use crate::config::Config;
+use crate::config::identity::IdentityType;
 use crate::config::sections::{self, Digest, Permission};
 use crate::exit::Failure;
 use crate::system::SystemClock;
@@ -145,6 +146,7 @@ async fn open_keys(
     let key_options = calotype_keys::Options {
         keys_per_project: config.limits.keys_per_project.into(),
         region: config.identity.region.clone(),
+        knows_users: config.identity.kind == IdentityType::Embedded,
     };
     let source = options.root_keys.clone();
     let keys = EmbeddedKeys::open(ports, source, access.clone(), key_options);
