@@ -39,7 +39,7 @@ impl Shared {
 
 /// The environment of a process whose clock is off by this much, in libfaketime's words. What it measures spans with goes
 /// on as it does for all.
-fn clock_off_by(offset: &str) -> Vec<(String, String)> {
+pub(crate) fn clock_off_by(offset: &str) -> Vec<(String, String)> {
     let places = [
         "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
         "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",

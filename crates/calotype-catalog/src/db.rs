@@ -27,8 +27,8 @@ use crate::postgres::{PgTx, Postgres};
 pub(crate) enum Arg {
     Text(Option<String>),
     Int(Option<i64>),
-    Bool(bool),
-    Blob(Vec<u8>),
+    Bool(Option<bool>),
+    Blob(Option<Vec<u8>>),
 }
 
 impl Arg {
@@ -48,6 +48,10 @@ impl Arg {
         Self::Int(value.map(Timestamp::as_micros))
     }
 
+    pub(crate) const fn blob(value: Vec<u8>) -> Self {
+        Self::Blob(Some(value))
+    }
+
     /// Counts beyond the column's range are as good as its end.
     pub(crate) fn count(value: u64) -> Self {
         Self::Int(Some(i64::try_from(value).unwrap_or(i64::MAX)))
@@ -62,7 +66,7 @@ impl From<i64> for Arg {
 
 impl From<bool> for Arg {
     fn from(value: bool) -> Self {
-        Self::Bool(value)
+        Self::Bool(Some(value))
     }
 }
 
@@ -90,7 +94,9 @@ impl Row {
     getter!(int, i64);
     getter!(opt_int, Option<i64>);
     getter!(bool, bool);
+    getter!(opt_bool, Option<bool>);
     getter!(blob, Vec<u8>);
+    getter!(opt_blob, Option<Vec<u8>>);
 
     pub(crate) fn count(&self, column: &str) -> Result<u64> {
         u64::try_from(self.int(column)?).map_err(Error::internal)

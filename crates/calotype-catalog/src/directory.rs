@@ -482,7 +482,7 @@ impl Directory for SqlCatalog {
         let scope = scope.transpose().map_err(Error::internal)?;
         let args = vec![
             Arg::text(&key.access),
-            Arg::Blob(key.sealed_secret.clone()),
+            Arg::blob(key.sealed_secret.clone()),
             Arg::text(&key.user),
             Arg::opt_text(key.project.as_ref()),
             key.enabled.into(),

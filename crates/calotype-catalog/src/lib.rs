@@ -20,6 +20,11 @@ mod blobs;
 mod clock;
 mod db;
 mod directory;
+#[cfg(test)]
+#[expect(dead_code, reason = "the suite needs more of it")]
+#[path = "../tests/suite/engines.rs"]
+mod engines;
+mod examine;
 mod grants;
 mod image_tags;
 mod images;
@@ -33,10 +38,13 @@ mod open;
 mod postgres;
 mod purge;
 mod quotas;
+mod relocate;
 mod roots;
 mod rows;
 mod uploads;
 mod usage;
 mod verify;
 
+pub use examine::{Examined, examine};
 pub use open::{DirectUrl, Options, Pooler, SqlCatalog};
+pub use relocate::{MovedTable, Relocation, Step, TableProgress, relocate};

@@ -16,6 +16,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use crate::db::{Arg, Db, Engine, Tx, meaning};
 use crate::postgres::{Postgres, is_cut};
 
+#[derive(Clone, Copy)]
 struct Migration {
     version: i64,
     name: &'static str,
@@ -33,7 +34,7 @@ struct Index {
 }
 
 /// The first step that says which versions can work with it.
-const FIRST_WITH_COMPATIBILITY: i64 = 10;
+pub(crate) const FIRST_WITH_COMPATIBILITY: i64 = 10;
 
 const MIGRATIONS: &[Migration] = &[
     Migration {
@@ -119,6 +120,11 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 const TABLE_PATIENCE: Duration = Duration::from_secs(3);
 const TABLE_ATTEMPTS: u32 = 60;
 const TABLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The newest version that this program knows.
+pub(crate) fn newest() -> i64 {
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
+}
 
 pub(crate) async fn migrate(db: &Db) -> Result<()> {
     bring_to(db, MIGRATIONS).await
@@ -308,3 +314,6 @@ impl Index {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::db::{Db, Engine, Tx, meaning};
 use crate::migrate::migrate;
 use crate::postgres::Postgres;
+use crate::relocate::check_at_home;
 
 /// The channel on which PostgreSQL tells every node that a job may be due.
 pub(crate) const CHANNEL: &str = "calotype_jobs";
@@ -105,20 +106,12 @@ impl SqlCatalog {
     ///
     /// # Errors
     /// InvalidRequest where the URL is of neither form; Unavailable where the database is away; Internal
-    /// where it was migrated by a newer version of this program.
+    /// where it was migrated by a newer version of this program that this one can't work with, or the catalog is elsewhere.
     pub async fn open(url: &str, options: Options, clock: Arc<dyn Clock>) -> Result<Self> {
         let bell = Arc::new(Notify::new());
-        let db = if let Some(path) = url.strip_prefix("sqlite:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            open_sqlite(Path::new(path), &options, clock).await?
-        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Db::Postgres(Postgres::open(url, &options).await?)
-        } else {
-            return Err(Error::invalid(
-                "The catalog's URL must begin with sqlite: or postgres://.",
-            ));
-        };
+        let db = open_database(url, &options, clock).await?;
         migrate(&db).await?;
+        check_at_home(&db).await?;
         let listener = match &db {
             Db::Sqlite { .. } => None,
             Db::Postgres(postgres) => {
@@ -193,6 +186,24 @@ impl SqlCatalog {
         tx.commit().await?;
         self.bell.notify_one();
         Ok(())
+    }
+}
+
+/// Opens the connections, whatever the schema is.
+pub(crate) async fn open_database(
+    url: &str,
+    options: &Options,
+    clock: Arc<dyn Clock>,
+) -> Result<Db> {
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        open_sqlite(Path::new(path), options, clock).await
+    } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        Ok(Db::Postgres(Postgres::open(url, options).await?))
+    } else {
+        Err(Error::invalid(
+            "The catalog's URL must begin with sqlite: or postgres://.",
+        ))
     }
 }
 

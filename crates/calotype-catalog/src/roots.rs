@@ -44,7 +44,7 @@ pub(crate) async fn insert_material(tx: &mut Tx, material: &WrappedMaterial) -> 
         Arg::text(&material.key),
         i64::from(material.version).into(),
         Arg::text(&material.root),
-        Arg::Blob(material.wrapped.clone()),
+        Arg::blob(material.wrapped.clone()),
         Arg::time(material.created_at),
     ];
     tx.execute(sql, args).await.map(drop)
@@ -149,7 +149,7 @@ impl SqlCatalog {
                 i64::from(new.version).into(),
                 Arg::text(old),
                 Arg::text(&new.root),
-                Arg::Blob(new.wrapped.clone()),
+                Arg::blob(new.wrapped.clone()),
             ];
             tx.execute(sql, args).await?;
         }

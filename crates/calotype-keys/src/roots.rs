@@ -54,6 +54,14 @@ impl fmt::Debug for RootSource {
 }
 
 impl RootSource {
+    /// Whether root keys are there. A file is made at the first start where there is none.
+    ///
+    /// # Errors
+    /// InvalidRequest where what is there can't be read, is not root keys, or others may read it.
+    pub fn check(&self) -> Result<bool> {
+        Ok(self.read()?.is_some())
+    }
+
     fn read(&self) -> Result<Option<RootRing>> {
         match self {
             Self::File(path) => self.read_file(path, Readers::Owner),

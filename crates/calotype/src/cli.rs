@@ -79,6 +79,10 @@ pub(crate) enum Command {
     /// Look at the service's configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look whether a service can run here, and say what to mend.
+    Doctor(DoctorArgs),
+    /// Move the catalog of a stopped service out of SQLite into the PostgreSQL of a configuration.
+    MigrateCatalog(MigrateCatalogArgs),
     /// Make, find, change, tag, fetch, delete and replicate images.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -131,6 +135,34 @@ pub(crate) struct ServeArgs {
     /// The configuration, in TOML.
     #[arg(long, value_name = "FILE", env = "CALOTYPE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DoctorArgs {
+    /// The service's directory.
+    #[arg(long, value_name = "DIR", default_value = "./calotype-data")]
+    pub(crate) data_dir: PathBuf,
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE", env = "CALOTYPE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Flags of `migrate-catalog`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MigrateCatalogArgs {
+    /// The service's directory.
+    #[arg(long, value_name = "DIR", default_value = "./calotype-data")]
+    pub(crate) data_dir: PathBuf,
+    /// The configuration from now on, in TOML: its [catalog] is the PostgreSQL.
+    #[arg(long, value_name = "FILE", env = "CALOTYPE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// The catalog to move. [default: catalog.db in the service's directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+    /// How many rows are copied in one transaction.
+    #[arg(long, value_name = "ROWS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rows_at_once: u32,
 }
 
 /// Flags of `demo`.

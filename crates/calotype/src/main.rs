@@ -97,6 +97,10 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
             commands::config::check(&args, &environment, output)
         }
         Command::Config(ConfigCommand::Default) => commands::config::default(output),
+        Command::Doctor(args) => Box::pin(serve::doctor(&args, &environment, output)).await,
+        Command::MigrateCatalog(args) => {
+            Box::pin(serve::migrate_catalog(&args, &environment, output)).await
+        }
         Command::Image(command) => {
             Box::pin(commands::image::run(
                 command,

@@ -5,12 +5,14 @@
 //! stopping only spares clients: no new connections, a grace for running requests, running jobs handed back.
 
 mod connections;
+mod doctor;
 mod identity;
 mod keys;
 mod lock;
 mod objects;
 mod ownership;
 mod parts;
+mod relocate;
 mod stores;
 
 use std::net::{SocketAddr, TcpListener};
@@ -36,6 +38,9 @@ use crate::output::Output;
 use crate::system::{keep_memory_private, process_name, want_descriptors};
 use crate::telemetry;
 use connections::{Connections, Timeouts};
+
+pub(crate) use doctor::run as doctor;
+pub(crate) use relocate::run as migrate_catalog;
 
 /// How often the reconciler begins a round.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);

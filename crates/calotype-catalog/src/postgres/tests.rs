@@ -8,10 +8,7 @@ use calotype_core::time::Timestamp;
 use super::*;
 use crate::SqlCatalog;
 use crate::db::{Db, Tx, is_undone};
-
-#[expect(dead_code, reason = "the suite needs more of it")]
-#[path = "../../tests/suite/engines.rs"]
-mod engines;
+use crate::engines;
 
 struct Epoch;
 

@@ -45,6 +45,8 @@ mod quotas;
 #[cfg(test)]
 mod races;
 #[cfg(test)]
+mod relocation;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod upkeep;

@@ -290,21 +290,17 @@ fn check_catalog(catalog: &Catalog) -> Result<(), String> {
         Some(url) => check_url("catalog.url", url)?,
         None => false,
     };
-    match (catalog.pooler, &catalog.direct_url) {
-        (Pooler::None, None) => Ok(()),
-        (Pooler::None, Some(_)) => {
-            Err("catalog.direct_url is for catalog.pooler = \"transaction\"".to_owned())
-        }
-        (Pooler::Transaction, Some(direct))
-            if is_postgres && check_url("catalog.direct_url", direct)? =>
-        {
-            Ok(())
-        }
-        (Pooler::Transaction, _) => Err(
-            "catalog.pooler = \"transaction\" wants PostgreSQL in catalog.url and in catalog.direct_url"
+    let is_direct = match &catalog.direct_url {
+        Some(url) => check_url("catalog.direct_url", url)?,
+        None => false,
+    };
+    if catalog.pooler == Pooler::Transaction && !(is_postgres && is_direct) {
+        return Err(
+            "catalog.pooler = \"transaction\" wants a PostgreSQL in catalog.url and in catalog.direct_url"
                 .to_owned(),
-        ),
+        );
     }
+    Ok(())
 }
 
 /// Whether a catalog's URL is a PostgreSQL's.
@@ -619,6 +615,28 @@ mod tests {
             "[keys]\nroot_key_credential = \"../x\"\n",
         ] {
             assert!(load(text, &Environment::default()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pooler_wants_a_way_past_it() {
+        let refused = |text: &str| load(text, &Environment::default()).unwrap_err();
+        let pooled = "[catalog]\npooler = \"transaction\"\nurl = \"postgres://me@pool/x\"\n";
+        assert!(refused(pooled).contains("catalog.direct_url"));
+        let sqlite = format!("{pooled}direct_url = \"sqlite:x\"\n");
+        assert!(refused(&sqlite).contains("wants a PostgreSQL"));
+        let secret = format!("{pooled}direct_url = \"postgres://me:s3cret@db/x\"\n");
+        let error = refused(&secret);
+        assert!(error.contains("catalog.direct_url must not hold a password"));
+        assert!(!error.contains("s3cret"), "{error}");
+        let whole = format!("{pooled}direct_url = \"postgres://me@db/x\"\n");
+        load(&whole, &Environment::default()).unwrap();
+        for field in [
+            "connections = 0",
+            "acquire_timeout = \"0s\"",
+            "statement_timeout = \"1ms\"",
+        ] {
+            assert!(refused(&format!("[catalog]\n{field}\n")).contains("at least"));
         }
     }
 }

@@ -31,6 +31,14 @@ pub(crate) fn acquire_if_embedded(options: &ServeOptions) -> Result<Option<DataD
     {
         return Ok(None);
     }
+    acquire(data_dir).map(Some)
+}
+
+/// Locks the data directory.
+///
+/// # Errors
+/// Where another process has it.
+pub(super) fn acquire(data_dir: &Path) -> Result<DataDirLock, Failure> {
     let path = data_dir.join("calotype.lock");
     let file = OpenOptions::new()
         .create(true)
@@ -40,7 +48,7 @@ pub(crate) fn acquire_if_embedded(options: &ServeOptions) -> Result<Option<DataD
         .open(&path)
         .map_err(|error| Failure::new(format!("can't open {}: {error}", path.display())))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(DataDirLock { _file: file })),
+        Ok(()) => Ok(DataDirLock { _file: file }),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::new(format!(
             "the data directory {} is in use by another calotype process",
             data_dir.display()

@@ -103,7 +103,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
 }
 
 /// What makes disks in other formats. Nothing is run yet.
-fn converter(config: &sections::Export, data_dir: &Path) -> Result<QemuImg, Failure> {
+pub(super) fn converter(config: &sections::Export, data_dir: &Path) -> Result<QemuImg, Failure> {
     let folder = config.folder.clone();
     let options = QemuOptions {
         program: config.qemu_img.clone(),
@@ -245,7 +245,7 @@ pub(super) async fn open_catalog(options: &ServeOptions) -> Result<SqlCatalog, F
 }
 
 /// The catalog's URL, with the password of its file where it has one.
-fn catalog_url(config: &Config, data_dir: &Path) -> Result<String, Failure> {
+pub(super) fn catalog_url(config: &Config, data_dir: &Path) -> Result<String, Failure> {
     match &config.catalog.url {
         Some(url) => with_password(url, &config.catalog),
         None => Ok(format!(
@@ -274,7 +274,7 @@ fn with_password(url: &str, config: &sections::Catalog) -> Result<String, Failur
     }
 }
 
-fn catalog_options(config: &Config) -> Result<calotype_catalog::Options, Failure> {
+pub(super) fn catalog_options(config: &Config) -> Result<calotype_catalog::Options, Failure> {
     let catalog = &config.catalog;
     let pooler = match (catalog.pooler, &catalog.direct_url) {
         (sections::Pooler::Transaction, Some(url)) => {

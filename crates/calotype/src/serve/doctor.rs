@@ -1,0 +1,370 @@
+//! `calotype doctor`: whether a service can run with this configuration here, and what to mend where it can't.
+//!
+//! It changes nothing: no schema is migrated and no key made. A check is a function in [`CHECKS`]; what is wrong to one
+//! of them does not keep the others from looking.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use calotype_catalog::{Examined, examine};
+use calotype_core::ports::Clock as _;
+use calotype_core::time::Timestamp;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+
+use super::{ServeOptions, parts};
+use crate::cli::DoctorArgs;
+use crate::config::{Config, Environment};
+use crate::exit::Failure;
+use crate::output::{Output, Rows};
+use crate::system::{SystemClock, fresh_name, keep_memory_private};
+
+/// How far apart two clocks may be before it is worth saying.
+const CLOCK_SLACK: Duration = Duration::from_secs(2);
+
+/// How a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Good,
+    /// The service runs, and something is not as it should be.
+    Warning,
+    /// The service does not run, or loses something.
+    Bad,
+}
+
+impl State {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "ok",
+            Self::Warning => "warning",
+            Self::Bad => "failed",
+        }
+    }
+}
+
+/// What a check has found.
+struct Finding {
+    state: State,
+    says: String,
+    /// What to do about it.
+    mend: Option<&'static str>,
+}
+
+impl Finding {
+    fn good(says: impl Into<String>) -> Self {
+        Self {
+            state: State::Good,
+            says: says.into(),
+            mend: None,
+        }
+    }
+
+    fn warning(says: impl Into<String>, mend: &'static str) -> Self {
+        Self {
+            state: State::Warning,
+            says: says.into(),
+            mend: Some(mend),
+        }
+    }
+
+    fn bad(says: impl Into<String>, mend: &'static str) -> Self {
+        Self {
+            state: State::Bad,
+            says: says.into(),
+            mend: Some(mend),
+        }
+    }
+}
+
+/// Something to look at.
+struct Check {
+    name: &'static str,
+    run: for<'a> fn(&'a ServeOptions) -> BoxFuture<'a, Vec<Finding>>,
+}
+
+/// All that is looked at, in the order of a start.
+const CHECKS: &[Check] = &[
+    Check {
+        name: "data directory",
+        run: |options| async { vec![data_directory(&options.data_dir)] }.boxed(),
+    },
+    Check {
+        name: "secrets",
+        run: |options| async { secrets(&options.config) }.boxed(),
+    },
+    Check {
+        name: "root keys",
+        run: |options| async { vec![root_keys(options)] }.boxed(),
+    },
+    Check {
+        name: "catalog",
+        run: |options| catalog(options).boxed(),
+    },
+    Check {
+        name: "store",
+        run: |options| async { vec![store(options)] }.boxed(),
+    },
+    Check {
+        name: "exports",
+        run: |options| async { vec![exports(options).await] }.boxed(),
+    },
+];
+
+/// Looks at everything, and says what it found.
+///
+/// # Errors
+/// Usage where the configuration is refused; a failure where the service would not run, or would lose something.
+pub(crate) async fn run(
+    args: &DoctorArgs,
+    environment: &Environment,
+    output: &Output,
+) -> Result<(), Failure> {
+    let config = Config::load(args.config.as_deref(), environment)?;
+    let options = ServeOptions::new(args.data_dir.clone(), config, environment)?;
+    keep_memory_private();
+    let mut found = Vec::new();
+    for check in CHECKS {
+        for finding in (check.run)(&options).await {
+            found.push((check.name, finding));
+        }
+    }
+    output.result(&document_of(&found), |_| rows_of(&found))?;
+    let bad = found
+        .iter()
+        .filter(|(_, finding)| finding.state == State::Bad);
+    match bad.count() {
+        0 => Ok(()),
+        1 => Err(Failure::new("one check failed")),
+        bad => Err(Failure::new(format!("{bad} checks failed"))),
+    }
+}
+
+fn document_of(found: &[(&str, Finding)]) -> Value {
+    let checks = found.iter().map(|(check, finding)| {
+        json!({
+            "check": check,
+            "state": finding.state.word(),
+            "says": finding.says,
+            "mend": finding.mend,
+        })
+    });
+    let well = found.iter().all(|(_, finding)| finding.state != State::Bad);
+    json!({"ok": well, "checks": checks.collect::<Vec<_>>()})
+}
+
+fn rows_of(found: &[(&str, Finding)]) -> Rows {
+    let mut rows = Rows::new(&["CHECK", "STATE", "SAYS", "MEND"]);
+    for (check, finding) in found {
+        rows.push([
+            *check,
+            finding.state.word(),
+            &finding.says,
+            finding.mend.unwrap_or_default(),
+        ]);
+    }
+    rows
+}
+
+fn data_directory(path: &Path) -> Finding {
+    let shown = path.display();
+    let Ok(facts) = std::fs::metadata(path) else {
+        return Finding::good(format!(
+            "{shown} is not there yet: the first start makes it"
+        ));
+    };
+    if !facts.is_dir() {
+        return Finding::bad(
+            format!("{shown} is no directory"),
+            "name another --data-dir",
+        );
+    }
+    let mode = facts.permissions().mode() & 0o777;
+    let user = rustix::process::geteuid().as_raw();
+    if facts.uid() != user && user != 0 {
+        return Finding::bad(
+            format!(
+                "{shown} belongs to user {}, and this is user {user}",
+                facts.uid()
+            ),
+            "run as the service's user, or give it the directory (chown)",
+        );
+    }
+    if mode & 0o077 != 0 {
+        return Finding::warning(
+            format!("{shown} can be entered by others (mode {mode:o})"),
+            "chmod 700",
+        );
+    }
+    Finding::good(format!("{shown}, mode {mode:o}"))
+}
+
+/// The files that hold secrets, as the configuration names them.
+fn secrets(config: &Config) -> Vec<Finding> {
+    let written = serde_json::to_value(config).unwrap_or_default();
+    let mut files = Vec::new();
+    files_of(&written, "", &mut files);
+    files
+        .iter()
+        .filter_map(|(field, path)| secret(field, path))
+        .collect()
+}
+
+/// Fields that end in `_file` name files with secrets, but for certificates.
+fn files_of(value: &Value, at: &str, files: &mut Vec<(String, PathBuf)>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let field = match at {
+            "" => name.clone(),
+            at => format!("{at}.{name}"),
+        };
+        match value.as_str() {
+            Some(path)
+                if name.ends_with("_file") && name != "ca_file" && name != "root_key_file" =>
+            {
+                files.push((field, PathBuf::from(path)));
+            }
+            _ => files_of(value, &field, files),
+        }
+    }
+}
+
+fn secret(field: &str, path: &Path) -> Option<Finding> {
+    let shown = path.display();
+    let facts = match std::fs::File::open(path).and_then(|file| file.metadata()) {
+        Ok(facts) => facts,
+        Err(error) => {
+            return Some(Finding::bad(
+                format!("{field}: {shown} can't be read: {error}"),
+                "write the secret into the file, and give it to the service's user",
+            ));
+        }
+    };
+    let mode = facts.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return Some(Finding::good(format!("{field}: {shown}, mode {mode:o}")));
+    }
+    Some(Finding::warning(
+        format!("{field}: others may read {shown} (mode {mode:o})"),
+        "chmod 600",
+    ))
+}
+
+fn root_keys(options: &ServeOptions) -> Finding {
+    let source = &options.root_keys;
+    match source.check() {
+        Ok(true) => Finding::good(source.to_string()),
+        Ok(false) => Finding::good(format!(
+            "{source} is not there yet: the first start makes it"
+        )),
+        Err(error) => Finding::bad(
+            error.chain().to_string(),
+            "restore the root keys from their backup: docs/keys.md",
+        ),
+    }
+}
+
+async fn catalog(options: &ServeOptions) -> Vec<Finding> {
+    let look = async {
+        let url = parts::catalog_url(&options.config, &options.data_dir)?;
+        let catalog_options = parts::catalog_options(&options.config)?;
+        let found = examine(&url, &catalog_options, Arc::new(SystemClock)).await;
+        found.map_err(parts::failed("the catalog"))
+    };
+    match look.await {
+        Ok(None) => vec![Finding::good("there is none yet: the first start makes it")],
+        Ok(Some(examined)) => catalog_findings(&examined, SystemClock.now()),
+        Err(failure) => vec![Finding::bad(
+            failure.to_string(),
+            "mend [catalog] in the configuration, or the database: docs/postgresql.md",
+        )],
+    }
+}
+
+fn catalog_findings(examined: &Examined, here: Timestamp) -> Vec<Finding> {
+    let Examined {
+        engine,
+        schema,
+        known,
+        ..
+    } = examined;
+    let mut findings = Vec::new();
+    findings.push(if let Some(away) = &examined.away {
+        Finding::bad(
+            away.as_str(),
+            "run `calotype migrate-catalog`, or name the database that it is in",
+        )
+    } else if !examined.usable {
+        Finding::bad(
+            format!("{engine}, schema {schema}, of which this program knows {known} at most"),
+            "run the newer version that has been here",
+        )
+    } else if schema < known {
+        Finding::good(format!(
+            "{engine}, schema {schema}: the next start brings it to {known}"
+        ))
+    } else {
+        Finding::good(format!("{engine}, schema {schema}"))
+    });
+    findings.extend(examined.faults.iter().map(|fault| {
+        Finding::bad(
+            fault.as_str(),
+            "change the database's settings: docs/postgresql.md",
+        )
+    }));
+    let off = here.since(examined.time).max(examined.time.since(here));
+    findings.push(if off > CLOCK_SLACK {
+        Finding::warning(
+            format!(
+                "this machine's clock is {} s off the database's",
+                off.as_secs()
+            ),
+            "synchronise it: the service has the database's time, and its log lines this machine's",
+        )
+    } else {
+        Finding::good("the clock is the database's")
+    });
+    findings
+}
+
+/// Whether blobs can be written where they are kept.
+fn store(options: &ServeOptions) -> Finding {
+    let path = options.config.store.main.path.clone();
+    let path = path.unwrap_or_else(|| options.data_dir.join("blobs"));
+    let shown = path.display();
+    if !path.exists() {
+        return Finding::good(format!(
+            "{shown} is not there yet: the first start makes it"
+        ));
+    }
+    let probe = path.join(format!("doctor-{}", fresh_name()));
+    let written = std::fs::write(&probe, b"calotype doctor")
+        .and_then(|()| std::fs::File::open(&probe)?.sync_all());
+    let removed = std::fs::remove_file(&probe);
+    match written.and(removed) {
+        Ok(()) => Finding::good(format!("{shown} can be written")),
+        Err(error) => Finding::bad(
+            format!("{shown} can't be written: {error}"),
+            "give the directory to the service's user, or make room",
+        ),
+    }
+}
+
+async fn exports(options: &ServeOptions) -> Finding {
+    let version = async {
+        // Not the service's own folder: opening that removes what a process has left in it, or is writing.
+        let folder = tempfile::tempdir()?;
+        let mut config = options.config.export.clone();
+        config.folder = Some(folder.path().to_owned());
+        let converter = parts::converter(&config, &options.data_dir)?;
+        converter.version().await.map_err(parts::failed("qemu-img"))
+    };
+    match version.await {
+        Ok(version) => Finding::good(format!("qemu-img {version}")),
+        Err(failure) => Finding::warning(
+            failure.to_string(),
+            "install qemu-utils, or export images only in the format that they are stored in",
+        ),
+    }
+}

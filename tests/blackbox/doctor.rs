@@ -1,0 +1,129 @@
+//! `calotype doctor`: what is well, what is not, and what to mend.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use calotype_tests::server::binary;
+use calotype_tests::{Server, config, database};
+use serde_json::Value;
+
+struct Report {
+    code: Option<i32>,
+    document: Value,
+    told: String,
+}
+
+impl Report {
+    fn finding(&self, check: &str, says: &str) -> &Value {
+        let checks = self.document["checks"].as_array().expect("checks");
+        let found = checks.iter().find(|finding| {
+            finding["check"] == check
+                && finding["says"]
+                    .as_str()
+                    .is_some_and(|text| text.contains(says))
+        });
+        found.unwrap_or_else(|| panic!("no {check} says {says:?}: {:#}", self.document))
+    }
+}
+
+fn doctor(data: &Path, config: &str, wrap: &[(&str, &str)]) -> Report {
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join("calotype.toml");
+    std::fs::write(&file, config).expect("the configuration");
+    let output = Command::new(binary())
+        .args(["doctor", "--output", "json", "--data-dir"])
+        .arg(data)
+        .arg("--config")
+        .arg(&file)
+        .envs(wrap.iter().copied())
+        .output()
+        .expect("calotype runs");
+    Report {
+        code: output.status.code(),
+        document: serde_json::from_slice(&output.stdout).unwrap_or_default(),
+        told: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+#[test]
+fn a_place_where_a_service_runs_or_could_run_is_well() {
+    let home = tempfile::tempdir().expect("a directory");
+    let data = home.path().join("data");
+    let fresh = doctor(&data, "", &[]);
+    assert_eq!(fresh.code, Some(0), "{}", fresh.told);
+    assert_eq!(fresh.document["ok"], true);
+    fresh.finding("catalog", "there is none yet");
+    assert!(!data.exists(), "it changes nothing");
+
+    let server = Server::with_defaults();
+    let running = doctor(&server.data(), "", &[]);
+    assert_eq!(running.code, Some(0), "{:#}", running.document);
+    assert_eq!(running.finding("catalog", "SQLite")["state"], "ok");
+    assert_eq!(running.finding("store", "can be written")["state"], "ok");
+    assert_eq!(running.finding("root keys", "root.key")["state"], "ok");
+    assert_eq!(running.finding("exports", "qemu-img")["state"], "ok");
+    server.user().image("still-at-work", 1, 1000);
+    server.verify();
+}
+
+#[test]
+fn what_is_wrong_is_said_with_what_to_do_about_it() {
+    let server = Server::with_defaults();
+    let data = server.data();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    mode(&data.join("root.key"), 0o644);
+    mode(&data, 0o755);
+    let secret = data.join("secret");
+    std::fs::write(&secret, "word").expect("a secret");
+    mode(&secret, 0o640);
+    let text = format!(
+        "[catalog]\nurl = \"postgres://nobody@127.0.0.1:1/x\"\npassword_file = {secret:?}\n\
+         acquire_timeout = \"200ms\"\n[export]\nqemu_img = \"/nowhere/qemu-img\"\n"
+    );
+    let report = doctor(&data, &text, &[]);
+    assert_eq!(report.code, Some(1), "{:#}", report.document);
+    assert_eq!(report.document["ok"], false);
+    assert!(report.told.contains("2 checks failed"), "{}", report.told);
+    for (check, says, state) in [
+        ("data directory", "can be entered by others", "warning"),
+        ("secrets", "catalog.password_file", "warning"),
+        ("root keys", "refused", "failed"),
+        ("catalog", "unavailable", "failed"),
+        ("exports", "qemu-img", "warning"),
+    ] {
+        let finding = report.finding(check, says);
+        assert_eq!(finding["state"], state, "{finding}");
+        let mend = finding["mend"].as_str().expect("what to do");
+        assert!(!mend.is_empty() && !mend.contains("word"), "{finding}");
+    }
+}
+
+#[test]
+fn a_database_is_looked_into_and_left_as_it_is() {
+    let url = database::fresh("doctor");
+    let home = tempfile::tempdir().expect("a directory");
+    let report = doctor(home.path(), &config::postgres(&url), &[]);
+    report.finding("catalog", "PostgreSQL");
+    report.finding("catalog", "the next start brings it to");
+    // The tests' server is made for speed.
+    let fault = report.finding("catalog", "fsync is off");
+    assert_eq!(fault["state"], "failed");
+    assert_eq!(report.code, Some(1));
+    let tables = database::sql(
+        &url,
+        "select count(*) from pg_tables where schemaname = 'public'",
+    );
+    assert_eq!(tables.trim(), "0");
+
+    let off = crate::nodes::clock_off_by("+1d");
+    let wrap: Vec<(&str, &str)> = off
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let report = doctor(home.path(), &config::postgres(&url), &wrap);
+    let clock = report.finding("catalog", "off the database's");
+    assert_eq!(clock["state"], "warning");
+}
