@@ -105,7 +105,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "nodes",
         sql: include_str!("../migrations/0010_nodes.sql"),
         compatible_from: 10,
-        indexes: &[],
+        // What everybody sees, sorted by id: else it is sought among what nobody else sees.
+        indexes: &[Index {
+            name: "images_by_shelf_id",
+            on: "images (visibility, id) where visibility in ('public', 'community')",
+        }],
     },
 ];
 

@@ -47,6 +47,8 @@ mod races;
 #[cfg(test)]
 mod relocation;
 #[cfg(test)]
+mod scale;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod upkeep;
