@@ -337,7 +337,7 @@ impl Tx {
 
     pub(crate) async fn commit(self) -> Result<()> {
         match self {
-            Self::Sqlite(tx, _) => tx.commit().await.map_err(meaning),
+            Self::Sqlite(tx, _) => tx.commit().await.map_err(|error| of_commit(meaning(error))),
             Self::Postgres(tx) => tx.commit().await,
         }
     }
@@ -352,6 +352,20 @@ struct Contention(#[source] sqlx::Error);
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was lost")]
 pub(crate) struct Cut(#[source] pub(crate) sqlx::Error);
+
+/// What a commit ended with: where its answer was lost, it may stand all the same.
+pub(crate) fn of_commit(error: Error) -> Error {
+    if is_cut(&error) {
+        Error::unavailable(error)
+    } else {
+        error
+    }
+}
+
+/// Whether the connection was lost before the commit was asked for.
+pub(crate) fn is_cut(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<Cut>)
+}
 
 /// Whether nothing stands of the transaction that ended so, and doing it again may end better.
 pub(crate) fn is_undone(error: &Error) -> bool {

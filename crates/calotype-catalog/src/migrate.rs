@@ -13,8 +13,8 @@ use calotype_core::{Error, ErrorKind, Result};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use crate::db::{Arg, Db, Engine, Tx, meaning};
-use crate::postgres::{Postgres, is_cut};
+use crate::db::{Arg, Db, Engine, Tx, is_cut, meaning};
+use crate::postgres::Postgres;
 
 #[derive(Clone, Copy)]
 struct Migration {

@@ -4,7 +4,7 @@
 //! A connection that was lost while it waited is found out when it is taken, and replaced; while the server refuses
 //! connections, a call waits for as long as it would for a free one. A transaction whose connection is lost at its first
 //! statement is begun again on a fresh connection, once: the database has undone it, and it has told nothing yet that
-//! could change. Later losses before the commit are told as [`Cut`]; the loss of a commit's answer is told as a fault
+//! could change. Later losses before the commit are told as [`crate::db::Cut`]; the loss of a commit's answer is told as a fault
 //! that nobody does again, for the commit may stand.
 //!
 //! # Poolers
@@ -23,11 +23,14 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRo
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, Transaction};
 
 use crate::clock::DatabaseClock;
-use crate::db::{Arg, Cut, bound, meaning};
+use crate::db::{Arg, bound, is_cut, meaning, of_commit};
 use crate::open::{Options, Pooler};
 
 /// How long a transaction may wait for this program between two statements.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(60);
+
+/// How long an answer may be on its way after PostgreSQL would have given the statement up.
+const WAY: Duration = Duration::from_secs(5);
 
 const NOW: &str = "select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) as now";
 
@@ -39,6 +42,8 @@ pub(crate) struct Postgres {
     clock: Arc<DatabaseClock>,
     /// Whether statements are kept prepared in the session.
     prepares: bool,
+    /// How long an answer is waited for.
+    patience: Duration,
     begin_write: String,
     begin_read: String,
 }
@@ -70,6 +75,7 @@ impl Postgres {
             sessions,
             clock: Arc::new(DatabaseClock::new()),
             prepares: options.pooler == Pooler::None,
+            patience: options.statement_timeout + WAY,
             begin_write: format!("begin{limits}"),
             begin_read: format!("begin isolation level repeatable read read only{limits}"),
         };
@@ -129,8 +135,19 @@ impl Postgres {
     }
 
     async fn fetch_once(&self, sql: String, args: Vec<Arg>) -> Result<Vec<PgRow>> {
-        let rows = bound!(sql, args).fetch_all(&self.pool).await;
-        rows.map_err(meaning)
+        self.answered(bound!(sql, args).fetch_all(&self.pool)).await
+    }
+
+    /// What the database answers.
+    ///
+    /// # Errors
+    /// Unavailable where it says nothing at all, though PostgreSQL itself would have given up by now: the way to it
+    /// is cut, and nothing says so.
+    async fn answered<T>(&self, work: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+        match tokio::time::timeout(self.patience, work).await {
+            Ok(answer) => answer.map_err(meaning),
+            Err(_) => Err(Error::unavailable(Silent)),
+        }
     }
 
     async fn begin(&self, reads: bool) -> Result<Transaction<'static, sqlx::Postgres>> {
@@ -138,8 +155,13 @@ impl Postgres {
             true => &self.begin_read,
             false => &self.begin_write,
         };
-        let begun = self.pool.begin_with(AssertSqlSafe(begin.clone())).await;
-        begun.map_err(meaning)
+        // The pool has a limit of its own, for a free connection.
+        let begun = self.pool.begin_with(AssertSqlSafe(begin.clone()));
+        let patience = self.patience + self.pool.options().get_acquire_timeout();
+        match tokio::time::timeout(patience, begun).await {
+            Ok(begun) => begun.map_err(meaning),
+            Err(_) => Err(Error::unavailable(Silent)),
+        }
     }
 }
 
@@ -211,8 +233,10 @@ impl PgTx {
     }
 
     async fn fetch_once(&mut self, sql: Cow<'static, str>, args: Vec<Arg>) -> Result<Vec<PgRow>> {
-        let query = bound!(sql, args).persistent(self.postgres.prepares);
-        query.fetch_all(self.connection()?).await.map_err(meaning)
+        let postgres = Arc::clone(&self.postgres);
+        let query = bound!(sql, args).persistent(postgres.prepares);
+        let connection = self.connection()?;
+        postgres.answered(query.fetch_all(connection)).await
     }
 
     pub(crate) async fn execute(&mut self, sql: Cow<'static, str>, args: Vec<Arg>) -> Result<u64> {
@@ -230,8 +254,10 @@ impl PgTx {
     }
 
     async fn execute_once(&mut self, sql: Cow<'static, str>, args: Vec<Arg>) -> Result<u64> {
-        let query = bound!(sql, args).persistent(self.postgres.prepares);
-        let done = query.execute(self.connection()?).await.map_err(meaning)?;
+        let postgres = Arc::clone(&self.postgres);
+        let query = bound!(sql, args).persistent(postgres.prepares);
+        let connection = self.connection()?;
+        let done = postgres.answered(query.execute(connection)).await?;
         Ok(done.rows_affected())
     }
 
@@ -260,27 +286,20 @@ impl PgTx {
         let Some(tx) = self.tx else {
             return Err(Error::unavailable(Lost));
         };
-        tx.commit().await.map_err(|error| {
-            let error = meaning(error);
-            // It may stand: only its answer is known to be lost.
-            if is_cut(&error) {
-                Error::unavailable(error)
-            } else {
-                error
-            }
-        })
+        let committed = self.postgres.answered(tx.commit()).await;
+        committed.map_err(of_commit)
     }
 }
+
+/// The database is silent for longer than it would take over a statement.
+#[derive(Debug, thiserror::Error)]
+#[error("the database does not answer")]
+struct Silent;
 
 /// The transaction's connection was lost, and no other could be had.
 #[derive(Debug, thiserror::Error)]
 #[error("the transaction's connection was lost")]
 struct Lost;
-
-/// Whether the connection was lost before the commit was asked for.
-pub(crate) fn is_cut(error: &Error) -> bool {
-    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<Cut>)
-}
 
 fn connect(url: &str) -> Result<PgConnectOptions> {
     let invalid = |error: sqlx::Error| {

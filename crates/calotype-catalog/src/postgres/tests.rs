@@ -145,3 +145,65 @@ async fn transactions_that_all_lose_their_connections_at_once_find_others() {
     }
     assert_eq!(reading.join_all().await, vec![1; most as usize]);
 }
+
+/// A way to the server that can be made silent: what is said on it then is neither passed on nor refused.
+async fn way_to(url: &str, open: Arc<std::sync::atomic::AtomicBool>) -> String {
+    let (login, rest) = url.rsplit_once('@').unwrap();
+    let (address, database) = rest.split_once('/').unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap();
+    let there = address.to_owned();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(&there).await.unwrap();
+            let (client, server) = (client.into_split(), server.into_split());
+            tokio::spawn(pass(client.0, server.1, Arc::clone(&open)));
+            tokio::spawn(pass(server.0, client.1, Arc::clone(&open)));
+        }
+    });
+    format!("{login}@{here}/{database}")
+}
+
+async fn pass(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    open: Arc<std::sync::atomic::AtomicBool>,
+) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut bytes = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut bytes).await {
+        if !open.load(std::sync::atomic::Ordering::SeqCst) {
+            // Neither end ever hears of the other again.
+            std::future::pending::<()>().await;
+        }
+        if to.write_all(&bytes[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_falls_silent_is_told_of_and_keeps_nobody_waiting_for_ever() {
+    let server = engines::Server::start().await;
+    let open = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let url = server.database("silent").await;
+    let options = Options {
+        statement_timeout: Duration::from_millis(200),
+        acquire_timeout: Duration::from_millis(500),
+        ..Options::default()
+    };
+    let way = way_to(&url, Arc::clone(&open)).await;
+    let catalog = SqlCatalog::open(&way, options, Arc::new(Epoch)).await;
+    let catalog = catalog.unwrap();
+    let mut reads = catalog.db.read().await.unwrap();
+    let mut writes = catalog.db.write().await.unwrap();
+    insert(&mut writes, "a").await.unwrap();
+    open.store(false, std::sync::atomic::Ordering::SeqCst);
+    let sql = "select count(*) as n from leases";
+    let error = reads.fetch_all(sql, Vec::new()).await.err().unwrap();
+    assert!(error.is_transient() && !is_undone(&error), "{error:?}");
+    let error = writes.commit().await.unwrap_err();
+    assert!(error.is_transient() && !is_undone(&error), "{error:?}");
+    let error = catalog.db.read().await.err().unwrap();
+    assert!(error.is_transient(), "{error:?}");
+}
