@@ -1,6 +1,8 @@
 //! The black-box tests: each starts the real binary and speaks HTTP to it. One program, because linking
 //! is most of what a test program costs.
 
+mod alerts;
+mod balancers;
 mod barbican;
 mod ceph;
 mod clients;

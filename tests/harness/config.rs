@@ -97,6 +97,11 @@ pub fn address_rate(burst: u64) -> String {
     )
 }
 
+/// A deployment that clients reach by this address, through a proxy on this machine.
+pub fn behind(url: &str) -> String {
+    format!("[server]\npublic_url = \"{url}\"\ntrusted_proxies = [\"127.0.0.0/8\"]\n")
+}
+
 /// A deployment that logs at this level.
 pub fn log(level: &str) -> String {
     format!("[log]\nlevel = \"{level}\"\n")

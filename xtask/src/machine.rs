@@ -35,6 +35,10 @@ const PACKAGES: &[Package] = &[
         ],
     },
     Package {
+        name: "haproxy",
+        any_of: &["haproxy"],
+    },
+    Package {
         name: "memtest86+",
         any_of: &[
             "/usr/lib/memtest86+/memtest86+x64.iso",
@@ -65,6 +69,11 @@ const PACKAGES: &[Package] = &[
     Package {
         name: "postgresql-client",
         any_of: &["psql"],
+    },
+    // For promtool. The rest of it is not run.
+    Package {
+        name: "prometheus",
+        any_of: &["promtool"],
     },
     Package {
         name: "python3-venv",

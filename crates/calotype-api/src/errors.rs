@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use crate::negotiate::{ErrorForm, error_form};
-use crate::ops::QUOTA_REFUSALS;
+use crate::ops::{QUOTA_REFUSALS, damaged};
 use crate::request_id::RequestId;
 use crate::state::ApiState;
 
@@ -249,8 +249,11 @@ fn bare_failure(response: &Response) -> Option<Error> {
     }
 }
 
-/// Counts the refusals of quotas.
+/// Counts the refusals of quotas, and damage.
 fn count(error: &Error) {
+    if error.kind() == ErrorKind::Damaged {
+        damaged();
+    }
     let resource = match (error.code(), error.kind()) {
         (Some(ImsCode::IMG_0015), _) => "images",
         (Some(ImsCode::IMG_0088), _) => "members",

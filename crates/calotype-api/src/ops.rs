@@ -30,6 +30,11 @@ const REFUSED: &str = "calotype_http_refused_total";
 const CUT: &str = "calotype_http_cut_total";
 pub(crate) const UPLOADS_IN_FLIGHT: &str = "calotype_uploads_in_flight";
 const CONNECTIONS: &str = "calotype_http_connections";
+const CONNECTIONS_BOUND: &str = "calotype_http_connections_bound";
+/// What `/readyz` answered last.
+const READY: &str = "calotype_ready";
+/// Reads of images that met bytes that are damaged or gone.
+const DAMAGED: &str = "calotype_damaged_reads_total";
 const JOBS_WAITING: &str = "calotype_jobs_waiting";
 const JOBS_RUNNING: &str = "calotype_jobs_running";
 /// Counted when the image is active.
@@ -45,8 +50,37 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(show_metrics))
 }
 
-/// Tells the metrics' meaning to the recorder that is installed. Called once, after it is.
+/// Tells the metrics' meaning to the recorder that is installed, and begins those that count what is rare: of a counter that
+/// is not there Prometheus does not see the first step. Called once, after it is.
 pub fn describe_metrics() {
+    for reason in [
+        "connections",
+        "requests",
+        "uploads",
+        "project_uploads",
+        "project_rate",
+        "address_rate",
+    ] {
+        metrics::counter!(REFUSED, "reason" => reason).increment(0);
+    }
+    for reason in [
+        "header",
+        "idle",
+        "slow_body",
+        "stalled_body",
+        "stalled_reader",
+    ] {
+        metrics::counter!(CUT, "reason" => reason).increment(0);
+    }
+    metrics::counter!(DAMAGED).increment(0);
+    metrics::gauge!(UPLOADS_IN_FLIGHT).increment(0.0);
+    metrics::gauge!(READY).set(1.0);
+    metrics::describe_gauge!(READY, "1 where /readyz answered last that it is, else 0.");
+    metrics::describe_gauge!(CONNECTIONS_BOUND, "Connections that are taken at once.");
+    metrics::describe_counter!(
+        DAMAGED,
+        "Reads that met bytes of images that are damaged or gone."
+    );
     metrics::describe_counter!(REQUESTS, "Requests that were answered.");
     metrics::describe_histogram!(
         DURATION,
@@ -88,6 +122,16 @@ pub fn refused(of: &'static str) {
 /// Counts who was too slow.
 pub fn cut(what: &'static str) {
     metrics::counter!(CUT, "reason" => what).increment(1);
+}
+
+/// Counts a read that met damaged bytes.
+pub(crate) fn damaged() {
+    metrics::counter!(DAMAGED).increment(1);
+}
+
+/// Shows how many connections are taken at once.
+pub fn bound_connections(most: usize) {
+    metrics::gauge!(CONNECTIONS_BOUND).set(most as f64);
 }
 
 /// Counts a connection until the result is dropped.
@@ -132,6 +176,7 @@ pub async fn live() -> Response {
 )]
 pub async fn ready(State(state): State<ApiState>) -> Response {
     if state.leaving.is_announced() {
+        metrics::gauge!(READY).set(0.0);
         return (StatusCode::SERVICE_UNAVAILABLE, text("stopping\n")).into_response();
     }
     let ready = async {
@@ -139,10 +184,16 @@ pub async fn ready(State(state): State<ApiState>) -> Response {
         state.authenticator.standing().await
     };
     match ready.await {
-        Ok(Standing::Whole) => text("ready\n"),
-        // A node that is taken out for it could not even serve those who are known.
-        Ok(Standing::KnownOnly) => text("ready, but for callers that are new: identity is away\n"),
+        Ok(standing) => {
+            metrics::gauge!(READY).set(1.0);
+            text(match standing {
+                Standing::Whole => "ready\n",
+                // A node that is taken out for it could not even serve those who are known.
+                Standing::KnownOnly => "ready, but for callers that are new: identity is away\n",
+            })
+        }
         Err(error) => {
+            metrics::gauge!(READY).set(0.0);
             tracing::warn!(error.chain = %error.chain(), "not ready");
             (StatusCode::SERVICE_UNAVAILABLE, text("not ready\n")).into_response()
         }

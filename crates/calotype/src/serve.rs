@@ -272,6 +272,7 @@ fn connections(config: &Server) -> Connections {
             "fewer connections are taken than server.max_connections: the process may have no more descriptors"
         );
     }
+    calotype_api::ops::bound_connections(most);
     let timeouts = Timeouts {
         header: config.header_timeout.duration(),
         keep_alive: config.keep_alive.duration(),

@@ -16,7 +16,7 @@ use super::{bodies, byte_range, unread};
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
 use crate::load::{Pace, RequestTurn};
-use crate::ops::{BYTES_DOWNLOADED, BYTES_UPLOADED};
+use crate::ops::{BYTES_DOWNLOADED, BYTES_UPLOADED, damaged};
 use crate::state::ApiState;
 
 const OCTETS: &str = "application/octet-stream";
@@ -175,6 +175,9 @@ fn bytes(download: &Download, range: std::ops::Range<u64>) -> Response {
         .read(range)
         .inspect_ok(move |bytes| counter.increment(bytes.len() as u64))
         .inspect_err(move |error| {
+            if error.kind() == ErrorKind::Damaged {
+                damaged();
+            }
             tracing::error!(image.id = %id, error.chain = %error.chain(), "download broken off");
         });
     let mut response = Response::new(Body::from_stream(stream));
