@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use calotype_tests::server::binary;
-use calotype_tests::{Server, config, database};
+use calotype_tests::{Ceph, Keystone, Server, config, database};
 use serde_json::Value;
 
 struct Report {
@@ -126,4 +126,51 @@ fn a_database_is_looked_into_and_left_as_it_is() {
     let report = doctor(home.path(), &config::postgres(&url), &wrap);
     let clock = report.finding("catalog", "off the database's");
     assert_eq!(clock["state"], "warning");
+}
+
+#[test]
+fn a_bucket_is_tried_as_the_service_would_use_it() {
+    let ceph = Ceph::connect();
+    let home = tempfile::tempdir().expect("a directory");
+    let look = |bucket: &str, secret: &Path| {
+        let store = config::s3_store(ceph.url(), bucket, (ceph.access_key(), secret));
+        doctor(home.path(), &store, &[])
+    };
+    let bucket = ceph.bucket();
+    let well = look(&bucket, &ceph.secret_file());
+    let finding = well.finding("store", "can be written");
+    assert_eq!(finding["state"], "ok", "{finding}");
+    assert_eq!(ceph.keys(&bucket), [""; 0], "it leaves nothing");
+
+    let wrong = home.path().join("wrong");
+    std::fs::write(&wrong, "not the secret").expect("a secret");
+    for report in [
+        look(&bucket, &wrong),
+        look("no-such-bucket", &ceph.secret_file()),
+    ] {
+        assert_eq!(report.code, Some(1), "{:#}", report.document);
+        let finding = report.finding("store", "an object can't be written");
+        assert_eq!(finding["state"], "failed", "{finding}");
+        assert!(!report.document.to_string().contains("not the secret"));
+    }
+}
+
+#[test]
+fn the_services_user_is_tried_at_its_keystone() {
+    let keystone = Keystone::new();
+    let home = tempfile::tempdir().expect("a directory");
+    let look = |more: &[(&str, &str)]| {
+        let environment = keystone.environment();
+        let wrap = environment.iter().map(|(name, value)| (&**name, &**value));
+        let wrap: Vec<(&str, &str)> = wrap.chain(more.iter().copied()).collect();
+        doctor(home.path(), "", &wrap)
+    };
+    let well = look(&[]);
+    let finding = well.finding("identity", "is known to the Keystone");
+    assert_eq!(finding["state"], "ok", "{finding}");
+
+    let nobody = look(&[("CALOTYPE_IDENTITY__KEYSTONE__USER", "nobody-of-this-name")]);
+    assert_eq!(nobody.code, Some(1), "{:#}", nobody.document);
+    let finding = nobody.finding("identity", "");
+    assert_eq!(finding["state"], "failed", "{finding}");
 }

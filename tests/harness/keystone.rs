@@ -138,7 +138,7 @@ impl Keystone {
     }
 
     /// The configuration, as variables: a test's own file stays as it is.
-    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+    pub fn environment(&self) -> Vec<(String, String)> {
         let parts = &self.0;
         let password = parts.secrets.path().join("password").display().to_string();
         let own = |name: &str| format!("CALOTYPE_IDENTITY__KEYSTONE__{name}");

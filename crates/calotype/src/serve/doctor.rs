@@ -8,15 +8,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use calotype_catalog::{Examined, examine};
-use calotype_core::ports::Clock as _;
+use calotype_core::ports::{Clock, Entropy};
 use calotype_core::time::Timestamp;
+use calotype_keys::SystemEntropy;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
+use super::identity::open_keystone;
+use super::stores::open_bucket;
 use super::{ServeOptions, parts};
 use crate::cli::DoctorArgs;
+use crate::config::identity::IdentityType;
+use crate::config::stores::{Store, StoreType};
 use crate::config::{Config, Environment};
 use crate::exit::Failure;
 use crate::output::{Output, Rows};
@@ -105,7 +111,11 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "store",
-        run: |options| async { vec![store(options)] }.boxed(),
+        run: |options| async { vec![store(options).await] }.boxed(),
+    },
+    Check {
+        name: "identity",
+        run: |options| async { vec![identity(&options.config).await] }.boxed(),
     },
     Check {
         name: "exports",
@@ -329,8 +339,18 @@ fn catalog_findings(examined: &Examined, here: Timestamp) -> Vec<Finding> {
 }
 
 /// Whether blobs can be written where they are kept.
-fn store(options: &ServeOptions) -> Finding {
-    let path = options.config.store.main.path.clone();
+async fn store(options: &ServeOptions) -> Finding {
+    let section = &options.config.store.main;
+    if section.kind == StoreType::S3 {
+        return match bucket(section).await {
+            Ok(says) => Finding::good(says),
+            Err(failure) => Finding::bad(
+                failure.to_string(),
+                "mend [store.main], the bucket, or what its access key may do: docs/object-storage.md",
+            ),
+        };
+    }
+    let path = section.path.clone();
     let path = path.unwrap_or_else(|| options.data_dir.join("blobs"));
     let shown = path.display();
     if !path.exists() {
@@ -347,6 +367,55 @@ fn store(options: &ServeOptions) -> Finding {
         Err(error) => Finding::bad(
             format!("{shown} can't be written: {error}"),
             "give the directory to the service's user, or make room",
+        ),
+    }
+}
+
+/// Does with an object of its own what the service does with those of blobs.
+async fn bucket(section: &Store) -> Result<String, Failure> {
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let bucket = open_bucket(section, &entropy)?;
+    let folder = format!("{}/doctor/", section.prefix.trim_matches('/'));
+    let folder = folder.trim_start_matches('/');
+    let key = format!("{folder}{}", fresh_name());
+    let written = Bytes::from_static(b"calotype doctor");
+    let failed = parts::failed;
+    let put = bucket.put(&key, vec![written.clone()]).await;
+    put.map_err(failed("an object can't be written"))?;
+    let read = bucket.get(&key, written.len() as u64).await;
+    let read = read.map_err(failed("an object can't be read"))?;
+    let mut listed = false;
+    let list = bucket.list(folder, |entry| listed |= entry.key == key);
+    list.await.map_err(failed("objects can't be listed"))?;
+    let deleted = bucket.delete(&key).await;
+    deleted.map_err(failed("an object can't be removed"))?;
+    let name = section.bucket.as_deref().unwrap_or_default();
+    match read == Some(written) && listed {
+        true => Ok(format!("the bucket {name} can be written")),
+        false => Err(Failure::new(format!(
+            "the bucket {name} does not give back what was written into it"
+        ))),
+    }
+}
+
+/// Whether the service can log in where its users are.
+async fn identity(config: &Config) -> Finding {
+    if config.identity.kind == IdentityType::Embedded {
+        return Finding::good("users are in the catalog");
+    }
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let standing = async {
+        let keystone = open_keystone(config, (&clock, &entropy))?;
+        let standing = keystone.standing().await;
+        standing.map_err(parts::failed("Keystone does not know the service"))?;
+        Ok::<_, Failure>(keystone.public_url().to_owned())
+    };
+    match standing.await {
+        Ok(url) => Finding::good(format!("the service is known to the Keystone at {url}")),
+        Err(failure) => Finding::bad(
+            failure.to_string(),
+            "mend [identity.keystone], or the service's user: docs/keystone.md",
         ),
     }
 }

@@ -37,10 +37,7 @@ impl Identity {
         (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
     ) -> Result<Self, Failure> {
         if config.identity.kind == IdentityType::Keystone {
-            let section = config.identity.keystone.clone().unwrap_or_default();
-            let options = options(&section)?;
-            let keystone = Keystone::new(options, entropy, Arc::clone(clock));
-            let keystone = keystone.map_err(failed("identity.keystone"))?;
+            let keystone = open_keystone(config, (clock, entropy))?;
             return Ok(Self::Keystone(Arc::new(keystone)));
         }
         let ports = Ports {
@@ -83,6 +80,19 @@ impl Identity {
             Self::Keystone(keystone) => IdentityApi::Elsewhere(Arc::from(keystone.public_url())),
         }
     }
+}
+
+/// The Keystone that is configured. Nothing is asked of it yet.
+///
+/// # Errors
+/// Where a file can't be read, or the section can't work.
+pub(super) fn open_keystone(
+    config: &Config,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
+) -> Result<Keystone, Failure> {
+    let section = config.identity.keystone.clone().unwrap_or_default();
+    let keystone = Keystone::new(options(&section)?, entropy, Arc::clone(clock));
+    keystone.map_err(failed("identity.keystone"))
 }
 
 fn options(section: &config::Keystone) -> Result<KeystoneOptions, Failure> {

@@ -28,6 +28,27 @@ pub(super) fn open_store(
         let store = FileStore::open(&path, Arc::clone(entropy)).map_err(broken)?;
         return Ok(Arc::new(store));
     }
+    let bucket = open_bucket(section, entropy)?;
+    let cache = section.cache.path.as_deref().map(|path| {
+        Cache::open(path, section.cache.size.0).map_err(|error| {
+            Failure::new(format!("the store's cache in {}: {error}", path.display()))
+        })
+    });
+    let cache = cache.transpose()?;
+    Ok(Arc::new(S3Store::new(
+        bucket,
+        &section.prefix,
+        cache,
+        Arc::clone(entropy),
+    )))
+}
+
+/// The bucket of a store that speaks S3. Nothing is asked of it yet.
+///
+/// # Errors
+/// Where the secret's file can't be read, or the section can't work.
+pub(super) fn open_bucket(section: &Store, entropy: &Arc<dyn Entropy>) -> Result<Bucket, Failure> {
+    let broken = failed("the store");
     let connection = &section.connection;
     let time_limit = connection.time_limit.duration();
     let client = Client::new(S3Options {
@@ -54,17 +75,5 @@ pub(super) fn open_store(
         time_limit,
     };
     let name = section.bucket.as_deref().unwrap_or_default();
-    let bucket = Bucket::new(&client, name, limits, Arc::clone(entropy)).map_err(&broken)?;
-    let cache = section.cache.path.as_deref().map(|path| {
-        Cache::open(path, section.cache.size.0).map_err(|error| {
-            Failure::new(format!("the store's cache in {}: {error}", path.display()))
-        })
-    });
-    let cache = cache.transpose()?;
-    Ok(Arc::new(S3Store::new(
-        bucket,
-        &section.prefix,
-        cache,
-        Arc::clone(entropy),
-    )))
+    Bucket::new(&client, name, limits, Arc::clone(entropy)).map_err(&broken)
 }
