@@ -55,6 +55,7 @@ mod reseal;
 mod reseal_faults;
 mod reseal_kills;
 mod root_keys;
+mod s3_nodes;
 mod s3_store;
 mod secrets;
 mod serve;

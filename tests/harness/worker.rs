@@ -73,6 +73,21 @@ impl Worker {
         })
     }
 
+    /// Makes the process stand still, until [`Worker::go_on`].
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Ends [`Worker::pause`].
+    pub fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, signal).expect("a process that lives");
+    }
+
     /// Kills the worker as a power cut would end it.
     pub fn kill9(&mut self) {
         // An error means that the process had ended already, which is what is wanted.

@@ -18,10 +18,11 @@ const NEED_OPENSTACK: [&str; 3] = [
 ];
 
 /// How those begin that need a Ceph.
-const NEED_CEPH: [&str; 4] = [
+const NEED_CEPH: [&str; 5] = [
     "calotype-blob::ceph ",
     "calotype-objects::ceph ",
     "calotype-tests::blackbox ceph::",
+    "calotype-tests::blackbox s3_nodes::",
     "calotype-tests::blackbox s3_store::",
 ];
 

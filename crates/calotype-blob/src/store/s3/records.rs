@@ -6,7 +6,7 @@
 //! marker    "calotype attempt 1\n" | "slot " decimal "\n", or "over\n" once nobody may commit the attempt any more
 //! notes     "CALONTS1" | slot u64 | notes, to the end but for the sum
 //! note      index u32 | attempt [16] | length of the segment u32 | length u16 | bytes
-//! contents  "CALOSEG1" | slot u64 | number of segments u32 | segments, by rising index | sum | the manifest's bytes
+//! contents  "CALOSEG1" | slot u64 | number of segments u32 | segments, by rising index | the manifest's bytes | sum
 //! segment   index u32 | attempt [16] | length u32
 //! sum       the first 8 bytes of SHA-256 over all before it
 //! ```
@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use bytes::Bytes;
 use calotype_core::{Error, Result};
 
@@ -104,7 +104,7 @@ pub(super) fn notes<'a>(slot: u64, notes: impl Iterator<Item = &'a PlacedNote>) 
 
 /// The notes of an object for slots of this size; nothing where it is not whole.
 pub(super) fn read_notes(bytes: &Bytes, slot: u64) -> Option<Vec<PlacedNote>> {
-    let whole = checked(bytes, bytes.len())?;
+    let whole = checked(bytes)?;
     let mut rest = Cursor(whole.strip_prefix(NOTES)?);
     if rest.u64()? != slot {
         return None;
@@ -121,33 +121,36 @@ pub(super) fn read_notes(bytes: &Bytes, slot: u64) -> Option<Vec<PlacedNote>> {
     Some(notes)
 }
 
-/// What stands before the manifest.
-pub(super) fn contents(slot: u64, places: &Places) -> Result<Bytes> {
-    let mut out = CONTENTS.to_vec();
-    out.extend_from_slice(&slot.to_be_bytes());
+/// The object with the manifest: what stands before it, it, and the sum.
+pub(super) fn contents(slot: u64, places: &Places, manifest: Bytes) -> Result<Vec<Bytes>> {
+    let mut head = CONTENTS.to_vec();
+    head.extend_from_slice(&slot.to_be_bytes());
     let count = u32::try_from(places.len()).map_err(Error::internal)?;
-    out.extend_from_slice(&count.to_be_bytes());
+    head.extend_from_slice(&count.to_be_bytes());
     for (index, place) in places {
-        out.extend_from_slice(&index.to_be_bytes());
-        out.extend_from_slice(&place.attempt.0);
-        out.extend_from_slice(&place.length.to_be_bytes());
+        head.extend_from_slice(&index.to_be_bytes());
+        head.extend_from_slice(&place.attempt.0);
+        head.extend_from_slice(&place.length.to_be_bytes());
     }
-    add_sum(&mut out);
-    Ok(Bytes::from(out))
+    let mut sum = Context::new(&SHA256);
+    sum.update(&head);
+    sum.update(&manifest);
+    let sum = Bytes::copy_from_slice(&sum.finish().as_ref()[..SUM]);
+    Ok(vec![Bytes::from(head), manifest, sum])
 }
 
 /// A blob's segments, and its manifest; nothing where the object is not whole.
 pub(super) fn read_contents(bytes: &Bytes) -> Option<(Places, Bytes)> {
-    let mut head = Cursor(bytes.strip_prefix(CONTENTS)?);
+    let whole = checked(bytes)?;
+    let mut head = Cursor(whole.strip_prefix(CONTENTS)?);
     let (_slot, count) = (head.u64()?, head.u32()?);
-    let length = CONTENTS.len() + 12 + 24 * usize::try_from(count).ok()? + SUM;
-    checked(bytes, length)?;
     let mut places = Places::new();
     for _ in 0..count {
         let index = head.u32()?;
         places.insert(index, head.place()?);
     }
-    Some((places, bytes.slice(length..)))
+    let manifest = whole.len() - head.0.len()..whole.len();
+    Some((places, bytes.slice(manifest)))
 }
 
 fn add_sum(out: &mut Vec<u8>) {
@@ -155,11 +158,9 @@ fn add_sum(out: &mut Vec<u8>) {
     out.extend_from_slice(&sum.as_ref()[..SUM]);
 }
 
-/// The first `length` bytes without the sum at their end, where that is right.
-fn checked(bytes: &[u8], length: usize) -> Option<&[u8]> {
-    let (whole, sum) = bytes
-        .get(..length)?
-        .split_at_checked(length.checked_sub(SUM)?)?;
+/// The bytes without the sum at their end, where that is right.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (whole, sum) = bytes.split_at_checked(bytes.len().checked_sub(SUM)?)?;
     (digest(&SHA256, whole).as_ref()[..SUM] == *sum).then_some(whole)
 }
 
@@ -219,10 +220,9 @@ mod tests {
         assert_eq!(read_notes(&bytes, 8192), None);
 
         let places = Places::from([(0, place(3)), (9, place(4))]);
-        let mut whole = contents(4096, &places).unwrap().to_vec();
-        whole.extend_from_slice(b"manifest");
-        let read = read_contents(&Bytes::from(whole));
-        assert_eq!(read, Some((places, Bytes::from_static(b"manifest"))));
+        let manifest = Bytes::from_static(b"manifest");
+        let whole = contents(4096, &places, manifest.clone()).unwrap().concat();
+        assert_eq!(read_contents(&Bytes::from(whole)), Some((places, manifest)));
 
         let id = AttemptId([5; 16]);
         let told = read_pointer(&pointer(id, "manifest.0f"));
@@ -234,7 +234,9 @@ mod tests {
     #[test]
     fn what_is_cut_or_has_a_flipped_bit_is_not_taken() {
         let written = notes(4096, [placed(7, 1, b"seven")].iter()).unwrap();
-        let head = contents(4096, &Places::from([(1, place(3))])).unwrap();
+        let manifest = Bytes::from_static(b"manifest");
+        let head = contents(4096, &Places::from([(1, place(3))]), manifest).unwrap();
+        let head = Bytes::from(head.concat());
         for cut in 0..written.len() {
             assert_eq!(read_notes(&written.slice(..cut), 4096), None, "{cut}");
         }

@@ -208,9 +208,9 @@ impl StagedObjects {
         if !store.is_on(blob, id).await? {
             return Err(discarded());
         }
-        let contents = records::contents(*slot, &self.attempt.places()?)?;
+        let contents = records::contents(*slot, &self.attempt.places()?, manifest)?;
         let key = store.names().manifest(blob, id);
-        let put = store.bucket().put_once(&key, vec![contents, manifest]);
+        let put = store.bucket().put_once(&key, contents);
         let key = put.await?;
         // After the manifest is there, so that whoever discards it from now on knows of it.
         match store.find(blob).await {
