@@ -425,7 +425,7 @@ async fn an_attempt_that_is_over_is_not_gone_on_with_and_what_it_writes_later_is
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_notes_are_gone_on_with_and_lie_in_few_objects() {
-    const COUNT: u32 = 300;
+    const COUNT: u32 = 150;
     let world = World::new().await;
     let (first, second) = (store(&world.url), store(&world.url));
     let staged = first.stage(id(1), SLOT).await.unwrap();

@@ -175,7 +175,33 @@ impl StoredObjects {
             reading.chunks.insert(next, held);
             reading.ahead = (reading.ahead + 1).min(FURTHEST);
         }
+        // Who resumes or verifies reads segments by themselves; everybody else goes on to the next one.
+        let ends = shared && goes_on && last + reading.ahead > end;
+        let next = self.places.range(slot.index.saturating_add(1)..).next();
+        if ends && let Some((index, place)) = next.filter(|(index, _)| !all.contains_key(index)) {
+            self.begin_ahead(*index, *place, &mut all);
+        }
         Some(wanted)
+    }
+
+    /// Asks for the beginning of a segment that somebody will come to.
+    fn begin_ahead(&self, index: u32, place: Place, all: &mut BTreeMap<u32, Reading>) {
+        let pool = self.store.chunks();
+        let Ok(permit) = Arc::clone(&pool.ahead).try_acquire_owned() else {
+            return;
+        };
+        let id = ChunkId {
+            attempt: place.attempt,
+            index,
+            number: 0,
+        };
+        let held = self.ask_ahead(pool.shared(id), self.source(index, place), permit);
+        let reading = Reading {
+            ahead: FURTHEST,
+            chunks: BTreeMap::from([(0, held)]),
+            ..Reading::default()
+        };
+        all.insert(index, reading);
     }
 
     fn ask_ahead(&self, chunk: Arc<Chunk>, source: Source, permit: OwnedSemaphorePermit) -> Held {
@@ -195,9 +221,7 @@ impl StoredObjects {
     /// Lets go of what is had of a segment.
     fn let_go(&self, index: u32) {
         let mut all = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reading) = all.get_mut(&index) {
-            reading.chunks.clear();
-        }
+        all.remove(&index);
     }
 
     /// Why a segment is not there.
