@@ -72,17 +72,19 @@ impl Reconciler {
         let mut round = 0_u64;
         let mut had = false;
         loop {
-            let has = self.hold().await;
-            if has != had {
-                tracing::info!(reconciler.name = %self.name, here = has, "the reconciler's lease changed hands");
-            }
-            had = has;
-            if has {
-                self.round(round).await;
-                round += 1;
-            } else {
-                // Whoever had it meanwhile may have died in the middle of a sweep.
-                round = 0;
+            // Where the catalog does not answer there is nothing to do either.
+            if let Some(has) = self.hold().await {
+                if has != had {
+                    tracing::info!(reconciler.name = %self.name, here = has, "the reconciler's lease changed hands");
+                }
+                had = has;
+                if has {
+                    self.round(round).await;
+                    round += 1;
+                } else {
+                    // Whoever had it meanwhile may have died in the middle of a sweep.
+                    round = 0;
+                }
             }
             tokio::select! {
                 () = &mut stop => break,
@@ -126,21 +128,24 @@ impl Reconciler {
         }
     }
 
-    /// Takes or extends the lease. Where the catalog does not answer there is nothing to do either.
-    async fn hold(&self) -> bool {
+    /// Takes or extends the lease, and says whether this process has it; none where the catalog does not answer.
+    async fn hold(&self) -> Option<bool> {
         let lease = self.interval * LEASE_INTERVALS;
         let held = self.service.catalog.hold_lease(LEASE, &self.name, lease);
-        held.await.unwrap_or_else(|error| {
-            tracing::warn!(error.chain = %error.chain(), "the reconciler's lease is not to be had");
-            false
-        })
+        match held.await {
+            Ok(held) => Some(held),
+            Err(error) => {
+                tracing::warn!(error.chain = %error.chain(), "the reconciler's lease is not to be had");
+                None
+            }
+        }
     }
 
     /// Extends the lease during a long round, until it is another's.
     async fn until_lost(&self) {
         loop {
             tokio::time::sleep(self.interval).await;
-            if !self.hold().await {
+            if self.hold().await == Some(false) {
                 return;
             }
         }
