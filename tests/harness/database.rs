@@ -1,5 +1,8 @@
 //! Databases on the PostgreSQL that `cargo xtask test` started.
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+
 use crate::program;
 
 /// A fresh database of this name; the result is its URL.
@@ -15,6 +18,37 @@ pub fn fresh(name: &str) -> String {
     sql(&server, &format!("CREATE DATABASE {name}"));
     let (address, _) = server.rsplit_once('/').expect("a URL with a database");
     format!("{address}/{name}")
+}
+
+/// A lock on a table, under which nobody reads it. It ends when the value goes out of scope.
+pub struct Locked(Child);
+
+impl Locked {
+    /// Takes the lock.
+    pub fn table(url: &str, table: &str) -> Self {
+        let mut session = Command::new("psql")
+            .args([url, "--no-psqlrc", "-qAt"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("psql runs: `cargo xtask test` installs it");
+        let input = session.stdin.as_mut().expect("an input");
+        let statement =
+            format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; SELECT 'held';\n");
+        input.write_all(statement.as_bytes()).expect("a statement");
+        let mut line = String::new();
+        let output = session.stdout.as_mut().expect("an output");
+        BufReader::new(output).read_line(&mut line).expect("a row");
+        assert_eq!(line, "held\n");
+        Self(session)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.0.kill().expect("it can be killed");
+        self.0.wait().expect("it ends");
+    }
 }
 
 /// Runs a statement, and returns its rows as `psql` prints them, unaligned and without headers.

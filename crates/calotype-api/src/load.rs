@@ -1,25 +1,26 @@
 //! What holds the service up under load: bounds on requests and uploads that run at once, and on the rates of projects and
 //! addresses (ADR 0018).
 //!
-//! Nothing waits here. A request that there is no room for is refused at once, and told when to come again: 503 where the
+//! Nothing queues here. A request that there is no room for is refused at once, and told when to come again: 503 where the
 //! node is full, 429 where its sender has had its share. What runs is never cut for what comes; whether the service lives, is
 //! ready, and how it is doing, is answered whatever else is.
 
 mod address;
 mod pace;
 mod rate;
+mod turn;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use calotype_core::id::ProjectId;
 use calotype_core::{Error, ErrorKind, Result};
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -27,11 +28,13 @@ pub(crate) use address::ClientAddress;
 pub(crate) use pace::Pace;
 pub use pace::SlowestBody;
 pub use rate::Rate;
+pub(crate) use turn::RequestTurn;
 
 use crate::caller;
 use crate::errors::Failure;
 use crate::ops::{self, UPLOADS_IN_FLIGHT};
 use rate::Allowances;
+use turn::LendingBody;
 
 /// When a request that the node has no room for makes sense again.
 const SOON: Duration = Duration::from_secs(1);
@@ -41,7 +44,8 @@ const LATER: Duration = Duration::from_secs(10);
 /// The bounds. None: there is none.
 #[derive(Debug, Clone, Default)]
 pub struct LoadLimits {
-    /// Requests that the node works at, until the heads of their answers. Uploads count until their bytes begin.
+    /// Requests that the node works at, until the heads of their answers. Those whose clients are waited for don't count, nor
+    /// uploads once their bytes begin.
     pub requests: Option<usize>,
     /// Uploads that the node takes.
     pub uploads: Option<usize>,
@@ -187,17 +191,6 @@ impl Drop for ProjectTurn {
     }
 }
 
-/// A request's place, which an upload gives back when its bytes begin.
-#[derive(Debug, Clone)]
-pub(crate) struct RequestTurn(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
-
-impl RequestTurn {
-    pub(crate) fn give_back(&self) {
-        let mut permit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(permit.take());
-    }
-}
-
 /// Refuses what there is no room for, before anything is done for it, and strangers who ask too much.
 pub(crate) async fn shed(
     State(admission): State<Arc<Admission>>,
@@ -219,14 +212,25 @@ pub(crate) async fn shed(
         Ok(turn) => turn,
         Err(error) => return Failure::from(error).into_response(),
     };
-    let Some(permit) = turn else {
+    let (Some(permit), Some(requests)) = (turn, &admission.requests) else {
         return next.run(request).await;
     };
-    let turn = RequestTurn(Arc::new(Mutex::new(Some(permit))));
+    let turn = RequestTurn::new(permit);
     request.extensions_mut().insert(turn.clone());
+    // An upload gives its place back itself.
+    let request = match is_upload(&request) {
+        true => request,
+        false => request.map(|body| LendingBody::wrap(body, &turn, requests)),
+    };
     let response = next.run(request).await;
     turn.give_back();
     response
+}
+
+fn is_upload(request: &Request) -> bool {
+    let route = request.extensions().get::<MatchedPath>();
+    request.method() == Method::PUT
+        && route.is_some_and(|route| route.as_str() == "/v2/images/{image_id}/file")
 }
 
 fn admit(

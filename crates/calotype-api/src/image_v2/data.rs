@@ -65,6 +65,10 @@ pub(super) async fn upload(
         .into());
     }
     let (head, body) = request.into_parts();
+    // From here on it is one of the uploads.
+    if let Some(turn) = head.extensions.get::<RequestTurn>() {
+        turn.give_back();
+    }
     let admission = &state.admission;
     let pace = Pace::new(state.body_idle_timeout, admission.slowest_upload());
     let (source, unread) = unread::lend(&head.headers, body, pace);
@@ -81,9 +85,6 @@ pub(super) async fn upload(
             return Err(error.into());
         }
     };
-    if let Some(turn) = head.extensions.get::<RequestTurn>() {
-        turn.give_back();
-    }
     let upload = Upload {
         expected_size: bodies::declared_size(&head.headers)?,
         source,
