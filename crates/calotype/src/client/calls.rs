@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio_util::io::ReaderStream;
 
 use super::login::Session;
-use super::transport::{Call, document, join, retry_after, success, unreachable};
+use super::transport::{Call, asks_to_wait, document, join, retry_after, success, unreachable};
 use crate::exit::{Exit, Failure};
 
 /// Reads of a file that is uploaded. Small ones are what makes other clients slow.
@@ -193,7 +193,7 @@ impl Session {
             let status = response.status();
             let repeatable =
                 matches!(from, Upload::File(_)) && attempt < self.transport.retry.attempts;
-            if repeatable && status == StatusCode::SERVICE_UNAVAILABLE {
+            if repeatable && asks_to_wait(status) {
                 let wait = self
                     .transport
                     .retry

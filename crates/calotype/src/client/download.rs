@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 use super::calls::encode;
 use super::login::Session;
-use super::transport::{join, retry_after, success, unreachable};
+use super::transport::{asks_to_wait, join, retry_after, success, unreachable};
 use crate::exit::{Exit, Failure};
 
 /// A connection that brings nothing for this long is given up, and resumed.
@@ -150,7 +150,7 @@ impl Session {
                     }
                     continue;
                 }
-                Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                Ok(response) if asks_to_wait(response.status()) => {
                     asked = retry_after(response.headers());
                     match success(response).await {
                         Ok(_) => continue,

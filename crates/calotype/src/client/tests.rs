@@ -317,3 +317,12 @@ fn waits_grow_are_bounded_and_heed_the_service() {
     assert!(policy.wait(1, Some(7 * second)) >= 7 * second);
     assert!(policy.wait(30, Some(9999 * second)) <= policy.longest_wait.mul_f64(1.25));
 }
+
+#[test]
+fn who_is_busy_or_has_a_limit_is_asked_again_and_nobody_else() {
+    let again = (100..600).filter(|status| {
+        let status = reqwest::StatusCode::from_u16(*status).unwrap();
+        super::transport::asks_to_wait(status)
+    });
+    assert_eq!(again.collect::<Vec<u16>>(), [429, 503]);
+}

@@ -208,7 +208,7 @@ impl Transport {
             }
             let outcome = request.send().await;
             let again = match &outcome {
-                Ok(response) => response.status() == StatusCode::SERVICE_UNAVAILABLE,
+                Ok(response) => asks_to_wait(response.status()),
                 Err(error) => error.is_connect() || error.is_request(),
             };
             if !again || !call.repeatable() || attempt >= self.retry.attempts {
@@ -276,6 +276,14 @@ fn chain(error: &reqwest::Error) -> String {
     } else {
         causes.join(": ")
     }
+}
+
+/// Whether a service that answers so has done nothing, and wants to be asked again later.
+pub(super) fn asks_to_wait(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    )
 }
 
 /// The response where it is a success.
