@@ -154,7 +154,7 @@ pub(crate) struct MigrateCatalogArgs {
     /// The service's directory.
     #[arg(long, value_name = "DIR", default_value = "./calotype-data")]
     pub(crate) data_dir: PathBuf,
-    /// The configuration from now on, in TOML: its [catalog] is the PostgreSQL.
+    /// The configuration from now on, in TOML: its `[catalog]` is the PostgreSQL.
     #[arg(long, value_name = "FILE", env = "CALOTYPE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// The catalog to move. [default: catalog.db in the service's directory]
