@@ -398,6 +398,33 @@ async fn an_attempt_that_another_process_goes_on_with_takes_nothing_away_when_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_is_abandoned_after_its_heir_has_committed_takes_nothing_away() {
+    let world = World::new().await;
+    let blob = id(1);
+    let (zombies, heirs) = (store(&world.url), store(&world.url));
+    let zombie = zombies.stage(blob, SLOT).await.unwrap();
+    segment(&zombie, "text").await;
+    let note = Note {
+        index: 0,
+        bytes: Bytes::from_static(b"note"),
+    };
+    zombie.checkpoint(vec![note.clone()]).await.unwrap();
+    let heir = heirs.resume(blob, SLOT).await.unwrap();
+    assert_eq!(heir.noted(), [note]);
+    heir.commit(MANIFEST).await.unwrap();
+    let refused = zombie.commit(MANIFEST).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    zombie.abandon().await.unwrap();
+    assert_eq!(text(&heirs, blob).await, b"text");
+    // Nor does who cleans up after both.
+    heirs.discard(blob).await.unwrap();
+    assert_eq!(text(&heirs, blob).await, b"text");
+    assert_eq!(heirs.list_staged().await.unwrap(), []);
+    heirs.delete(blob).await.unwrap();
+    assert_eq!(world.files("data", "").len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_is_over_is_not_gone_on_with_and_what_it_writes_later_is_found() {
     let world = World::new().await;
     let blob = id(1);

@@ -96,13 +96,15 @@ impl Bucket {
             max_retries: 0,
             ..RetryConfig::default()
         };
+        let connections = limits.connections.max(1);
         Ok(Self {
             shared: Arc::new(Shared {
                 store: client.bucket(name, never)?,
                 http: client.http().clone(),
                 tries: Tries {
                     limits,
-                    permits: Semaphore::new(limits.connections.max(1)),
+                    permits: Semaphore::new(connections),
+                    bulk: Semaphore::new((connections * 3 / 4).max(1)),
                     breaker: Breaker::default(),
                     entropy,
                 },
@@ -468,8 +470,13 @@ impl Shared {
         match answer.status().as_u16() {
             200 => {}
             429 => return Err(Fault::Busy(away("429"))),
-            // Not every store knows it, nor gives everybody the right to it.
-            501 | 400..=499 => return Err(Fault::Unknown),
+            // Not every store knows it.
+            400 | 404 | 405 | 501 => return Err(Fault::Unknown),
+            // Without the right to it the parts would stay, and nobody would know.
+            status @ 400..=499 => {
+                let refused = format!("listing begun uploads: status {status}");
+                return Err(Fault::Refused(away(refused)));
+            }
             status => return Err(Fault::Failed(away(format!("status {status}")))),
         }
         let text = answer.text().await.map_err(failed)?;

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use calotype_core::{Error, Result};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::client::{HttpClient, HttpConnector};
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService,
+};
 use object_store::{ClientOptions, RetryConfig};
+use reqwest::Method;
 use zeroize::Zeroizing;
 
 /// How the store is reached, and as whom.
@@ -89,7 +92,12 @@ impl Client {
         if endpoint.host_str().is_none() || endpoint.query().is_some() {
             return Err(Error::invalid("the endpoint is no URL of a host"));
         }
-        let http = Http(client(&options.connection)?);
+        let connection = &options.connection;
+        let idle = connection.idle_timeout;
+        let http = Http {
+            answers: client(connection, idle)?,
+            bodies: client(connection, idle.max(connection.time_limit))?,
+        };
         let client = Self {
             endpoint,
             options,
@@ -112,9 +120,9 @@ impl Client {
         self.options.connection.time_limit
     }
 
-    /// The client that the requests are made with.
+    /// The client that requests without a body are made with.
     pub(crate) const fn http(&self) -> &reqwest::Client {
-        &self.http.0
+        &self.http.answers
     }
 
     fn build(&self, name: &str, retry: RetryConfig) -> Result<AmazonS3> {
@@ -145,24 +153,38 @@ impl Client {
     }
 }
 
-/// Gives the library the one client that the options make.
+/// Gives the library the clients that the options make. How long an answer may stand still counts from the request's first
+/// byte on: one with a body needs the time to send that.
 #[derive(Debug, Clone)]
-struct Http(reqwest::Client);
+struct Http {
+    answers: reqwest::Client,
+    bodies: reqwest::Client,
+}
 
-impl HttpConnector for Http {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.0.clone()))
+#[async_trait::async_trait]
+impl HttpService for Http {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        match *request.method() {
+            Method::PUT | Method::POST => self.bodies.call(request).await,
+            _ => self.answers.call(request).await,
+        }
     }
 }
 
-fn client(connection: &Connection) -> Result<reqwest::Client> {
+impl HttpConnector for Http {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.clone()))
+    }
+}
+
+fn client(connection: &Connection, idle: Duration) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .http1_only()
         .connect_timeout(connection.connect_timeout)
-        .read_timeout(connection.idle_timeout);
+        .read_timeout(idle);
     if let Some(path) = &connection.ca_file {
         let wrong = |error: String| Error::invalid(format!("{}: {error}", path.display()));
         let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;

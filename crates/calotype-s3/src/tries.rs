@@ -98,6 +98,8 @@ impl Operation {
 pub(crate) enum Fault {
     /// There is no such object, or upload.
     Missing,
+    /// 404 from whoever it was: a store says what it is that is not there.
+    NotFound(Error),
     /// There are no such bytes in the object.
     OutOfRange,
     /// The store does not know the operation.
@@ -119,7 +121,8 @@ impl Fault {
             Self::Missing => away("an object is not there"),
             Self::OutOfRange => Error::damaged("an object is shorter than it was"),
             Self::Unknown => away("the store does not know this request"),
-            Self::Refused(error)
+            Self::NotFound(error)
+            | Self::Refused(error)
             | Self::Failed(error)
             | Self::Busy(error)
             | Self::Doubtful(error) => error,
@@ -130,7 +133,7 @@ impl Fault {
         match self {
             Self::Missing => "missing",
             Self::OutOfRange | Self::Unknown | Self::Refused(_) => "refused",
-            Self::Failed(_) | Self::Busy(_) | Self::Doubtful(_) => "failed",
+            Self::NotFound(_) | Self::Failed(_) | Self::Busy(_) | Self::Doubtful(_) => "failed",
         }
     }
 }
@@ -146,7 +149,8 @@ impl From<object_store::Error> for Fault {
                 let full = Error::new(ErrorKind::StorageFull, "The image storage is full.");
                 Self::Refused(full.with_context(error))
             }
-            (Some(404), _) | (_, "NoSuchKey" | "NoSuchUpload") => Self::Missing,
+            (_, "NoSuchKey" | "NoSuchUpload") => Self::Missing,
+            (Some(404), _) => Self::NotFound(away(error)),
             (Some(416), _) => Self::OutOfRange,
             (Some(501), _) | (_, "NotImplemented") => Self::Unknown,
             (Some(429), _) | (_, "SlowDown") => Self::Busy(away(error)),
@@ -163,6 +167,8 @@ impl From<object_store::Error> for Fault {
 pub(crate) struct Tries {
     pub(crate) limits: Limits,
     pub(crate) permits: Semaphore,
+    /// What carries the bytes of images takes one of these, too: they are fewer, so that what is small goes beside them.
+    pub(crate) bulk: Semaphore,
     pub(crate) breaker: Breaker,
     pub(crate) entropy: Arc<dyn Entropy>,
 }
@@ -185,8 +191,14 @@ impl Tries {
         let mut doubts = 0;
         loop {
             let last = if self.breaker.lets_through() {
-                let permit = self.permits.acquire().await;
-                let _permit = permit.map_err(|closed| Fault::Refused(Error::internal(closed)))?;
+                let closed = |closed| Fault::Refused(Error::internal(closed));
+                let _bulk = match operation {
+                    Operation::Part | Operation::Read => {
+                        Some(self.bulk.acquire().await.map_err(closed)?)
+                    }
+                    _ => None,
+                };
+                let _permit = self.permits.acquire().await.map_err(closed)?;
                 let begun = Instant::now();
                 let ended = self.once(operation, once()).await;
                 worked += begun.elapsed();
@@ -230,6 +242,13 @@ impl Tries {
             Ok(ended) => ended,
             Err(late) => Err(Fault::Failed(away(late))),
         };
+        let ended = ended.map_err(|fault| match fault {
+            // An answer without a body can't say more.
+            Fault::NotFound(_) if operation == Operation::Head => Fault::Missing,
+            // Somebody between may have said it.
+            Fault::NotFound(error) => Fault::Failed(error),
+            fault => fault,
+        });
         drop(on);
         let outcome = ended.as_ref().map_or_else(Fault::outcome, |_| "ok");
         let name = operation.as_str();
@@ -286,6 +305,7 @@ mod tests {
                 time_limit: Duration::from_secs(30),
             },
             permits: Semaphore::new(4),
+            bulk: Semaphore::new(3),
             breaker: Breaker::default(),
             entropy: Arc::new(Fixed),
         }

@@ -40,6 +40,7 @@ use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind, Result};
 use calotype_s3::{Bucket, Entry};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::Semaphore;
 
 use self::chunks::Chunks;
 use self::names::{AttemptId, Names, Part};
@@ -50,6 +51,9 @@ use super::{BlobStore, Cache, LABEL_LIMIT, Staged, Stored, Use, check_label};
 
 /// Objects of one kind that are read at once.
 const AT_ONCE: usize = 16;
+
+/// Parts of all attempts that are on their way at once: 768 MiB at the most.
+const PARTS: usize = 96;
 
 /// How soon a store that is ready answers.
 const READY: Duration = Duration::from_secs(5);
@@ -67,6 +71,8 @@ struct Shared {
     /// The attempts of this process, with what is there as long as one of them is.
     alive: Mutex<BTreeMap<AttemptId, Weak<()>>>,
     chunks: Chunks,
+    /// Parts that all attempts together have on their way.
+    room: Arc<Semaphore>,
 }
 
 /// A blob, as its pointer leads to it.
@@ -98,6 +104,7 @@ impl S3Store {
                 entropy,
                 alive: Mutex::default(),
                 chunks: Chunks::new(cache),
+                room: Arc::new(Semaphore::new(PARTS)),
             }),
             bucket,
         }
@@ -340,7 +347,10 @@ impl S3Store {
         });
         self.remove(blob, doomed.into_iter().map(|entry| entry.key).collect())
             .await?;
-        self.bucket().abort_all(&self.names().data_of(blob)).await?;
+        for attempt in &attempts {
+            let prefix = self.names().attempt(blob, *attempt);
+            self.bucket().abort_all(&prefix).await?;
+        }
         self.bucket().delete_all(markers).await
     }
 
@@ -365,11 +375,15 @@ impl S3Store {
         self.bucket().put(&key, vec![pointer]).await
     }
 
+    /// What a blob refers to, and what says so to the attempts that wrote it.
     fn keys_of(&self, blob: BlobId, found: &Found) -> BTreeSet<String> {
-        let segments = found.places.iter();
+        let places = found.places.iter();
         let segments =
-            segments.map(|(index, place)| self.names().segment(blob, place.attempt, *index));
-        segments.chain([found.key.clone()]).collect()
+            places.map(|(index, place)| self.names().segment(blob, place.attempt, *index));
+        let others = found.places.values().map(|place| place.attempt);
+        let others = others.filter(|attempt| *attempt != found.attempt);
+        let adopted = others.map(|attempt| self.names().adopted(blob, attempt));
+        segments.chain(adopted).chain([found.key.clone()]).collect()
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::names::AttemptId;
-use super::records::{self, Place, PlacedNote, Places};
+use super::records::{self, Place, PlacedNote, Places, SMALL};
 use super::{Left, S3Store, file_name};
 use crate::store::{Note, SegmentWriter, Staged, failed_before, misplaced};
 
@@ -59,6 +59,12 @@ struct Journal {
 }
 
 type Tasks = JoinSet<Result<()>>;
+
+/// The room of a part that is on its way.
+struct Room {
+    _own: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
 
 /// What an attempt and its writers share.
 struct Attempt {
@@ -116,9 +122,15 @@ impl Attempt {
         self.store.names().segment(self.blob, self.id, index)
     }
 
-    async fn room(self: &Arc<Self>) -> Result<OwnedSemaphorePermit> {
-        let room = Arc::clone(&self.room).acquire_owned();
-        room.await.map_err(Error::internal)
+    async fn room(self: &Arc<Self>) -> Result<Room> {
+        // What has room is on its way, and gives it back whatever comes.
+        let own = Arc::clone(&self.room).acquire_owned();
+        let own = own.await.map_err(Error::internal)?;
+        let of_all = Arc::clone(&self.store.shared.room).acquire_owned();
+        Ok(Room {
+            _own: own,
+            _of_all: of_all.await.map_err(Error::internal)?,
+        })
     }
 
     /// Waits until the store has the segments that were finished before.
@@ -345,8 +357,16 @@ impl Staged for StagedObjects {
         let own = locked(&self.attempt.state).places.clone();
         let own = own.iter().filter(|(_, place)| place.attempt == *id);
         keys.extend(own.map(|(index, _)| self.attempt.key(*index)));
+        // In this order: who adopts segments says so first, and that goes only once what refers to them is committed.
         let adopted = store.names().adopted(*blob, *id);
-        if store.bucket().size(&adopted).await?.is_some() {
+        let is_adopted = store.bucket().get(&adopted, SMALL).await?.is_some();
+        // An heir may have committed, and so may this attempt itself, without knowing it.
+        if let Some(found) = store.find(*blob).await? {
+            for key in store.keys_of(*blob, &found) {
+                keys.remove(&key);
+            }
+        }
+        if is_adopted {
             // Another one refers to what was noted. It goes with that one, or with the blob.
             for index in journal.notes.keys() {
                 keys.remove(&self.attempt.key(*index));
@@ -441,7 +461,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn send(&mut self, part: Vec<Bytes>, room: OwnedSemaphorePermit) {
+    fn send(&mut self, part: Vec<Bytes>, room: Room) {
         let (upload, index) = (Arc::clone(&self.upload), self.sent);
         self.sent += 1;
         self.sending.spawn(async move {
