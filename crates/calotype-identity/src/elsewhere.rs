@@ -67,7 +67,7 @@ pub struct KeystoneOptions {
 
 /// The identity of a Keystone.
 pub struct Keystone {
-    asked: Asked,
+    asked: Arc<Asked>,
     public_url: String,
     clock: Arc<dyn Clock>,
     tokens: Remembered<Principal>,
@@ -109,7 +109,7 @@ impl Keystone {
         let own = || asked.url().to_owned();
         Self {
             public_url: options.public_url.unwrap_or_else(own),
-            asked,
+            asked: Arc::new(asked),
             tokens: remembered("token", life, room, entropy, &clock),
             access_keys: remembered("access_key", life, room, entropy, &clock),
             projects: remembered("project", life, room, entropy, &clock),
@@ -127,7 +127,15 @@ impl Keystone {
     /// # Errors
     /// Unavailable where Keystone has never let the service in: then nobody can be known.
     pub async fn standing(&self) -> Result<Standing> {
-        self.asked.meet(FIRST_LOGIN).await?;
+        self.standing_within(FIRST_LOGIN).await
+    }
+
+    /// As [`Keystone::standing`], where somebody waits so long for the first login.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn standing_within(&self, patience: Duration) -> Result<Standing> {
+        self.asked.meet(patience).await?;
         Ok(match self.asked.is_away() {
             true => Standing::KnownOnly,
             false => Standing::Whole,

@@ -178,7 +178,8 @@ impl Lookup<'_> {
             domain,
         });
         let roles = self.roles(&user_id, &project_id).await?;
-        let roles = counted(roles, &scope, None);
+        // Only a token says whether its project is the one for administrators.
+        let roles = counted(roles, &scope, Some(false));
         if roles.is_empty() {
             return Err(Stop::Refused("the user has no role in the project"));
         }

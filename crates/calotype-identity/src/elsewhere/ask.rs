@@ -1,7 +1,8 @@
 //! Keystone, asked with the service's own token.
 //!
 //! # Guarantees
-//! At most [`AT_ONCE`] requests are under way; further ones wait, until their deadline. A token of the service's that is
+//! At most [`AT_ONCE`] requests are under way; some further ones wait, until their deadline, and the rest is Unavailable: who
+//! comes with made-up credentials must not hold up those who are known. A token of the service's that is
 //! refused is renewed once. What is not Keystone's own answer (a proxy's page, an address where there is none) says nothing
 //! of the credential that was asked about: it is Unavailable.
 
@@ -18,10 +19,11 @@ use calotype_remote::{
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-/// Requests that are under way at once.
+/// Requests that are under way at once, and that wait for one of those to end.
 const AT_ONCE: usize = 32;
+const WAITING: usize = 96;
 
 /// The largest answer, in bytes. No catalog is asked for.
 const ANSWER_LIMIT: usize = 256 * 1024;
@@ -40,6 +42,8 @@ pub(super) struct Asked {
     endpoint: Endpoint,
     /// Its URL, with `/v3` and without a slash at its end.
     url: String,
+    /// Places among those who ask or wait.
+    queue: Semaphore,
     turns: Semaphore,
     clock: Arc<dyn Clock>,
     /// Whether it has ever let the service in.
@@ -90,6 +94,7 @@ impl Asked {
             session: Session::new(login, logins, Arc::clone(&clock))?,
             endpoint,
             url,
+            queue: Semaphore::new(AT_ONCE + WAITING),
             turns: Semaphore::new(AT_ONCE),
             clock,
             met: AtomicBool::new(false),
@@ -116,11 +121,25 @@ impl Asked {
     ///
     /// # Errors
     /// Unavailable where it has not, and does not within `patience`.
-    pub(super) async fn meet(&self, patience: Duration) -> Result<()> {
+    pub(super) async fn meet(self: &Arc<Self>, patience: Duration) -> Result<()> {
         if self.met.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.granted(Instant::now() + patience).await.map(drop)
+        // It goes on where nobody waits for it any more: the next one finds the service let in.
+        let asked = Arc::clone(self);
+        let login = tokio::spawn(async move {
+            let deadline = asked.deadline();
+            asked.granted(deadline).await.map(drop)
+        });
+        match timeout(patience, login).await {
+            Ok(ended) => ended.map_err(Error::internal)?,
+            Err(_) => Err(self.too_slow()),
+        }
+    }
+
+    fn too_slow(&self) -> Error {
+        let said = "Keystone: the service's login takes too long";
+        self.endpoint.unusable(said)
     }
 
     /// GET of a path below `/v3/`; `subject` is the token that it is about.
@@ -174,6 +193,11 @@ impl Asked {
     }
 
     async fn ask(&self, path: &str, subject: Option<&str>, deadline: Instant) -> Result<Found> {
+        let crowded = |_| {
+            self.endpoint
+                .unavailable(BUSY, "Keystone: too many wait".to_owned())
+        };
+        let _place = self.queue.try_acquire().map_err(crowded)?;
         let late = |_| self.endpoint.unusable("Keystone: no turn in time");
         let turn = timeout_at(deadline, self.turns.acquire()).await;
         let _turn = turn.map_err(late)?.map_err(Error::internal)?;
@@ -201,10 +225,7 @@ impl Asked {
 
     async fn granted(&self, deadline: Instant) -> Result<Arc<Granted>> {
         let granted = timeout_at(deadline, self.session.granted(deadline)).await;
-        let granted = granted.unwrap_or_else(|_| {
-            let said = "Keystone: the service's login takes too long";
-            Err(self.endpoint.unusable(said))
-        });
+        let granted = granted.unwrap_or_else(|_| Err(self.too_slow()));
         self.met.fetch_or(granted.is_ok(), Ordering::Relaxed);
         granted
     }

@@ -359,6 +359,7 @@ async fn a_key_that_is_less_than_its_user_or_whose_user_is_out_is_refused() {
         changed(|key| key.project["enabled"] = false.into()),
         changed(|key| key.roles = value!([])),
         changed(|key| key.roles = value!([{"name": "admin", "domain": {"id": "d1"}}])),
+        changed(|key| key.roles = value!([{"name": "admin"}])),
     ]
     .into_iter()
     .enumerate()
