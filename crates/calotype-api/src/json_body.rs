@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use calotype_core::codes::ImsCode;
 use calotype_core::{Error, ErrorKind, Result};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::load::full;
 use crate::state::ApiState;
 
 /// How long a whole body may take to arrive, in multiples of the time that a body may stand still.
@@ -51,10 +53,51 @@ pub(crate) async fn collect(mut body: Body, limit: usize, idle: Duration) -> Res
 
 /// A body of at most `limit` bytes; none where it is longer, and then the rest of it is left.
 async fn within(body: &mut Body, limit: usize) -> Result<Option<Bytes>> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(Some(collected.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => Ok(None),
-        Err(error) => Err(Error::invalid("The request's body broke off.").with_context(error)),
+    let mut body = Limited::new(body, limit);
+    let (mut bytes, mut room) = (BytesMut::new(), Room::default());
+    while let Some(frame) = body.frame().await {
+        let data = match frame {
+            Ok(frame) => frame.into_data().unwrap_or_default(),
+            Err(error) if error.is::<LengthLimitError>() => return Ok(None),
+            Err(error) => {
+                let broken = Error::invalid("The request's body broke off.");
+                return Err(broken.with_context(error));
+            }
+        };
+        room.make(bytes.len() + data.len())?;
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Some(bytes.freeze()))
+}
+
+/// Bytes of a body that every request has room for.
+const SMALL: usize = 64 << 10;
+
+/// KiB that there are for the bytes beyond that, of all bodies that are being received.
+static LARGE: Semaphore = Semaphore::const_new(256 << 10);
+
+/// The room of a body: who has a connection, and no good credential yet, must not fill the memory.
+#[derive(Default)]
+struct Room {
+    taken: usize,
+    permits: Vec<SemaphorePermit<'static>>,
+}
+
+impl Room {
+    /// Makes room for so many bytes in all.
+    fn make(&mut self, length: usize) -> Result<()> {
+        let wanted = length.saturating_sub(SMALL).div_ceil(1 << 10);
+        let more = wanted.saturating_sub(self.taken);
+        if more == 0 {
+            return Ok(());
+        }
+        // In steps, so that few places are kept.
+        let more = more.max(SMALL >> 10);
+        let permit = LARGE.try_acquire_many(u32::try_from(more).unwrap_or(u32::MAX));
+        let permit = permit.map_err(|_| full("bodies"))?;
+        self.permits.push(permit);
+        self.taken += more;
+        Ok(())
     }
 }
 

@@ -15,12 +15,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use calotype_core::id::ProjectId;
 use calotype_core::{Error, ErrorKind, Result};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, header};
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -32,6 +32,7 @@ pub(crate) use turn::RequestTurn;
 
 use crate::caller;
 use crate::errors::Failure;
+use crate::image_v2::unread::throw_away;
 use crate::ops::{self, UPLOADS_IN_FLIGHT};
 use rate::Allowances;
 use turn::LendingBody;
@@ -111,7 +112,7 @@ impl Admission {
             None => None,
             Some(uploads) => {
                 let permit = Arc::clone(uploads).try_acquire_owned();
-                Some(permit.map_err(|_| full("uploads", LATER))?)
+                Some(permit.map_err(|_| full_for("uploads", LATER))?)
             }
         };
         metrics::gauge!(UPLOADS_IN_FLIGHT).increment(1.0);
@@ -210,27 +211,17 @@ pub(crate) async fn shed(
     }
     let turn = match admit(&admission, &request, address) {
         Ok(turn) => turn,
-        Err(error) => return Failure::from(error).into_response(),
+        Err(error) => return refuse(error, request).await,
     };
     let (Some(permit), Some(requests)) = (turn, &admission.requests) else {
         return next.run(request).await;
     };
     let turn = RequestTurn::new(permit);
     request.extensions_mut().insert(turn.clone());
-    // An upload gives its place back itself.
-    let request = match is_upload(&request) {
-        true => request,
-        false => request.map(|body| LendingBody::wrap(body, &turn, requests)),
-    };
+    let request = request.map(|body| LendingBody::wrap(body, &turn, requests));
     let response = next.run(request).await;
     turn.give_back();
     response
-}
-
-fn is_upload(request: &Request) -> bool {
-    let route = request.extensions().get::<MatchedPath>();
-    request.method() == Method::PUT
-        && route.is_some_and(|route| route.as_str() == "/v2/images/{image_id}/file")
 }
 
 fn admit(
@@ -239,7 +230,7 @@ fn admit(
     address: Option<IpAddr>,
 ) -> Result<Option<OwnedSemaphorePermit>> {
     if request.extensions().get::<Crowded>().is_some() {
-        return Err(full("connections", SOON));
+        return Err(full("connections"));
     }
     if !has_credential(request.headers()) {
         admission.stranger(address)?;
@@ -248,7 +239,7 @@ fn admit(
         return Ok(None);
     };
     let permit = Arc::clone(requests).try_acquire_owned();
-    permit.map(Some).map_err(|_| full("requests", SOON))
+    permit.map(Some).map_err(|_| full("requests"))
 }
 
 /// Refuses who has had its share. Comes after authentication: who is nobody counts with its address, who is somebody with its
@@ -276,8 +267,23 @@ pub(crate) async fn hold_rates(
     };
     match counted {
         Ok(()) => next.run(request).await,
-        Err(error) => Failure::from(error).into_response(),
+        Err(error) => {
+            // Who only sends is not worked at.
+            if let Some(turn) = request.extensions().get::<RequestTurn>() {
+                turn.give_back();
+            }
+            refuse(error, request).await
+        }
     }
+}
+
+/// Refuses a request so that its client hears of it, which may be sending an image. Connections beyond the bound have to go.
+async fn refuse(error: Error, request: Request) -> Response {
+    if request.extensions().get::<Crowded>().is_none() {
+        let (parts, body) = request.into_parts();
+        throw_away(&parts.headers, body).await;
+    }
+    Failure::from(error).into_response()
 }
 
 /// What operators' machines ask.
@@ -289,7 +295,12 @@ fn has_credential(headers: &HeaderMap) -> bool {
     headers.contains_key("x-auth-token") || headers.contains_key(header::AUTHORIZATION)
 }
 
-fn full(of: &'static str, retry_after: Duration) -> Error {
+/// The refusal for want of room.
+pub(crate) fn full(of: &'static str) -> Error {
+    full_for(of, SOON)
+}
+
+fn full_for(of: &'static str, retry_after: Duration) -> Error {
     ops::refused(of);
     let message = "The service has too much to do. Please come again.";
     Error::new(ErrorKind::Unavailable { retry_after }, message)

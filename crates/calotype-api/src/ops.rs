@@ -3,11 +3,12 @@
 //! No label of a metric is taken from a request but its method, if it is a known one, and the template of its
 //! route: the number of time series is bounded, and no id or name is among them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use calotype_core::Result;
 use calotype_identity::Standing;
 use http::{Method, StatusCode, header};
 use utoipa_axum::router::OpenApiRouter;
@@ -60,6 +61,7 @@ pub fn describe_metrics() {
         "project_uploads",
         "project_rate",
         "address_rate",
+        "bodies",
     ] {
         metrics::counter!(REFUSED, "reason" => reason).increment(0);
     }
@@ -75,7 +77,7 @@ pub fn describe_metrics() {
     metrics::counter!(DAMAGED).increment(0);
     metrics::gauge!(UPLOADS_IN_FLIGHT).increment(0.0);
     metrics::gauge!(READY).set(1.0);
-    metrics::describe_gauge!(READY, "1 where /readyz answered last that it is, else 0.");
+    metrics::describe_gauge!(READY, "1 where the service can do its work, else 0.");
     metrics::describe_gauge!(CONNECTIONS_BOUND, "Connections that are taken at once.");
     metrics::describe_counter!(
         DAMAGED,
@@ -179,26 +181,32 @@ pub async fn ready(State(state): State<ApiState>) -> Response {
         metrics::gauge!(READY).set(0.0);
         return (StatusCode::SERVICE_UNAVAILABLE, text("stopping\n")).into_response();
     }
-    let ready = async {
-        state.service.ready().await?;
-        state.authenticator.standing().await
-    };
-    match ready.await {
-        Ok(standing) => {
-            metrics::gauge!(READY).set(1.0);
-            text(match standing {
-                Standing::Whole => "ready\n",
-                // A node that is taken out for it could not even serve those who are known.
-                Standing::KnownOnly => "ready, but for callers that are new: identity is away\n",
-            })
-        }
+    match standing(&state).await {
+        Ok(standing) => text(match standing {
+            Standing::Whole => "ready\n",
+            // A node that is taken out for it could not even serve those who are known.
+            Standing::KnownOnly => "ready, but for callers that are new: identity is away\n",
+        }),
         Err(error) => {
-            metrics::gauge!(READY).set(0.0);
             tracing::warn!(error.chain = %error.chain(), "not ready");
             (StatusCode::SERVICE_UNAVAILABLE, text("not ready\n")).into_response()
         }
     }
 }
+
+/// Whether the service can do its work; notes it for the metrics.
+async fn standing(state: &ApiState) -> Result<Standing> {
+    let asked = async {
+        state.service.ready().await?;
+        state.authenticator.standing().await
+    };
+    let standing = asked.await;
+    metrics::gauge!(READY).set(f64::from(u8::from(standing.is_ok())));
+    standing
+}
+
+/// How long the metrics wait to tell whether the service is ready.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// Shows the metrics in Prometheus' text form.
 #[utoipa::path(
@@ -209,6 +217,10 @@ pub async fn ready(State(state): State<ApiState>) -> Response {
     responses((status = 200, description = "The metrics.")),
 )]
 pub async fn show_metrics(State(state): State<ApiState>) -> Reply {
+    // Not every load balancer asks.
+    if tokio::time::timeout(LOOK, standing(&state)).await.is_err() {
+        metrics::gauge!(READY).set(0.0);
+    }
     // A database that is away must not hide the other metrics: they are what explains it.
     match state.service.unfinished_jobs().await {
         Ok((waiting, running)) => {

@@ -81,11 +81,21 @@ impl Unread {
         if self.waits && !begun {
             return;
         }
-        let reading =
-            async { while let Ok(Some(Ok(_))) = timeout(SILENCE, frames.next()).await {} };
-        // Who still sends then has its connection broken.
-        let _ = timeout(LONGEST, reading).await;
+        read_off(&mut frames).await;
     }
+}
+
+/// Reads what a client sends that was refused before its body was looked at, within bounds, and throws it away.
+pub(crate) async fn throw_away(headers: &HeaderMap, body: Body) {
+    if !headers.contains_key(header::EXPECT) && !http_body::Body::is_end_stream(&body) {
+        read_off(&mut body.into_data_stream()).await;
+    }
+}
+
+async fn read_off(frames: &mut BodyDataStream) {
+    let reading = async { while let Ok(Some(Ok(_))) = timeout(SILENCE, frames.next()).await {} };
+    // Who still sends then has its connection broken.
+    let _ = timeout(LONGEST, reading).await;
 }
 
 #[cfg(test)]

@@ -63,17 +63,16 @@ impl Connections {
         }
     }
 
-    /// The descriptors that so many connections need.
+    /// The descriptors that so many connections need: each may read or write an image's bytes.
     pub(super) fn descriptors(most: usize) -> u64 {
-        u64::try_from(most.saturating_add(RESERVE)).unwrap_or(u64::MAX)
+        let needed = most.saturating_mul(2).saturating_add(RESERVE);
+        u64::try_from(needed).unwrap_or(u64::MAX)
     }
 
     /// The connections that so many descriptors are enough for.
     pub(super) fn within(descriptors: u64) -> usize {
-        usize::try_from(descriptors)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(RESERVE)
-            .max(1)
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        (descriptors.saturating_sub(RESERVE) / 2).max(1)
     }
 }
 
