@@ -1,9 +1,10 @@
 //! A catalog moves out of SQLite into PostgreSQL.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use calotype_catalog::{MovedTable, Options, Relocation, TableProgress, relocate};
+use calotype_catalog::{MovedTable, Options, Relocation, Step, TableProgress, relocate};
 use calotype_core::image::Image;
 use calotype_core::ports::{Jobs as _, Ledger as _, MasterKeys as _, Reconcile as _};
 use calotype_core::{Error, ErrorKind, Result};
@@ -111,15 +112,23 @@ async fn a_move_that_is_broken_off_anywhere_goes_on_where_it_was() {
     let source = Source::fill().await;
     let url = server.database("broken_off").await;
     let mut tries = 0;
+    let mut copied: BTreeMap<&str, u64> = BTreeMap::new();
     loop {
         tries += 1;
         let mut steps = 0;
         let broken = source
-            .move_to(&url, |_| {
+            .move_to(&url, |progress| {
+                if progress.step == Step::Copy {
+                    let before = copied.insert(progress.table, progress.done);
+                    assert!(
+                        before <= Some(progress.done),
+                        "{progress:?} after {before:?}"
+                    );
+                }
                 steps += 1;
                 match steps {
                     // Farther with each try: the last ones are broken off while all is compared.
-                    _ if steps > 3 * tries => Err(Error::conflict("enough")),
+                    _ if steps > 3 * tries => Err(Error::internal("enough")),
                     _ => Ok(()),
                 }
             })
