@@ -104,7 +104,7 @@ fn nginx(folder: &Path, port: u16, nodes: &[String; 2]) -> Balancer {
             ("ssl_certificate_key /etc/nginx/images.key;", ""),
             ("10.0.0.11:9292", &nodes[0]),
             ("10.0.0.12:9292", &nodes[1]),
-            ("server 10.0.0.13:9292 max_fails=1 fail_timeout=5s;", ""),
+            ("server 10.0.0.13:9292 max_fails=3 fail_timeout=5s;", ""),
         ],
     );
     let root = folder.display();

@@ -31,6 +31,12 @@ use crate::system::{SystemClock, fresh_name, keep_memory_private};
 /// How far apart two clocks may be before it is worth saying.
 const CLOCK_SLACK: Duration = Duration::from_secs(2);
 
+/// How far apart S3 takes them to be.
+const SIGNED_SLACK: Duration = Duration::from_secs(10 * 60);
+
+/// How long a login may take.
+const LOGIN: Duration = Duration::from_secs(15);
+
 /// How a thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -284,7 +290,10 @@ async fn catalog(options: &ServeOptions) -> Vec<Finding> {
     };
     match look.await {
         Ok(None) => vec![Finding::good("there is none yet: the first start makes it")],
-        Ok(Some(examined)) => catalog_findings(&examined, SystemClock.now()),
+        Ok(Some(examined)) => {
+            let signs = options.config.store.main.kind == StoreType::S3;
+            catalog_findings(&examined, SystemClock.now(), signs)
+        }
         Err(failure) => vec![Finding::bad(
             failure.to_string(),
             "mend [catalog] in the configuration, or the database: docs/postgresql.md",
@@ -292,7 +301,8 @@ async fn catalog(options: &ServeOptions) -> Vec<Finding> {
     }
 }
 
-fn catalog_findings(examined: &Examined, here: Timestamp) -> Vec<Finding> {
+/// `signs`: whether this machine's clock goes into requests that a store judges by its own.
+fn catalog_findings(examined: &Examined, here: Timestamp, signs: bool) -> Vec<Finding> {
     let Examined {
         engine,
         schema,
@@ -324,7 +334,15 @@ fn catalog_findings(examined: &Examined, here: Timestamp) -> Vec<Finding> {
         )
     }));
     let off = here.since(examined.time).max(examined.time.since(here));
-    findings.push(if off > CLOCK_SLACK {
+    findings.push(if signs && off > SIGNED_SLACK {
+        Finding::bad(
+            format!(
+                "this machine's clock is {} s off the database's",
+                off.as_secs()
+            ),
+            "synchronise it: a bucket takes no request that is signed with another time than its own",
+        )
+    } else if off > CLOCK_SLACK {
         Finding::warning(
             format!(
                 "this machine's clock is {} s off the database's",
@@ -407,7 +425,7 @@ async fn identity(config: &Config) -> Finding {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let standing = async {
         let keystone = open_keystone(config, (&clock, &entropy))?;
-        let standing = keystone.standing().await;
+        let standing = keystone.standing_within(LOGIN).await;
         standing.map_err(parts::failed("Keystone does not know the service"))?;
         Ok::<_, Failure>(keystone.public_url().to_owned())
     };
