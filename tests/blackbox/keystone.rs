@@ -209,6 +209,11 @@ fn thirty_two_at_once_with_one_new_token_ask_once() {
     assert_eq!(status(&server, "gAAAAABbad"), 401);
     assert_eq!(status(&server, "gAAAAABbad"), 401);
     assert_eq!(asked(), 2);
+    let stranger = Client::anonymous(server.base()).with_token("gAAAAABmade-up");
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(stranger.get(path).status, 200, "{path}");
+    }
+    assert_eq!(asked(), 2, "nobody's token is asked about there");
     let metrics = client.get("/metrics").text();
     let counted = |outcome: &str, times: u32| {
         let line = format!(

@@ -221,6 +221,25 @@ fn a_project_that_asks_too_much_is_told_so_in_the_form_of_each_api_and_others_ar
 }
 
 #[test]
+fn an_upload_that_is_one_request_too_many_is_told_so_though_its_client_still_sends() {
+    let server = Server::start(Options::config(config::project_rate(30, 1)));
+    let client = server.user();
+    let path = format!("/v2/images/{}/file", client.create("large"));
+    until_refused(|| client.get("/v2/images"));
+    let bytes = vec![1; 20 << 20];
+    let upload = || {
+        client.raw(
+            Method::PUT,
+            &path,
+            "application/octet-stream",
+            bytes.clone(),
+        )
+    };
+    let (answer, _) = until_refused(upload);
+    assert!(retry_after(&answer) > 0);
+}
+
+#[test]
 fn an_address_without_a_good_credential_has_its_share_and_each_behind_a_proxy_its_own() {
     let server = Server::start(Options::config(config::address_rate(20)));
     let user = server.user();
