@@ -88,8 +88,8 @@ pub(crate) fn queued(client: &Client) -> String {
 /// How often something was counted.
 pub(crate) fn counted(server: &Server, metric: &str) -> f64 {
     let metrics = Client::anonymous(server.base()).get("/metrics").text();
-    let value = metrics.lines().find_map(|line| line.strip_prefix(metric));
-    value.map_or(0.0, |value| value.trim().parse().expect("a number"))
+    let value = |line: &str| line.strip_prefix(metric)?.strip_prefix(' ')?.parse().ok();
+    metrics.lines().find_map(value).unwrap_or_default()
 }
 
 fn cut(server: &Server, reason: &str) -> f64 {
