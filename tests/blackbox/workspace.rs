@@ -13,7 +13,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("calotype-core", &[]),
     ("calotype-catalog", &["calotype-core"]),
     ("calotype-remote", &["calotype-core"]),
-    ("calotype-s3", &["calotype-core"]),
+    ("calotype-s3", &["calotype-core", "calotype-remote"]),
     ("calotype-blob", &["calotype-core", "calotype-s3"]),
     ("calotype-keys", &["calotype-core", "calotype-remote"]),
     ("calotype-identity", &["calotype-core", "calotype-remote"]),

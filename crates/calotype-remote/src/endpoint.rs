@@ -33,6 +33,19 @@ pub struct Names {
     pub away: &'static str,
 }
 
+impl Names {
+    /// The service can't be used now. `context` goes to the log.
+    pub fn unavailable(&self, retry_after: Duration, context: impl Into<String>) -> Error {
+        let kind = ErrorKind::Unavailable { retry_after };
+        Error::new(kind, self.away).with_context(context.into())
+    }
+
+    /// As [`Names::unavailable`], where nobody knows for how long.
+    pub fn unusable(&self, context: impl Into<String>) -> Error {
+        self.unavailable(RETRY_AFTER, context)
+    }
+}
+
 /// A service at the other end of a network.
 pub struct Endpoint {
     names: Names,
@@ -144,13 +157,12 @@ impl Endpoint {
 
     /// The service behind the endpoint can't be used now. `context` goes to the log.
     pub fn unavailable(&self, retry_after: Duration, context: impl Into<String>) -> Error {
-        let kind = ErrorKind::Unavailable { retry_after };
-        Error::new(kind, self.names.away).with_context(context.into())
+        self.names.unavailable(retry_after, context)
     }
 
     /// As [`Endpoint::unavailable`], where nobody knows for how long.
     pub fn unusable(&self, context: impl Into<String>) -> Error {
-        self.unavailable(RETRY_AFTER, context)
+        self.names.unusable(context)
     }
 }
 

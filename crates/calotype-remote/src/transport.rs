@@ -7,14 +7,14 @@
 //! once the library has given it up, which is when its connection reads on or ends: after [`IDLE`] at the latest. What the
 //! TLS library copies is out of reach.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, Url};
+use reqwest::{ClientBuilder, Method, Url};
 use tokio::runtime::Handle;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -192,33 +192,51 @@ impl Http {
     /// # Errors
     /// InvalidRequest where the file of certificates or the proxy is none.
     pub fn new(connection: &Connection) -> Result<Self> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .http1_only()
-            .pool_idle_timeout(IDLE)
-            .connect_timeout(connection.connect_timeout);
-        if let Some(path) = &connection.ca_file {
-            let wrong = |error: String| Error::invalid(format!("{}: {error}", path.display()));
-            let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|error| wrong(causes(&error)))?;
-            if certificates.is_empty() {
-                return Err(wrong("holds no certificate".to_owned()));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
-        if let Some(proxy) = &connection.proxy {
-            let proxy = reqwest::Proxy::all(proxy.as_str())
-                .map_err(|error| Error::invalid(format!("the proxy: {}", causes(&error))))?;
-            builder = builder.proxy(proxy);
-        }
-        let client = builder
-            .build()
-            .map_err(|error| Error::invalid(format!("the HTTP client: {}", causes(&error))))?;
-        Ok(Self(client))
+        let client = client(
+            connection.ca_file.as_deref(),
+            connection.proxy.as_deref(),
+            connection.connect_timeout,
+            |builder| builder.pool_idle_timeout(IDLE),
+        );
+        Ok(Self(client?))
     }
+}
+
+/// An HTTP/1.1 client that takes no redirect, no proxy but this one, and no certificate but those of the system's authorities
+/// and of a file (PEM). It is connected to nothing yet.
+///
+/// # Errors
+/// InvalidRequest where the file of certificates or the proxy is none.
+pub fn client(
+    ca_file: Option<&Path>,
+    proxy: Option<&str>,
+    connect_timeout: Duration,
+    also: impl FnOnce(ClientBuilder) -> ClientBuilder,
+) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .http1_only()
+        .connect_timeout(connect_timeout);
+    if let Some(path) = ca_file {
+        let wrong = |error: String| Error::invalid(format!("{}: {error}", path.display()));
+        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        let certificates =
+            reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| wrong(causes(&error)))?;
+        if certificates.is_empty() {
+            return Err(wrong("holds no certificate".to_owned()));
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
+    if let Some(proxy) = proxy {
+        let proxy = reqwest::Proxy::all(proxy)
+            .map_err(|error| Error::invalid(format!("the proxy: {}", causes(&error))))?;
+        builder = builder.proxy(proxy);
+    }
+    also(builder)
+        .build()
+        .map_err(|error| Error::invalid(format!("the HTTP client: {}", causes(&error))))
 }
 
 #[async_trait::async_trait]

@@ -2,6 +2,9 @@
 //!
 //! After [`FAILURES`] failures in a row nothing is asked for [`PAUSE`]; then one request may try, and its end decides. So
 //! who can wait elsewhere is told at once that the store is away, and a store that comes back is not met by everybody.
+//!
+//! Unlike the breaker of `calotype-remote`, it does not wait for the end of the one that tries: a read of a store that stands
+//! still takes as long as a slow one, and the store is found again by the next meanwhile.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -103,7 +103,7 @@ impl Client {
             options,
             http,
         };
-        client.build("bucket", RetryConfig::default())?;
+        client.bucket("bucket", RetryConfig::default())?;
         Ok(client)
     }
 
@@ -112,20 +112,6 @@ impl Client {
     /// # Errors
     /// InvalidRequest where the name can't be one of the endpoint's.
     pub fn bucket(&self, name: &str, retry: RetryConfig) -> Result<AmazonS3> {
-        self.build(name, retry)
-    }
-
-    /// For how long a request is tried again.
-    pub fn time_limit(&self) -> Duration {
-        self.options.connection.time_limit
-    }
-
-    /// The client that requests without a body are made with.
-    pub(crate) const fn http(&self) -> &reqwest::Client {
-        &self.http.answers
-    }
-
-    fn build(&self, name: &str, retry: RetryConfig) -> Result<AmazonS3> {
         let mut endpoint = self.endpoint.clone();
         if !self.options.path_style {
             let host = endpoint.host_str().unwrap_or_default();
@@ -150,6 +136,16 @@ impl Client {
             .with_http_connector(self.http.clone())
             .build()
             .map_err(|error| Error::invalid(format!("the store can't be spoken to: {error}")))
+    }
+
+    /// For how long a request is tried again.
+    pub fn time_limit(&self) -> Duration {
+        self.options.connection.time_limit
+    }
+
+    /// The client that requests without a body are made with.
+    pub(crate) const fn http(&self) -> &reqwest::Client {
+        &self.http.answers
     }
 }
 
@@ -178,29 +174,10 @@ impl HttpConnector for Http {
 }
 
 fn client(connection: &Connection, idle: Duration) -> Result<reqwest::Client> {
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("calotype/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .http1_only()
-        .connect_timeout(connection.connect_timeout)
-        .read_timeout(idle);
-    if let Some(path) = &connection.ca_file {
-        let wrong = |error: String| Error::invalid(format!("{}: {error}", path.display()));
-        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|error| wrong(error.to_string()))?;
-        if certificates.is_empty() {
-            return Err(wrong("holds no certificate".to_owned()));
-        }
-        builder = builder.tls_certs_merge(certificates);
-    }
-    if let Some(proxy) = &connection.proxy {
-        let proxy = reqwest::Proxy::all(proxy.as_str())
-            .map_err(|error| Error::invalid(format!("the proxy: {error}")))?;
-        builder = builder.proxy(proxy);
-    }
-    builder
-        .build()
-        .map_err(|error| Error::invalid(format!("the HTTP client: {error}")))
+    calotype_remote::client(
+        connection.ca_file.as_deref(),
+        connection.proxy.as_deref(),
+        connection.connect_timeout,
+        |builder| builder.read_timeout(idle),
+    )
 }

@@ -377,6 +377,25 @@ mod tests {
         assert_eq!(asked.load(Ordering::Relaxed), DOUBTS + 1);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_404_that_says_no_more_is_a_missing_object_only_where_no_more_can_be_said() {
+        for (operation, missing) in [(Operation::Head, true), (Operation::Get, false)] {
+            let (tries, asked) = (tries(), AtomicU32::new(0));
+            let ended: Result<(), Fault> = tries
+                .run(operation, false, || {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    async { Err(Fault::NotFound(away("not found"))) }
+                })
+                .await;
+            assert_eq!(matches!(ended, Err(Fault::Missing)), missing);
+            assert_eq!(
+                asked.load(Ordering::Relaxed) == 1,
+                missing,
+                "or asked again"
+            );
+        }
+    }
+
     #[test]
     fn each_answer_has_its_meaning() {
         let of = |status: &str, code: &str| {
@@ -387,6 +406,7 @@ mod tests {
         };
         assert!(matches!(of("404", "NoSuchKey"), Fault::Missing));
         assert!(matches!(of("404", "NoSuchUpload"), Fault::Missing));
+        assert!(matches!(of("404", ""), Fault::NotFound(_)));
         assert!(matches!(of("404", "NoSuchBucket"), Fault::Refused(_)));
         assert!(matches!(of("416", "InvalidRange"), Fault::OutOfRange));
         assert!(matches!(of("501", "NotImplemented"), Fault::Unknown));
