@@ -376,15 +376,9 @@ impl Work {
             return Ok(None);
         };
         let source = &self.plan.source;
-        let slot = Slot {
-            index,
-            size: source.manifest.size.slot(),
-        };
-        let length =
-            usize::try_from(piece.stored.end - piece.stored.start).map_err(Error::internal)?;
-        let stored = source
-            .stored
-            .read(slot, piece.stored.start, length, buffer)
+        let (slot, length) = self.place(index, &piece)?;
+        let read = source.stored.read(slot, piece.stored.start, length, buffer);
+        let stored = read
             .await
             .map_err(|error| error.of_blob(source.manifest.blob))?;
         Ok(Some(Fetched { piece, stored }))
@@ -393,17 +387,22 @@ impl Work {
     /// A piece once more, where that may give other bytes.
     async fn fetch_again(&self, index: u32, piece: &Piece) -> Result<Option<Buffer>> {
         let source = &self.plan.source;
-        let slot = Slot {
-            index,
-            size: source.manifest.size.slot(),
-        };
-        let length =
-            usize::try_from(piece.stored.end - piece.stored.start).map_err(Error::internal)?;
+        let (slot, length) = self.place(index, piece)?;
         let read = source
             .stored
             .read_again(slot, piece.stored.start, length, Buffer::default());
         read.await
             .map_err(|error| error.of_blob(source.manifest.blob))
+    }
+
+    /// The slot that a piece is in, and how many bytes are stored of it.
+    fn place(&self, index: u32, piece: &Piece) -> Result<(Slot, usize)> {
+        let slot = Slot {
+            index,
+            size: self.plan.source.manifest.size.slot(),
+        };
+        let length = piece.stored.end - piece.stored.start;
+        Ok((slot, usize::try_from(length).map_err(Error::internal)?))
     }
 
     /// Opens and seals a piece and writes it. Gives back the buffer.

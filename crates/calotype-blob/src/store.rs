@@ -30,14 +30,14 @@ mod s3;
 mod staged_file;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use calotype_core::id::BlobId;
 use calotype_core::ports::Labels;
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
-use calotype_core::{Error, Result};
+use calotype_core::{Error, ErrorKind, Result};
 
 pub(crate) use buffer::BLOCK;
 pub use buffer::Buffer;
@@ -246,6 +246,30 @@ pub trait Stored: Send + Sync {
 }
 
 /// An attempt is over once something of it has failed: what is on the device then is not known.
+/// The first failure of an attempt. After it nothing is written or committed any more: every later step fails as that one
+/// did, for the first may have been one that nobody waits for.
+#[derive(Default)]
+struct FirstFailure(OnceLock<(ErrorKind, String)>);
+
+impl FirstFailure {
+    /// # Errors
+    /// The first failure, where there was one.
+    fn check(&self) -> Result<()> {
+        match self.0.get() {
+            Some((kind, message)) => {
+                let error = Error::new(*kind, message);
+                Err(error.with_context("this attempt has failed before"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn note(&self, error: &Error) {
+        // The first one stays.
+        let _ = self.0.set((error.kind(), error.message().to_owned()));
+    }
+}
+
 fn failed_before() -> Error {
     Error::internal("this attempt has failed before")
 }

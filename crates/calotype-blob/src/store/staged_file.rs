@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use calotype_core::id::BlobId;
@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::body::Body;
 use super::file::{FileStore, JOURNAL, MANIFEST, blocking};
 use super::journal;
-use super::{Disk, Note, SegmentWriter, Staged, failed_before, io_error, misplaced};
+use super::{Disk, FirstFailure, Note, SegmentWriter, Staged, failed_before, io_error, misplaced};
 
 pub(super) struct StagedFile {
     attempt: Arc<Attempt>,
@@ -29,35 +29,18 @@ struct Attempt {
     directory: PathBuf,
     body: Body,
     slot: u64,
-    /// After the first error nothing is written or committed any more: every later step fails as that one did,
-    /// for the first may have been one that nobody waits for.
-    failed: OnceLock<(ErrorKind, String)>,
+    failed: FirstFailure,
 }
 
 impl Attempt {
-    fn check(&self) -> Result<()> {
-        match self.failed.get() {
-            Some((kind, message)) => {
-                let error = Error::new(*kind, message);
-                Err(error.with_context("this attempt has failed before"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn fail(&self, error: &Error) {
-        // The first one stays.
-        let _ = self.failed.set((error.kind(), error.message().to_owned()));
-    }
-
     /// Runs `work` away from tokio's own threads. An error ends the attempt, also where nobody waits for it any more.
     async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.check()?;
+        self.failed.check()?;
         let attempt = Arc::clone(self);
-        blocking(move || work(&attempt).inspect_err(|error| attempt.fail(error))).await
+        blocking(move || work(&attempt).inspect_err(|error| attempt.failed.note(error))).await
     }
 }
 
@@ -82,7 +65,7 @@ impl StagedFile {
                 directory,
                 body,
                 slot,
-                failed: OnceLock::new(),
+                failed: FirstFailure::default(),
             }),
             noted: Vec::new(),
             journal: Mutex::default(),
@@ -126,7 +109,7 @@ impl Staged for StagedFile {
     }
 
     fn segment(&self, index: u32) -> Result<Box<dyn SegmentWriter>> {
-        self.attempt.check()?;
+        self.attempt.failed.check()?;
         let offset = u64::from(index) * self.attempt.slot;
         Ok(Box::new(FileWriter {
             attempt: Arc::clone(&self.attempt),
@@ -149,15 +132,15 @@ impl Staged for StagedFile {
     }
 
     async fn commit(&self, manifest: Bytes) -> Result<()> {
-        self.attempt.check()?;
+        self.attempt.failed.check()?;
         // Nothing comes after a commit, however it ends.
-        self.attempt.fail(&failed_before());
+        self.attempt.failed.note(&failed_before());
         let attempt = Arc::clone(&self.attempt);
         blocking(move || commit(&attempt, &manifest)).await
     }
 
     async fn abandon(&self) -> Result<()> {
-        self.attempt.fail(&failed_before());
+        self.attempt.failed.note(&failed_before());
         let attempt = Arc::clone(&self.attempt);
         blocking(move || {
             let store = &attempt.store;
@@ -217,7 +200,7 @@ impl SegmentWriter for FileWriter {
         let length = bytes.len() as u64;
         self.taken += length;
         if self.taken > self.attempt.slot {
-            self.attempt.fail(&misplaced());
+            self.attempt.failed.note(&misplaced());
             return Err(misplaced());
         }
         let at = self.at.take().ok_or_else(failed_before)?;
@@ -233,7 +216,7 @@ impl SegmentWriter for FileWriter {
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.attempt.check()?;
+        self.attempt.failed.check()?;
         self.at.map(|_| ()).ok_or_else(failed_before)
     }
 }

@@ -12,7 +12,7 @@
 //! bytes are the caller's own, and not copied.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use calotype_core::id::BlobId;
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use super::names::AttemptId;
 use super::records::{self, Place, PlacedNote, Places, SMALL};
 use super::{Left, S3Store, file_name};
-use crate::store::{Note, SegmentWriter, Staged, failed_before, misplaced};
+use crate::store::{FirstFailure, Note, SegmentWriter, Staged, failed_before, misplaced};
 
 /// Bytes of a part. S3 wants 5 MiB at least.
 const PART: usize = 8 << 20;
@@ -72,8 +72,7 @@ struct Attempt {
     blob: BlobId,
     id: AttemptId,
     slot: u64,
-    /// After the first error nothing is written or committed any more: every later step fails as that one did.
-    failed: OnceLock<(ErrorKind, String)>,
+    failed: FirstFailure,
     room: Arc<Semaphore>,
     state: Mutex<State>,
     /// The ends of segments. They go with the attempt.
@@ -103,21 +102,6 @@ fn there_already() -> Error {
 }
 
 impl Attempt {
-    fn check(&self) -> Result<()> {
-        match self.failed.get() {
-            Some((kind, message)) => {
-                let error = Error::new(*kind, message);
-                Err(error.with_context("this attempt has failed before"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn fail(&self, error: &Error) {
-        // The first one stays.
-        let _ = self.failed.set((error.kind(), error.message().to_owned()));
-    }
-
     fn key(&self, index: u32) -> String {
         self.store.names().segment(self.blob, self.id, index)
     }
@@ -138,9 +122,9 @@ impl Attempt {
         let mut ending = std::mem::take(&mut *locked(&self.ending));
         while let Some(ended) = ending.join_next().await {
             let ended = ended.map_err(Error::internal).flatten();
-            ended.inspect_err(|error| self.fail(error))?;
+            ended.inspect_err(|error| self.failed.note(error))?;
         }
-        self.check()
+        self.failed.check()
     }
 
     /// The segments that the blob may refer to.
@@ -172,7 +156,7 @@ impl StagedObjects {
                 blob,
                 id,
                 slot,
-                failed: OnceLock::new(),
+                failed: FirstFailure::default(),
                 room: Arc::new(Semaphore::new(IN_FLIGHT)),
                 state: Mutex::default(),
                 ending: Mutex::default(),
@@ -287,7 +271,7 @@ impl Staged for StagedObjects {
     }
 
     fn segment(&self, index: u32) -> Result<Box<dyn SegmentWriter>> {
-        self.attempt.check()?;
+        self.attempt.failed.check()?;
         Ok(Box::new(ObjectWriter {
             key: self.attempt.key(index),
             attempt: Arc::clone(&self.attempt),
@@ -301,7 +285,7 @@ impl Staged for StagedObjects {
     }
 
     async fn checkpoint(&self, notes: Vec<Note>) -> Result<()> {
-        self.attempt.check()?;
+        self.attempt.failed.check()?;
         let mut journal = self.journal.lock().await;
         self.attempt.settle().await?;
         if notes.is_empty() {
@@ -317,22 +301,24 @@ impl Staged for StagedObjects {
             }
             journal.append(&self.attempt, notes).await
         };
-        noted.await.inspect_err(|error| self.attempt.fail(error))
+        noted
+            .await
+            .inspect_err(|error| self.attempt.failed.note(error))
     }
 
     async fn commit(&self, manifest: Bytes) -> Result<()> {
-        self.attempt.check()?;
+        self.attempt.failed.check()?;
         let journal = self.journal.lock().await;
         self.attempt.settle().await?;
         // Nothing comes after a commit, however it ends.
-        self.attempt.fail(&failed_before());
+        self.attempt.failed.note(&failed_before());
         self.commit_now(manifest).await?;
         self.tidy(journal.next == 0).await;
         Ok(())
     }
 
     async fn abandon(&self) -> Result<()> {
-        self.attempt.fail(&failed_before());
+        self.attempt.failed.note(&failed_before());
         let Attempt {
             store, blob, id, ..
         } = &*self.attempt;
@@ -584,10 +570,10 @@ impl ObjectWriter {
 #[async_trait::async_trait]
 impl SegmentWriter for ObjectWriter {
     async fn append(&mut self, bytes: Bytes) -> Result<()> {
-        self.attempt.check()?;
+        self.attempt.failed.check()?;
         self.taken += bytes.len() as u64;
         if self.taken > self.attempt.slot {
-            self.attempt.fail(&misplaced());
+            self.attempt.failed.note(&misplaced());
             return Err(misplaced());
         }
         if std::mem::replace(&mut self.over, true) {
@@ -598,18 +584,18 @@ impl SegmentWriter for ObjectWriter {
         while self.length >= PART {
             let part = self.cut();
             let sent = self.send(part).await;
-            sent.inspect_err(|error| self.attempt.fail(error))?;
+            sent.inspect_err(|error| self.attempt.failed.note(error))?;
         }
         self.over = false;
         Ok(())
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.attempt.check()?;
+        self.attempt.failed.check()?;
         if std::mem::replace(&mut self.over, true) {
             return Err(failed_before());
         }
         let finished = self.finish_now().await;
-        finished.inspect_err(|error| self.attempt.fail(error))
+        finished.inspect_err(|error| self.attempt.failed.note(error))
     }
 }
