@@ -136,10 +136,7 @@ struct Nginx {
 
 impl Nginx {
     fn start(directory: &Path) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
+        let port = calotype_tests::free_port();
         let root = directory.display();
         let text = format!(
             "daemon off; master_process off; pid {root}/nginx.pid; error_log {root}/error.log;\n\

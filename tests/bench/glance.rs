@@ -26,10 +26,7 @@ impl Glance {
         let file = config.join("glance-api.conf").display().to_string();
         let manage = programs.join("glance-manage");
         run(Command::new(manage).args(["--config-file", &file, "db_sync"]));
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
+        let port = calotype_tests::free_port();
         let host = format!("127.0.0.1:{port}");
         let process = Command::new(programs.join("uwsgi"))
             .args(["--http-socket", &host])

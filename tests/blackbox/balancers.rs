@@ -1,12 +1,12 @@
 //! Two nodes behind the balancers of docs/examples, also when one of them dies.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use calotype_tests::{Client, Content, Digests, Options, Server, config, database, until};
+use calotype_tests::{Client, Content, Digests, Options, Server};
+use calotype_tests::{config, database, free_port, until};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -47,11 +47,6 @@ struct World {
     nodes: [Server; 2],
     balancer: Balancer,
     _files: TempDir,
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 fn example(name: &str) -> String {
@@ -108,14 +103,9 @@ fn nginx(folder: &Path, port: u16, nodes: &[String; 2]) -> Balancer {
         ],
     );
     let root = folder.display();
-    let mut head = format!("daemon off; pid {root}/nginx.pid; error_log {root}/error.log;\n");
-    write!(
-        head,
-        "{}",
-        text.replace("    access_log off;", &temporary(folder))
-    )
-    .expect("a text");
-    let file = written(folder, "nginx.conf", &head);
+    let head = format!("daemon off; pid {root}/nginx.pid; error_log {root}/error.log;\n");
+    let text = text.replace("    access_log off;", &temporary(folder));
+    let file = written(folder, "nginx.conf", &(head + &text));
     let mut command = Command::new("/usr/sbin/nginx");
     command.arg("-c").arg(file).arg("-p").arg(folder);
     Balancer::start(command, &folder.join("nginx.log"), port)
@@ -166,16 +156,6 @@ fn all_is_done(world: &World, seed: u64) {
     assert_eq!(client.download(&replica), wanted);
 }
 
-fn requests_of(node: &Server) -> f64 {
-    let metrics = Client::anonymous(node.base()).get("/metrics");
-    let text = metrics.expect(200).text();
-    let of_images = text.lines().filter(|line| {
-        line.starts_with("calotype_http_requests_total") && line.contains("route=\"/v2/images\"")
-    });
-    let counts = of_images.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    counts.sum()
-}
-
 fn a_balancer_spreads_requests_and_goes_on_with_one_node(mut world: World) {
     all_is_done(&world, 1);
     let client = world.client.clone();
@@ -183,7 +163,8 @@ fn a_balancer_spreads_requests_and_goes_on_with_one_node(mut world: World) {
         client.get("/v2/images").expect(200);
     }
     for node in &world.nodes {
-        assert!(requests_of(node) > 0.0, "a node was asked nothing");
+        let asked = node.metric("calotype_http_requests_total", &["route=\"/v2/images\""]);
+        assert!(asked > 0.0, "a node was asked nothing");
     }
     assert_eq!(client.get("/metrics").status, 403);
     // What the catalog of services names leads through the balancer.

@@ -6,11 +6,11 @@ use calotype_tests::{Answer, Client, Content, Digests, Options, Server, config, 
 use reqwest::Method;
 use serde_json::json;
 
-use crate::slow_clients::{Wire, counted, queued, upload_head};
+use crate::slow_clients::{Wire, queued, upload_head};
 
 fn refused(server: &Server, reason: &str) -> f64 {
-    let metric = format!("calotype_http_refused_total{{reason=\"{reason}\"}}");
-    counted(server, &metric)
+    let reason = format!("reason=\"{reason}\"");
+    server.metric("calotype_http_refused_total", &[&reason])
 }
 
 fn retry_after(answer: &Answer) -> u64 {
@@ -47,7 +47,7 @@ fn requests_beyond_the_bound_are_refused_while_health_is_answered_and_transfers_
     let bytes = Content::bytes(5, 300_000);
     upload.send_all(&bytes[..1000]);
     until("the upload to run", || {
-        (counted(&server, "calotype_uploads_in_flight") == 1.0).then_some(())
+        (server.metric("calotype_uploads_in_flight", &[]) == 1.0).then_some(())
     });
     let locked = database::Locked::table(&url, "images");
     // The upload does not count any more: three more are worked at.
@@ -61,7 +61,7 @@ fn requests_beyond_the_bound_are_refused_while_health_is_answered_and_transfers_
     }
     until("all to be worked at", || {
         // With the upload, and the question itself.
-        (counted(&server, "calotype_http_requests_in_flight") == 5.0).then_some(())
+        (server.metric("calotype_http_requests_in_flight", &[]) == 5.0).then_some(())
     });
     let native = client.get("/v2/images");
     assert_eq!((native.status, retry_after(&native)), (503, 1));
@@ -89,7 +89,7 @@ fn requests_whose_bodies_do_not_come_keep_nobody_out() {
     let client = server.user();
     let waited_for = |count: usize| {
         until("the request to arrive", || {
-            let in_flight = counted(&server, "calotype_http_requests_in_flight");
+            let in_flight = server.metric("calotype_http_requests_in_flight", &[]);
             // With the question itself.
             (in_flight == (count + 1) as f64).then_some(())
         });
@@ -150,7 +150,7 @@ fn uploads_beyond_a_projects_bound_and_beyond_the_nodes_are_refused() {
         wire.send_all(upload_head(client, &image, 1000).as_bytes());
         wire.send_all(&[1; 10]);
         until("the upload to run", || {
-            (counted(&server, "calotype_uploads_in_flight") == count).then_some(())
+            (server.metric("calotype_uploads_in_flight", &[]) == count).then_some(())
         });
         (wire, image)
     };

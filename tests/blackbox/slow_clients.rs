@@ -85,18 +85,9 @@ pub(crate) fn queued(client: &Client) -> String {
     calotype_tests::client::text(&made["id"])
 }
 
-/// How often something was counted.
-pub(crate) fn counted(server: &Server, metric: &str) -> f64 {
-    let metrics = Client::anonymous(server.base()).get("/metrics").text();
-    let value = |line: &str| line.strip_prefix(metric)?.strip_prefix(' ')?.parse().ok();
-    metrics.lines().find_map(value).unwrap_or_default()
-}
-
 fn cut(server: &Server, reason: &str) -> f64 {
-    counted(
-        server,
-        &format!("calotype_http_cut_total{{reason=\"{reason}\"}}"),
-    )
+    let reason = format!("reason=\"{reason}\"");
+    server.metric("calotype_http_cut_total", &[&reason])
 }
 
 /// Does what a good client does, while `others` go on.
@@ -229,6 +220,6 @@ fn downloads_that_are_not_read_are_ended_and_a_good_client_is_served() {
         (cut(&server, "stalled_reader") >= 30.0).then_some(())
     });
     assert_eq!(cut(&server, "stalled_reader"), 30.0);
-    let held = counted(&server, "calotype_http_connections");
+    let held = server.metric("calotype_http_connections", &[]);
     assert!(held < 30.0, "{held} connections are held");
 }

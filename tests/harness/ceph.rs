@@ -1,18 +1,15 @@
 //! The Ceph that `cargo xtask test` started, and what one test makes in it for itself.
 //!
 //! Objects are put there by curl, so that another program's signatures and requests have made them. Also compiled into the
-//! tests of `calotype-objects`, which need the same.
+//! tests of `calotype-blob` and `calotype-objects`, which need the same.
 
 use std::fs::File;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
-/// Bounds a test that would hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::local::{free_port, until};
 
 /// The gateway, as its user.
 pub struct Ceph {
@@ -143,9 +140,7 @@ impl Ceph {
 
     /// A gateway of the test's own to the same cluster, which may be stopped and killed.
     pub fn gateway(&self) -> Gateway {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
+        let port = free_port();
         let log = self.home.path().join(format!("gateway-{port}"));
         Gateway {
             process: Gateway::launch(port, &log),
@@ -174,17 +169,14 @@ impl Gateway {
             .stderr(file)
             .spawn()
             .expect("radosgw starts");
-        let deadline = Instant::now() + PATIENCE;
-        while !answers(port) {
+        until("the gateway to answer", || {
             let ended = process.try_wait().expect("its state");
-            if ended.is_some() || Instant::now() > deadline {
-                // An error means that it had ended already.
-                let _ = process.kill();
+            if ended.is_some() {
                 let log = std::fs::read_to_string(log).unwrap_or_default();
-                panic!("the gateway does not answer ({ended:?}): {log}");
+                panic!("the gateway ended ({ended:?}): {log}");
             }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            answers(port).then_some(())
+        });
         process
     }
 

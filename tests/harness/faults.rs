@@ -8,6 +8,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::http::{END, Request};
+
 /// What goes wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -159,14 +161,10 @@ impl Shared {
     }
 
     fn serve(&self, mut client: TcpStream) -> io::Result<()> {
-        let (head, body) = request(&mut client)?;
-        let first = head.split("\r\n").next().unwrap_or_default();
-        let mut words = first.split(' ');
-        let (method, path) = (words.next(), words.next());
-        let fault = self.fault_for(method.unwrap_or_default(), path.unwrap_or_default());
-        match fault {
+        let request = Request::read(&mut client)?;
+        match self.fault_for(request.method(), request.path()) {
             None => {
-                let answer = self.forward(&head, &body)?;
+                let answer = self.forward(&request)?;
                 client.write_all(&answer)
             }
             Some(Fault::Status(status)) => {
@@ -177,13 +175,13 @@ impl Shared {
             }
             Some(Fault::Reset) => reset(client),
             Some(Fault::Lost) => {
-                self.forward(&head, &body)?;
+                self.forward(&request)?;
                 reset(client)
             }
             Some(Fault::Stall) => self.hold(|| Ok(())),
-            Some(Fault::Late) => self.hold(|| self.forward(&head, &body).map(|_| ())),
+            Some(Fault::Late) => self.hold(|| self.forward(&request).map(|_| ())),
             Some(fault) => {
-                let answer = self.forward(&head, &body)?;
+                let answer = self.forward(&request)?;
                 spoil(client, answer, fault)
             }
         }
@@ -206,18 +204,12 @@ impl Shared {
         done
     }
 
-    fn forward(&self, head: &str, body: &[u8]) -> io::Result<Vec<u8>> {
-        let (first, fields) = head.split_once("\r\n").unwrap_or((head, ""));
-        let mut server = TcpStream::connect(&self.to)?;
-        write!(server, "{first}\r\nConnection: close\r\n{fields}\r\n\r\n")?;
-        server.write_all(body)?;
+    fn forward(&self, request: &Request) -> io::Result<Vec<u8>> {
         let mut answer = Vec::new();
-        server.read_to_end(&mut answer)?;
+        request.forward(&self.to)?.read_to_end(&mut answer)?;
         Ok(answer)
     }
 }
-
-const END: &[u8] = b"\r\n\r\n";
 
 fn spoil(mut client: TcpStream, mut answer: Vec<u8>, fault: Fault) -> io::Result<()> {
     let end = answer.windows(END.len()).position(|part| part == END);
@@ -262,38 +254,5 @@ fn spoil(mut client: TcpStream, mut answer: Vec<u8>, fault: Fault) -> io::Result
 fn reset(client: TcpStream) -> io::Result<()> {
     rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
     drop(client);
-    Ok(())
-}
-
-/// A request's head, without the empty line at its end, and its body.
-fn request(client: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    let end = loop {
-        let end = bytes.windows(END.len()).position(|part| part == END);
-        if let Some(end) = end {
-            break end;
-        }
-        more(client, &mut bytes)?;
-    };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        let wanted = name.eq_ignore_ascii_case("content-length");
-        wanted.then(|| value.parse::<usize>().ok())?
-    });
-    let mut body = bytes.split_off(end + END.len());
-    while body.len() < length.unwrap_or_default() {
-        more(client, &mut body)?;
-    }
-    Ok((head, body))
-}
-
-fn more(client: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
-    let mut part = vec![0; 64 << 10];
-    let read = client.read(&mut part)?;
-    if read == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    bytes.extend_from_slice(&part[..read]);
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::http::Request;
 use crate::until;
 
 /// An address that leads to a server. Each connection carries one request.
@@ -163,23 +164,16 @@ impl Shared {
 }
 
 fn serve(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
-    let (head, body) = request(&mut client)?;
-    let (first, fields) = head.split_once("\r\n").unwrap_or((&head, ""));
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let token = fields.lines().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        name.eq_ignore_ascii_case("x-auth-token")
-            .then(|| value.to_owned())
-    });
+    let request = Request::read(&mut client)?;
     let (to, answer) = {
         let mut state = shared.locked();
         let instead = state.instead.as_ref();
-        let instead = instead.filter(|instead| path.starts_with(&instead.under));
+        let instead = instead.filter(|instead| request.path().starts_with(&instead.under));
         let answer = instead.map(|instead| instead.answer.clone());
         state.asked.push(Asked {
-            path,
-            token: token.unwrap_or_default(),
-            body: body.clone(),
+            path: request.path().to_owned(),
+            token: request.field("x-auth-token").unwrap_or_default().to_owned(),
+            body: request.body.clone(),
         });
         (state.to.clone(), answer)
     };
@@ -187,42 +181,5 @@ fn serve(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
         return client.write_all(answer.as_bytes());
     }
     let to = to.ok_or(io::ErrorKind::NotConnected)?;
-    let mut server = TcpStream::connect(to)?;
-    write!(server, "{first}\r\nConnection: close\r\n{fields}\r\n\r\n")?;
-    server.write_all(&body)?;
-    shared.pass(server, client)
-}
-
-/// A request's head, without the empty line at its end, and its body.
-fn request(client: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
-    const END: &[u8] = b"\r\n\r\n";
-    let mut bytes = Vec::new();
-    let end = loop {
-        let end = bytes.windows(END.len()).position(|part| part == END);
-        if let Some(end) = end {
-            break end;
-        }
-        more(client, &mut bytes)?;
-    };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        let wanted = name.eq_ignore_ascii_case("content-length");
-        wanted.then(|| value.parse::<usize>().ok())?
-    });
-    let mut body = bytes.split_off(end + END.len());
-    while body.len() < length.unwrap_or_default() {
-        more(client, &mut body)?;
-    }
-    Ok((head, body))
-}
-
-fn more(client: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
-    let mut part = [0; 4096];
-    let read = client.read(&mut part)?;
-    if read == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    bytes.extend_from_slice(&part[..read]);
-    Ok(())
+    shared.pass(request.forward(&to)?, client)
 }

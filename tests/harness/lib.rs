@@ -13,15 +13,18 @@ pub mod database;
 pub mod exports;
 pub mod faults;
 pub mod front;
+mod http;
 pub mod image;
 pub mod keys;
 pub mod keystone;
+mod local;
 pub mod memory;
 pub mod objects;
 pub mod openstack;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod program;
+mod s3_files;
 pub mod server;
 pub mod small_disk;
 pub mod worker;
@@ -33,29 +36,9 @@ pub use faults::{Fault, Network};
 pub use front::Front;
 pub use image::Job;
 pub use keystone::Keystone;
+pub use local::{PATIENCE, free_port, until};
 pub use objects::S3Store;
 pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use server::{Options, Server};
 pub use worker::Worker;
-
-use std::time::{Duration, Instant};
-
-/// How long anything that must happen is waited for. It bounds a test that would hang; nothing is
-/// expected to take this long.
-pub const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Asks until there is an answer, and panics with `what` where there is none in [`PATIENCE`].
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "waited {PATIENCE:?} in vain: {what}"
-        );
-        std::thread::sleep(Duration::from_millis(15));
-    }
-}

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Answer, Client, text};
+use crate::s3_files;
 use crate::server::Server;
 
 const ID: &str = "AKTEST";
@@ -97,20 +96,7 @@ impl S3Store {
             .enable_all()
             .build()
             .expect("a runtime");
-        let files = s3s_fs::FileSystem::new(directory.path()).expect("a store");
-        let mut builder = S3ServiceBuilder::new(files);
-        builder.set_auth(SimpleAuth::from_single(ID, SECRET));
-        let service = builder.build();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
-        let listener = listener.expect("a port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-        runtime.spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(hyper_util::rt::TokioIo::new(socket), service.clone());
-                tokio::spawn(connection);
-            }
-        });
+        let endpoint = runtime.block_on(s3_files::serve(directory.path(), (ID, SECRET)));
         Self {
             directory,
             endpoint,

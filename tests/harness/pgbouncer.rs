@@ -2,12 +2,10 @@
 //!
 //! Also compiled into the tests of `calotype-catalog`, which need the same.
 
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
 
-/// Bounds a test that would hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::local::{as_postgres, free_port, until};
 
 /// A running PgBouncer. It is killed when the value goes out of scope.
 pub struct PgBouncer {
@@ -20,9 +18,7 @@ impl PgBouncer {
     /// Starts one in front of the server at this URL, for all of its databases. It lets in whoever asks, and is the URL's
     /// user to the server.
     pub fn start(server: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
+        let port = free_port();
         let home = tempfile::TempDir::with_prefix("calotype-pgbouncer-").expect("a directory");
         let file = home.path().join("pgbouncer.ini");
         let users = home.path().join("users");
@@ -36,22 +32,8 @@ impl PgBouncer {
             users.display()
         );
         std::fs::write(&file, text).expect("the configuration");
-        let mut command = if is_root() {
-            // It does not run as root.
-            let owned = Command::new("chown")
-                .args(["-R", "postgres"])
-                .arg(home.path())
-                .status();
-            assert!(owned.expect("chown runs").success());
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-            command.args(["--", "/usr/sbin/pgbouncer"]);
-            command
-        } else {
-            Command::new("/usr/sbin/pgbouncer")
-        };
         let log = std::fs::File::create(home.path().join("log")).expect("the log");
-        let process = command
+        let process = as_postgres("/usr/sbin/pgbouncer", home.path())
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -73,13 +55,11 @@ impl PgBouncer {
     }
 
     fn wait(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        until("pgbouncer to accept", || {
             let ended = self.process.try_wait().expect("the process's state");
             assert!(ended.is_none(), "pgbouncer ended: {ended:?}");
-            assert!(Instant::now() < deadline, "pgbouncer does not answer");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            TcpStream::connect(("127.0.0.1", self.port)).ok()
+        });
     }
 }
 
@@ -101,9 +81,4 @@ fn target(url: &str) -> String {
         None => format!("user={login}"),
     };
     format!("host={host} port={port} {login}")
-}
-
-fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output().expect("id runs");
-    id.stdout.trim_ascii() == b"0"
 }

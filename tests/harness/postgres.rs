@@ -1,15 +1,18 @@
-//! A PostgreSQL of a test's own, which may be killed and started again.
+//! A PostgreSQL of a test's own, which may be killed and started again. Who logs in shows a password.
+//!
+//! Also compiled into the tests of `calotype-catalog`, which need the same.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::until;
+use super::local::{as_postgres, free_port, until};
 
 /// A server. It is killed when the value goes out of scope.
 pub struct Postgres {
     process: Child,
     port: u16,
+    password: String,
     home: tempfile::TempDir,
 }
 
@@ -17,20 +20,16 @@ impl Postgres {
     /// Makes and starts one, and waits until it answers.
     pub fn start() -> Self {
         let home = tempfile::TempDir::with_prefix("calotype-own-pg-").expect("a directory");
-        if is_root() {
-            let owned = Command::new("chown")
-                .arg("postgres")
-                .arg(home.path())
-                .status();
-            assert!(owned.expect("chown runs").success());
-        }
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
-        let made = program("initdb", home.path())
+        let place = home.path().file_name().expect("a name");
+        let password = format!("p{}", place.to_string_lossy());
+        let secret = home.path().join("password");
+        std::fs::write(&secret, &password).expect("the password");
+        let port = free_port();
+        let made = as_postgres(programs().join("initdb"), home.path())
             .arg("-D")
             .arg(home.path().join("data"))
-            .args(["-U", "postgres", "--auth=trust", "--no-sync"])
+            .arg(format!("--pwfile={}", secret.display()))
+            .args(["-U", "postgres", "--auth=scram-sha-256", "--no-sync"])
             .args(["-E", "UTF8", "--locale=C.UTF-8"])
             .stdout(Stdio::null())
             .status();
@@ -39,6 +38,7 @@ impl Postgres {
         let server = Self {
             process,
             port,
+            password,
             home,
         };
         server.wait();
@@ -47,7 +47,8 @@ impl Postgres {
 
     /// The URL of its first database.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+        let Self { password, port, .. } = self;
+        format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres")
     }
 
     /// Kills it as a power cut would end it: the server, and with it all of its sessions.
@@ -99,11 +100,11 @@ fn launch(home: &Path, port: u16) -> Child {
         .append(true)
         .open(home.join("log"))
         .expect("the log");
-    program("postgres", home)
+    as_postgres(programs().join("postgres"), home)
         .arg("-D")
         .arg(home.join("data"))
         .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
-        .arg("-c")
+        .args(["-c", "max_connections=200", "-c"])
         .arg(format!("unix_socket_directories={}", home.display()))
         .args(["-p", &port.to_string()])
         .stdin(Stdio::null())
@@ -111,26 +112,6 @@ fn launch(home: &Path, port: u16) -> Child {
         .stderr(log)
         .spawn()
         .expect("PostgreSQL starts")
-}
-
-/// A program of the server's, as the user `postgres` where we are root: it refuses to run as root.
-fn program(name: &str, home: &Path) -> Command {
-    let path = programs().join(name);
-    let mut command = if is_root() {
-        let mut command = Command::new("setpriv");
-        command.args([
-            "--reuid=postgres",
-            "--regid=postgres",
-            "--clear-groups",
-            "--",
-        ]);
-        command.arg(path);
-        command
-    } else {
-        Command::new(path)
-    };
-    command.current_dir(home);
-    command
 }
 
 fn programs() -> PathBuf {
@@ -143,9 +124,4 @@ fn programs() -> PathBuf {
     places
         .max()
         .expect("PostgreSQL: `cargo xtask test` installs it")
-}
-
-fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output().expect("id runs");
-    id.stdout.trim_ascii() == b"0"
 }

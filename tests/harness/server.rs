@@ -131,6 +131,19 @@ impl Server {
         self.process.id()
     }
 
+    /// What a metric counts: the sum of its series that have all of these labels, each as `name="value"`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let shown = Client::anonymous(self.base()).get("/metrics").expect(200);
+        let shown = shown.text();
+        let values = shown.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (of, labelled) = series.split_once('{').unwrap_or((series, ""));
+            let is_meant = of == name && labels.iter().all(|label| labelled.contains(label));
+            is_meant.then(|| value.parse::<f64>().expect("a number"))
+        });
+        values.sum()
+    }
+
     /// What the server has logged, over all its starts.
     pub fn log(&self) -> String {
         read(&self.home.path().join("log"))

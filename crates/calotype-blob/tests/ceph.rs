@@ -10,8 +10,11 @@
     reason = "the harness is shared with the black-box tests, and a test's own functions are tests"
 )]
 
-#[path = "../../../tests/harness/ceph.rs"]
-mod ceph;
+#[path = "../../../tests/harness"]
+mod harness {
+    pub mod ceph;
+    mod local;
+}
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +25,7 @@ use calotype_blob::store::{BlobStore as _, Buffer, S3Store, Slot, Use};
 use calotype_core::id::BlobId;
 use calotype_keys::SystemEntropy;
 use calotype_s3::{AccessKey, Bucket, Client, Connection, Limits, S3Options};
-use ceph::Ceph;
+use harness::ceph::Ceph;
 
 const SLOT: u64 = 64 << 20;
 

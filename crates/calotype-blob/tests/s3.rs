@@ -12,8 +12,12 @@ mod common;
     dead_code,
     reason = "shared with the black-box tests"
 )]
-#[path = "../../../tests/harness/faults.rs"]
-mod faults;
+#[path = "../../../tests/harness"]
+mod harness {
+    pub(crate) mod faults;
+    mod http;
+    pub(crate) mod s3_files;
+}
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,35 +35,17 @@ use calotype_core::size::ByteSize;
 use calotype_keys::{ScriptedKeys, SystemEntropy};
 use calotype_s3::{AccessKey, Bucket, Client, Connection, Limits, S3Options};
 use common::{get, keys, noise, put, sealed_by, segments_of};
-use faults::{Fault, Network};
-use hyper_util::rt::TokioIo;
-use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
-use tokio::net::TcpListener;
+use harness::faults::{Fault, Network};
+use harness::s3_files;
 
 const ID: &str = "AKTEST";
 const SECRET: &str = "a secret of forty characters, or as many";
 const BUCKET: &str = "bucket";
 
-/// A store over the files below a directory; its URL. It ends with the test's runtime.
+/// A store over the files below a directory, with the bucket; its URL.
 async fn serve(directory: &Path) -> String {
     std::fs::create_dir(directory.join(BUCKET)).unwrap();
-    let files = s3s_fs::FileSystem::new(directory).unwrap();
-    let mut builder = S3ServiceBuilder::new(files);
-    builder.set_auth(SimpleAuth::from_single(ID, SECRET));
-    let service = builder.build();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let service = service.clone();
-            tokio::spawn(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(socket), service),
-            );
-        }
-    });
-    format!("http://{address}")
+    s3_files::serve(directory, (ID, SECRET)).await
 }
 
 /// A store that is given up after this time.
@@ -325,6 +311,21 @@ async fn segment(staged: &Arc<dyn Staged>, text: &'static str) {
     writer.finish().await.unwrap();
 }
 
+fn note() -> Note {
+    Note {
+        index: 0,
+        bytes: Bytes::from_static(b"note"),
+    }
+}
+
+/// An attempt with one segment, which is noted.
+async fn noted(store: &S3Store, blob: BlobId, text: &'static str) -> Arc<dyn Staged> {
+    let staged = store.stage(blob, SLOT).await.unwrap();
+    segment(&staged, text).await;
+    staged.checkpoint(vec![note()]).await.unwrap();
+    staged
+}
+
 async fn text(store: &S3Store, blob: BlobId) -> Vec<u8> {
     let stored = store.open(blob, Use::OnePass).await.unwrap().unwrap();
     let slot = Slot {
@@ -378,15 +379,9 @@ async fn an_attempt_that_another_process_goes_on_with_takes_nothing_away_when_it
     let world = World::new().await;
     let blob = id(1);
     let (zombies, heirs) = (store(&world.url), store(&world.url));
-    let zombie = zombies.stage(blob, SLOT).await.unwrap();
-    segment(&zombie, "text").await;
-    let note = Note {
-        index: 0,
-        bytes: Bytes::from_static(b"note"),
-    };
-    zombie.checkpoint(vec![note.clone()]).await.unwrap();
+    let zombie = noted(&zombies, blob, "text").await;
     let heir = heirs.resume(blob, SLOT).await.unwrap();
-    assert_eq!(heir.noted(), [note]);
+    assert_eq!(heir.noted(), [note()]);
     zombie.abandon().await.unwrap();
     heir.commit(MANIFEST).await.unwrap();
     assert_eq!(text(&heirs, blob).await, b"text");
@@ -402,15 +397,9 @@ async fn an_attempt_that_is_abandoned_after_its_heir_has_committed_takes_nothing
     let world = World::new().await;
     let blob = id(1);
     let (zombies, heirs) = (store(&world.url), store(&world.url));
-    let zombie = zombies.stage(blob, SLOT).await.unwrap();
-    segment(&zombie, "text").await;
-    let note = Note {
-        index: 0,
-        bytes: Bytes::from_static(b"note"),
-    };
-    zombie.checkpoint(vec![note.clone()]).await.unwrap();
+    let zombie = noted(&zombies, blob, "text").await;
     let heir = heirs.resume(blob, SLOT).await.unwrap();
-    assert_eq!(heir.noted(), [note]);
+    assert_eq!(heir.noted(), [note()]);
     heir.commit(MANIFEST).await.unwrap();
     let refused = zombie.commit(MANIFEST).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Conflict);
@@ -429,19 +418,13 @@ async fn an_attempt_that_is_over_is_not_gone_on_with_and_what_it_writes_later_is
     let world = World::new().await;
     let blob = id(1);
     let (zombies, heirs) = (store(&world.url), store(&world.url));
-    let zombie = zombies.stage(blob, SLOT).await.unwrap();
-    segment(&zombie, "dead").await;
-    let note = Note {
-        index: 0,
-        bytes: Bytes::new(),
-    };
-    zombie.checkpoint(vec![note.clone()]).await.unwrap();
+    let zombie = noted(&zombies, blob, "dead").await;
     heirs.discard(blob).await.unwrap();
     assert_eq!(heirs.list_staged().await.unwrap(), []);
     let mut writer = zombie.segment(1).unwrap();
     writer.append(Bytes::from_static(b"late")).await.unwrap();
     writer.finish().await.unwrap();
-    assert!(zombie.checkpoint(vec![note]).await.is_err());
+    assert!(zombie.checkpoint(vec![note()]).await.is_err());
     let listed = heirs.list_staged().await.unwrap();
     assert_eq!(listed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [blob]);
     let heir = heirs.resume(blob, SLOT).await.unwrap();

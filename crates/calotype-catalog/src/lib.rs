@@ -26,6 +26,17 @@ mod directory;
 mod engines;
 mod examine;
 mod grants;
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "shared with the black-box tests"
+)]
+#[path = "../../../tests/harness"]
+mod harness {
+    mod local;
+    pub(crate) mod postgres;
+}
 mod image_tags;
 mod images;
 mod jobs;

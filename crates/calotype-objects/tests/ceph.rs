@@ -9,13 +9,16 @@
     reason = "the harness is shared with the black-box tests, and a test's own functions are tests"
 )]
 
-#[path = "../../../tests/harness/ceph.rs"]
-mod ceph;
+#[path = "../../../tests/harness"]
+mod harness {
+    pub mod ceph;
+    mod local;
+}
 
 use std::time::Duration;
 
 use calotype_objects::{AccessKey, Connection, S3, S3Options, conformance};
-use ceph::Ceph;
+use harness::ceph::Ceph;
 use zeroize::Zeroizing;
 
 #[tokio::test(flavor = "multi_thread")]

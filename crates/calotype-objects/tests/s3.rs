@@ -5,6 +5,14 @@
     reason = "the tests' own helpers: what fails here fails the test"
 )]
 
+#[expect(
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "shared with the black-box tests"
+)]
+#[path = "../../../tests/harness/s3_files.rs"]
+mod s3_files;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,9 +23,6 @@ use calotype_core::ports::Objects;
 use calotype_core::{Error, ErrorKind, Result};
 use calotype_objects::{AccessKey, Connection, S3, S3Options, conformance};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use hyper_util::rt::TokioIo;
-use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
@@ -25,24 +30,9 @@ use zeroize::Zeroizing;
 const ID: &str = "AKTEST";
 const SECRET: &str = "a secret of forty characters, or as many";
 
-/// A store over the files below a directory; its URL. It ends with the test's runtime.
+/// A store over the files below a directory; its URL.
 async fn serve(directory: &Path) -> String {
-    let files = s3s_fs::FileSystem::new(directory).unwrap();
-    let mut builder = S3ServiceBuilder::new(files);
-    builder.set_auth(SimpleAuth::from_single(ID, SECRET));
-    let service = builder.build();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let service = service.clone();
-            tokio::spawn(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(socket), service),
-            );
-        }
-    });
-    format!("http://{address}")
+    s3_files::serve(directory, (ID, SECRET)).await
 }
 
 fn options(endpoint: &str) -> S3Options {

@@ -92,7 +92,7 @@ async fn a_transaction_that_loses_against_another_is_done_again_and_at_last_put_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_catalog_without_its_database_says_so_and_is_well_when_it_is_back() {
-    let server = Server::start_own().await;
+    let mut server = Server::start_own().await;
     let impatient = Options {
         acquire_timeout: Duration::from_millis(1500),
         ..Options::default()

@@ -19,6 +19,18 @@ mod grants;
 #[cfg(test)]
 mod image_tags;
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "shared with the black-box tests"
+)]
+#[path = "../../../../tests/harness"]
+mod harness {
+    mod local;
+    pub(crate) mod pgbouncer;
+    pub(crate) mod postgres;
+}
+#[cfg(test)]
 mod images;
 #[cfg(test)]
 mod imports;
@@ -32,14 +44,6 @@ mod master_keys;
 mod member_jobs;
 #[cfg(test)]
 mod nodes;
-#[cfg(test)]
-#[expect(
-    unreachable_pub,
-    clippy::disallowed_methods,
-    reason = "the harness is shared with the black-box tests"
-)]
-#[path = "../../../../tests/harness/pgbouncer.rs"]
-mod pgbouncer;
 #[cfg(test)]
 mod quotas;
 #[cfg(test)]
@@ -58,7 +62,7 @@ mod world;
 #[cfg(test)]
 use engines::Server;
 #[cfg(test)]
-use pgbouncer::PgBouncer;
+use harness::pgbouncer::PgBouncer;
 
 /// A promise on a database of its own. Made here and on the heap: all of them together are more than a thread's stack holds.
 #[cfg(test)]
