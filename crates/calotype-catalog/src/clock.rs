@@ -30,11 +30,16 @@ impl DatabaseClock {
         }
     }
 
-    /// Takes a reading that was asked for at `asked` and is answered now. It was taken at some instant between the two: a
-    /// clock that tells a time within them is right already, and is left alone.
+    /// Takes a reading that was asked for at `asked` and is answered now.
     pub(crate) fn set(&self, asked: Instant, told: Timestamp) {
-        let way = asked.elapsed() / 2;
-        let wanted = told.plus(way).as_micros() - micros(self.begin.elapsed());
+        self.take(told, asked.elapsed());
+    }
+
+    /// Takes a reading whose answer is here after `took`. It was taken at some instant of that: a clock that tells a time
+    /// within it is right already, and is left alone.
+    fn take(&self, told: Timestamp, took: Duration) {
+        let way = took / 2;
+        let wanted = told.plus(way).minus(self.begin.elapsed()).as_micros();
         let off = wanted.abs_diff(self.at_begin.load(Ordering::Relaxed));
         if u128::from(off) > way.as_micros() {
             self.at_begin.store(wanted, Ordering::Relaxed);
@@ -49,8 +54,15 @@ impl Clock for DatabaseClock {
     }
 }
 
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+/// A clock that stands still.
+#[cfg(test)]
+pub(crate) struct Epoch;
+
+#[cfg(test)]
+impl Clock for Epoch {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(0)
+    }
 }
 
 #[cfg(test)]
@@ -77,12 +89,10 @@ mod tests {
         clock.set(Instant::now(), NOON);
         let before = clock.at_begin.load(Ordering::Relaxed);
         // On its way for a minute, and so taken at any time of that minute.
-        let Some(asked) = Instant::now().checked_sub(Duration::from_secs(60)) else {
-            return;
-        };
-        clock.set(asked, NOON.minus(Duration::from_secs(20)));
+        let minute = Duration::from_secs(60);
+        clock.take(NOON.minus(Duration::from_secs(20)), minute);
         assert_eq!(clock.at_begin.load(Ordering::Relaxed), before);
-        clock.set(asked, NOON.minus(DAY));
+        clock.take(NOON.minus(DAY), minute);
         assert_ne!(clock.at_begin.load(Ordering::Relaxed), before);
     }
 }

@@ -142,18 +142,8 @@ impl Purged {
 mod tests {
     use std::sync::Arc;
 
-    use calotype_core::ports::Clock;
-    use calotype_core::time::Timestamp;
-
+    use crate::clock::Epoch;
     use crate::{Options, SqlCatalog};
-
-    struct Epoch;
-
-    impl Clock for Epoch {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_micros(0)
-        }
-    }
 
     #[tokio::test]
     async fn what_is_purged_is_found_by_an_index_in_order() {

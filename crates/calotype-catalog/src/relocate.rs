@@ -257,7 +257,14 @@ async fn begin(from: &Db, to: &Db) -> Result<String> {
     match state_of(&mut tx).await? {
         Some((_, arriving)) if arriving == id => return Ok(id),
         Some(_) => return Err(Error::conflict("Another catalog is arriving there.")),
-        None if left => return Err(Error::conflict("The catalog has left already.")),
+        None if left && id_of(&mut tx).await?.as_ref() == Some(&id) => {
+            return Err(Error::conflict("The catalog has moved there already."));
+        }
+        None if left => {
+            return Err(Error::conflict(
+                "The catalog has left for elsewhere already.",
+            ));
+        }
         None => {}
     }
     for table in [
@@ -363,12 +370,10 @@ async fn arrive(to: &Db) -> Result<()> {
     let sql = "select setval(pg_get_serial_sequence('audit_events', 'seq'), \
                (select coalesce(max(seq), 0) + 1 from audit_events), false) as next";
     let _: Vec<Row> = tx.fetch_all(sql, Vec::new()).await?;
-    tx.script("truncate catalog_moves, catalog_copies".to_owned())
-        .await?;
-    tx.commit().await?;
     // Queries are planned by what is known of the tables, and nothing is of what has just come.
-    let mut tx = to.write().await?;
     tx.script("set local statement_timeout = 0; analyze".to_owned())
+        .await?;
+    tx.script("truncate catalog_moves, catalog_copies".to_owned())
         .await?;
     tx.commit().await
 }
@@ -377,18 +382,9 @@ async fn arrive(to: &Db) -> Result<()> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use calotype_core::time::Timestamp;
-
     use super::*;
     use crate::SqlCatalog;
-
-    struct Epoch;
-
-    impl Clock for Epoch {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_micros(0)
-        }
-    }
+    use crate::clock::Epoch;
 
     /// What says something of the database itself.
     const OWN: [&str; 4] = [

@@ -4,20 +4,12 @@
 use std::sync::Arc;
 
 use calotype_core::image::{ImageStatus, MemberStatus};
-use calotype_core::ports::Clock;
 use calotype_core::query::Viewer;
 use calotype_core::time::Timestamp;
 
 use super::*;
+use crate::clock::Epoch;
 use crate::{Options, SqlCatalog};
-
-struct Epoch;
-
-impl Clock for Epoch {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(0)
-    }
-}
 
 /// The plan of a query's statement, on a page in the middle: each step with the step that it is part of.
 async fn plan(catalog: &SqlCatalog, query: &ImageQuery) -> Vec<(String, String)> {

@@ -2,22 +2,13 @@
 
 use std::sync::Arc;
 
-use calotype_core::ports::Clock;
-use calotype_core::time::Timestamp;
 use sqlx::Connection as _;
 
 use super::*;
 use crate::SqlCatalog;
+use crate::clock::Epoch;
 use crate::engines;
 use crate::open::Options;
-
-struct Epoch;
-
-impl Clock for Epoch {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(0)
-    }
-}
 
 /// The schema as a later version would have it: with an index more.
 fn later() -> Vec<Migration> {

@@ -2,21 +2,11 @@
 
 use std::sync::Arc;
 
-use calotype_core::ports::Clock;
-use calotype_core::time::Timestamp;
-
 use super::*;
 use crate::SqlCatalog;
+use crate::clock::Epoch;
 use crate::db::{Db, Tx, is_undone};
 use crate::engines;
-
-struct Epoch;
-
-impl Clock for Epoch {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(0)
-    }
-}
 
 /// Ends every connection to the database but the one that says so.
 const CUT: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
