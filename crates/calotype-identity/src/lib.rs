@@ -2,9 +2,8 @@
 //! identity elsewhere (a Keystone, which is asked), request signatures, and the documents of the Keystone v3 API.
 //!
 //! A request's credential becomes a [`calotype_core::access::Principal`] through [`Embedded::authenticate`] or
-//! [`Keystone::authenticate`]. What
-//! the principal may do is decided elsewhere, by [`calotype_core::access::Access`]. Nothing that a client says
-//! about its own rights is believed.
+//! [`Keystone::authenticate`]. What the principal may do is decided elsewhere, by [`calotype_core::access::Access`].
+//! Nothing that a client says about its own rights is believed.
 
 mod access_keys;
 mod administration;

@@ -367,15 +367,21 @@ pub(crate) struct SetClock(AtomicI64);
 
 impl Default for SetClock {
     fn default() -> Self {
-        let start = Timestamp::parse("2026-11-23T20:15:00Z").unwrap();
-        Self(AtomicI64::new(start.as_micros()))
+        Self::at(Timestamp::parse("2026-11-23T20:15:00Z").unwrap())
     }
 }
 
 impl SetClock {
+    pub(crate) fn at(now: Timestamp) -> Self {
+        Self(AtomicI64::new(now.as_micros()))
+    }
+
+    pub(crate) fn set(&self, now: Timestamp) {
+        self.0.store(now.as_micros(), Ordering::SeqCst);
+    }
+
     pub(crate) fn advance(&self, by: Duration) {
-        self.0
-            .store(self.now().plus(by).as_micros(), Ordering::SeqCst);
+        self.set(self.now().plus(by));
     }
 }
 

@@ -1,8 +1,9 @@
 //! Key services, and the one source of randomness.
 //!
 //! [`EmbeddedKeys`] is the service's own key service: master keys in the catalog, the service's and its customers',
-//! wrapped under root keys. [`Kms`] and [`Barbican`] are customers' keys in services elsewhere, over `calotype-remote`; [`KeyServices`] sends each key to the service that has it. [`SystemEntropy`] is the only module that asks the
-//! system for random bits; everything else asks the `Entropy` port. [`ServiceKey`] and [`ScriptedKeys`] are for tests.
+//! wrapped under root keys. [`Kms`] and [`Barbican`] are customers' keys in services elsewhere, over `calotype-remote`;
+//! [`KeyServices`] sends each key to the service that has it. [`SystemEntropy`] is the only module that asks the system
+//! for random bits; everything else asks the `Entropy` port. [`ServiceKey`] and [`ScriptedKeys`] are for tests.
 //!
 //! No key, wrapped or not, is ever logged, and no error text holds any part of one.
 

@@ -5,16 +5,10 @@ pub(crate) mod verdicts;
 
 use std::time::Duration;
 
-use calotype_core::{Error, ErrorKind};
+use calotype_core::Error;
 use calotype_remote::Names;
 
 pub use signer::AccessKey;
-
-/// What callers are told while a key service can't be used.
-const AWAY: &str = "The key service is temporarily unavailable.";
-
-/// When a retry makes sense where nobody said.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Who has to agree to a use of a customer's key, beside the key's own state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,15 +23,19 @@ pub enum Authorize {
 
 /// How a part of a key service is spoken of.
 pub(crate) const fn names(name: &'static str) -> Names {
-    Names { name, away: AWAY }
+    let away = "The key service is temporarily unavailable.";
+    Names { name, away }
 }
+
+/// Any key service.
+const ANY: Names = names("the key service");
 
 /// The key service can't be used now. `context` goes to the log.
 pub(crate) fn unavailable(retry_after: Duration, context: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Unavailable { retry_after }, AWAY).with_context(context.into())
+    ANY.unavailable(retry_after, context)
 }
 
 /// As [`unavailable`], where nobody knows for how long.
 pub(crate) fn unusable(context: impl Into<String>) -> Error {
-    unavailable(RETRY_AFTER, context)
+    ANY.unusable(context)
 }

@@ -60,6 +60,14 @@ pub enum LoginScope {
     System,
 }
 
+impl Login {
+    /// Keystone's URL, with `/v3` and without a slash at its end.
+    pub fn v3_url(&self) -> String {
+        let base = self.auth_url.trim_end_matches('/');
+        format!("{}/v3", base.strip_suffix("/v3").unwrap_or(base))
+    }
+}
+
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login")
@@ -121,9 +129,7 @@ impl Session {
     /// # Errors
     /// InvalidRequest where the URL is none.
     pub fn new(login: Login, endpoint: Endpoint, clock: Arc<dyn Clock>) -> Result<Self> {
-        let base = login.auth_url.trim_end_matches('/');
-        let base = base.strip_suffix("/v3").unwrap_or(base);
-        let url = http_url(&format!("{base}/v3/auth/tokens"))?;
+        let url = http_url(&format!("{}/auth/tokens", login.v3_url()))?;
         Ok(Self {
             login,
             url,

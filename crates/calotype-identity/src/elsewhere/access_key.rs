@@ -178,8 +178,8 @@ impl Lookup<'_> {
             domain,
         });
         let roles = self.roles(&user_id, &project_id).await?;
-        // Only a token says whether its project is the one for administrators.
-        let roles = counted(roles, &scope, Some(false));
+        // Only a token says whether its project is the one for administrators: here it is none.
+        let roles = counted(roles, true);
         if roles.is_empty() {
             return Err(Stop::Refused("the user has no role in the project"));
         }

@@ -87,8 +87,7 @@ impl Asked {
         endpoint: Endpoint,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let url = login.auth_url.trim_end_matches('/');
-        let url = format!("{}/v3", url.strip_suffix("/v3").unwrap_or(url));
+        let url = login.v3_url();
         http_url(&url)?;
         Ok(Self {
             session: Session::new(login, logins, Arc::clone(&clock))?,
@@ -152,6 +151,9 @@ impl Asked {
         subject: Option<&str>,
         deadline: Instant,
     ) -> Result<Found> {
+        // A crowd here says nothing of Keystone.
+        let crowded = |_| self.endpoint.unavailable(BUSY, "Keystone: too many wait");
+        let _place = self.queue.try_acquire().map_err(crowded)?;
         let found = self.ask(path, subject, deadline).await;
         self.away.store(found.is_err(), Ordering::Relaxed);
         found
@@ -193,11 +195,6 @@ impl Asked {
     }
 
     async fn ask(&self, path: &str, subject: Option<&str>, deadline: Instant) -> Result<Found> {
-        let crowded = |_| {
-            self.endpoint
-                .unavailable(BUSY, "Keystone: too many wait".to_owned())
-        };
-        let _place = self.queue.try_acquire().map_err(crowded)?;
         let late = |_| self.endpoint.unusable("Keystone: no turn in time");
         let turn = timeout_at(deadline, self.turns.acquire()).await;
         let _turn = turn.map_err(late)?.map_err(Error::internal)?;

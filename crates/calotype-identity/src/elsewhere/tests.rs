@@ -1,31 +1,24 @@
-use std::sync::Mutex;
-
 use calotype_core::access::{Named, Scope};
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind};
 use calotype_remote::scripted::{Same, Script, Step, json};
 use calotype_remote::{Endpoint, LoginScope, Trouble};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json as value};
 use tokio::time::{Instant, advance};
 
 use super::*;
+use crate::memory::SetClock;
 
 const NOW: &str = "2026-11-24T11:00:00Z";
 const LIFE: Duration = Duration::from_secs(60);
-
-struct At(Mutex<Timestamp>);
-
-impl Clock for At {
-    fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap()
-    }
-}
 
 struct World {
     keystone: Keystone,
     logins: Arc<Script>,
     asks: Arc<Script>,
-    clock: Arc<At>,
+    clock: Arc<SetClock>,
 }
 
 impl World {
@@ -36,7 +29,7 @@ impl World {
 
     fn of(logins: impl IntoIterator<Item = Step>, asks: impl IntoIterator<Item = Step>) -> Self {
         let (logins, asks) = (Script::new(logins), Script::new(asks));
-        let clock = Arc::new(At(Mutex::new(Timestamp::parse(NOW).unwrap())));
+        let clock = Arc::new(SetClock::at(Timestamp::parse(NOW).unwrap()));
         let entropy: Arc<dyn Entropy> = Arc::new(Same(0));
         let options = KeystoneOptions {
             login: Login {
@@ -216,6 +209,31 @@ async fn while_keystone_is_away_those_who_are_known_go_on_until_the_caches_end()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_crowd_of_new_credentials_keeps_nobody_who_is_known_waiting() {
+    const ROOM: usize = 128;
+    let hanging = (0..32).map(|_| Step::Hang);
+    let world = World::new([of_a_project()].into_iter().chain(hanging));
+    assert!(world.by_token("known").await.is_ok());
+    let tokens: Vec<String> = (0..ROOM).map(|number| format!("new-{number}")).collect();
+    let mut crowd: FuturesUnordered<_> = tokens.iter().map(|token| world.by_token(token)).collect();
+    // Until all have asked or wait; no time goes by meanwhile.
+    for _ in 0..ROOM {
+        tokio::select! {
+            biased;
+            _ = crowd.next() => unreachable!("nobody is answered"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    assert_eq!(world.asked().len(), 1 + 32);
+    let begun = Instant::now();
+    assert!(is_away(&world.by_token("one-too-many").await.unwrap_err()));
+    assert!(world.by_token("known").await.is_ok());
+    assert_eq!(world.keystone.standing().await.unwrap(), Standing::Whole);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    drop(crowd);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_keystone_that_never_let_the_service_in_is_none() {
     let world = World::of([gone(), gone(), login()], []);
     assert!(is_away(&world.keystone.standing().await.unwrap_err()));
@@ -238,7 +256,9 @@ async fn a_tokens_end_is_measured_by_keystones_own_time() {
         login(),
     );
     let world = World::of([login], [late(), late()]);
-    *world.clock.0.lock().unwrap() = Timestamp::parse("2026-11-25T11:00:00Z").unwrap();
+    world
+        .clock
+        .set(Timestamp::parse("2026-11-25T11:00:00Z").unwrap());
     for _ in 0..2 {
         assert!(world.by_token("gAAAA").await.is_ok());
     }

@@ -84,7 +84,8 @@ impl Document {
             (None, None, Some(_)) => return Err("the token's scope is not known"),
             (None, None, None) => Scope::Unscoped,
         };
-        let roles = counted(body.roles, &scope, body.is_admin_project);
+        let confined = matches!(scope, Scope::Domain(_)) || body.is_admin_project == Some(false);
+        let roles = counted(body.roles, confined);
         Ok(Meaning {
             principal: Principal {
                 user: Named {
@@ -105,12 +106,7 @@ impl Document {
 /// The names of the roles that count. `admin` means every project's images here, so it does not count where Keystone
 /// confines it: to a domain, or, where it has a project for administrators, to another one. What it implies (`member`,
 /// `reader`) is among a token's roles by itself. A role of a domain's own is none of ours, whatever its name.
-pub(super) fn counted(
-    roles: Vec<Role>,
-    scope: &Scope,
-    is_admin_project: Option<bool>,
-) -> Vec<String> {
-    let confined = matches!(scope, Scope::Domain(_)) || is_admin_project == Some(false);
+pub(super) fn counted(roles: Vec<Role>, confined: bool) -> Vec<String> {
     roles
         .into_iter()
         .filter(|role| role.domain_id.is_none())

@@ -1,4 +1,3 @@
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use calotype_core::ErrorKind;
@@ -6,26 +5,19 @@ use calotype_remote::scripted::Same;
 use tokio::time::advance;
 
 use super::*;
+use crate::memory::SetClock;
 
 const LIFE: Duration = Duration::from_secs(60);
 
-struct At(Mutex<Timestamp>);
-
-impl Clock for At {
-    fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap()
-    }
-}
-
 struct World {
     remembered: Remembered<usize>,
-    clock: Arc<At>,
+    clock: Arc<SetClock>,
     asked: AtomicUsize,
 }
 
 impl World {
     fn new() -> Self {
-        let clock = Arc::new(At(Mutex::new(Timestamp::from_micros(0))));
+        let clock = Arc::new(SetClock::at(Timestamp::from_micros(0)));
         let as_port = Arc::clone(&clock) as _;
         Self {
             remembered: Remembered::new("token", LIFE, 100, &Same(7), as_port),
@@ -105,7 +97,7 @@ async fn no_answer_is_believed_past_the_credentials_own_end() {
 async fn a_day_that_passed_while_the_machine_slept_ends_it() {
     let world = World::new();
     assert_eq!(world.get("good", None).await.unwrap(), 1);
-    *world.clock.0.lock().unwrap() = Timestamp::from_micros(0).plus(LIFE);
+    world.clock.set(Timestamp::from_micros(0).plus(LIFE));
     assert_eq!(world.get("good", None).await.unwrap(), 2);
 }
 
