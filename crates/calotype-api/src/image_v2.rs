@@ -17,7 +17,7 @@ mod patch_body;
 mod path;
 mod schemas;
 mod tags;
-pub(crate) mod unread;
+mod unread;
 mod usage;
 mod versions;
 

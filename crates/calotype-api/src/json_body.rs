@@ -10,14 +10,13 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::load::full;
+use crate::load::{full, read_off};
 use crate::state::ApiState;
 
 /// How long a whole body may take to arrive, in multiples of the time that a body may stand still.
 const WHOLE_BODY: u32 = 2;
 
-/// How long the rest of a body that is too large is read: a server that answers and leaves it unread ends the connection,
-/// and its client's next request with it (RFC 9112, section 9.6).
+/// How long the rest of a body that is too large is read.
 const REST: Duration = Duration::from_secs(5);
 
 /// The whole body of a request, of at most `limit` bytes, within twice the time that a body may stand still: a
@@ -30,7 +29,7 @@ pub(crate) async fn collect(mut body: Body, limit: usize, idle: Duration) -> Res
     let collected = if known_too_large {
         Ok(None)
     } else {
-        let whole = within(&mut body, limit);
+        let whole = within(&mut body, limit, &LARGE);
         let late = |_| {
             Error::new(
                 ErrorKind::TimedOut,
@@ -44,17 +43,15 @@ pub(crate) async fn collect(mut body: Body, limit: usize, idle: Duration) -> Res
     if let Some(bytes) = collected? {
         return Ok(bytes);
     }
-    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-    // Who still sends then has its connection broken.
-    let _ = tokio::time::timeout(REST, rest).await;
+    read_off(&mut body.into_data_stream(), REST).await;
     let message = format!("The request's body has at most {limit} bytes.");
     Err(Error::new(ErrorKind::TooLarge, message))
 }
 
 /// A body of at most `limit` bytes; none where it is longer, and then the rest of it is left.
-async fn within(body: &mut Body, limit: usize) -> Result<Option<Bytes>> {
+async fn within(body: &mut Body, limit: usize, large: &Semaphore) -> Result<Option<Bytes>> {
     let mut body = Limited::new(body, limit);
-    let (mut bytes, mut room) = (BytesMut::new(), Room::default());
+    let (mut bytes, mut room) = (BytesMut::new(), Room::of(large));
     while let Some(frame) = body.frame().await {
         let data = match frame {
             Ok(frame) => frame.into_data().unwrap_or_default(),
@@ -77,13 +74,21 @@ const SMALL: usize = 64 << 10;
 static LARGE: Semaphore = Semaphore::const_new(256 << 10);
 
 /// The room of a body: who has a connection, and no good credential yet, must not fill the memory.
-#[derive(Default)]
-struct Room {
+struct Room<'a> {
+    large: &'a Semaphore,
     taken: usize,
-    permits: Vec<SemaphorePermit<'static>>,
+    permits: Vec<SemaphorePermit<'a>>,
 }
 
-impl Room {
+impl<'a> Room<'a> {
+    const fn of(large: &'a Semaphore) -> Self {
+        Self {
+            large,
+            taken: 0,
+            permits: Vec::new(),
+        }
+    }
+
     /// Makes room for so many bytes in all.
     fn make(&mut self, length: usize) -> Result<()> {
         let wanted = length.saturating_sub(SMALL).div_ceil(1 << 10);
@@ -93,9 +98,9 @@ impl Room {
         }
         // In steps, so that few places are kept.
         let more = more.max(SMALL >> 10);
-        let permit = LARGE.try_acquire_many(u32::try_from(more).unwrap_or(u32::MAX));
-        let permit = permit.map_err(|_| full("bodies"))?;
-        self.permits.push(permit);
+        let count = u32::try_from(more).unwrap_or(u32::MAX);
+        let permit = self.large.try_acquire_many(count);
+        self.permits.push(permit.map_err(|_| full("bodies"))?);
         self.taken += more;
         Ok(())
     }
@@ -178,6 +183,8 @@ pub fn malformed(message: &str) -> Error {
 mod tests {
     use super::*;
 
+    const MIB: usize = 1 << 20;
+
     #[tokio::test]
     async fn a_body_is_waited_for_and_taken_only_within_its_bounds() {
         use futures_util::{StreamExt as _, stream};
@@ -196,6 +203,27 @@ mod tests {
         assert_eq!(kind(long).await, ErrorKind::TooLarge);
         assert_eq!(kind(Body::from("abcd")).await, ErrorKind::TooLarge);
         assert_eq!(collect(Body::from("abc"), 3, idle).await.unwrap(), "abc");
+    }
+
+    #[tokio::test]
+    async fn large_bodies_share_a_room_and_small_ones_need_none_of_it() {
+        use futures_util::{StreamExt as _, stream};
+        let large = Semaphore::new(128);
+        let of = |bytes: usize| Bytes::from(vec![b'a'; bytes]);
+        let whole = async |bytes: usize| within(&mut Body::from(of(bytes)), MIB, &large).await;
+        let piece = stream::iter([Ok::<_, std::io::Error>(of(SMALL + 1))]);
+        let mut held = Body::from_stream(piece.chain(stream::pending()));
+        let mut receiving = Box::pin(within(&mut held, MIB, &large));
+        assert!(futures_util::poll!(&mut receiving).is_pending());
+        assert_eq!(large.available_permits(), 64, "it has a step of it");
+        assert!(whole(2 * SMALL).await.is_ok());
+        let refused = whole(2 * SMALL + 1).await.unwrap_err();
+        assert!(matches!(refused.kind(), ErrorKind::Unavailable { .. }));
+        assert!(whole(SMALL).await.is_ok());
+        assert_eq!(large.available_permits(), 64, "what ended gave it back");
+        drop(receiving);
+        assert!(whole(3 * SMALL).await.is_ok());
+        assert!(whole(3 * SMALL + 1).await.is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod address;
 mod pace;
 mod rate;
+mod rest;
 mod turn;
 
 use std::collections::HashMap;
@@ -28,13 +29,14 @@ pub(crate) use address::ClientAddress;
 pub(crate) use pace::Pace;
 pub use pace::SlowestBody;
 pub use rate::Rate;
+pub(crate) use rest::{LONGEST, read_off};
 pub(crate) use turn::RequestTurn;
 
 use crate::caller;
 use crate::errors::Failure;
-use crate::image_v2::unread::throw_away;
 use crate::ops::{self, UPLOADS_IN_FLIGHT};
 use rate::Allowances;
+use rest::throw_away;
 use turn::LendingBody;
 
 /// When a request that the node has no room for makes sense again.
@@ -251,7 +253,6 @@ pub(crate) async fn hold_rates(
 ) -> Response {
     let extensions = request.extensions();
     let counted = match caller::outcome(extensions) {
-        _ if is_exempt(request.uri().path()) => Ok(()),
         Some(Ok(principal)) => admission.caller(&match principal.project() {
             Some(project) => format!("project {project}"),
             None => format!("user {}", principal.user.id),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use calotype_core::Result;
+use calotype_core::Error;
 use calotype_identity::Standing;
 use http::{Method, StatusCode, header};
 use utoipa_axum::router::OpenApiRouter;
@@ -25,7 +25,7 @@ const DURATION: &str = "calotype_http_request_duration_seconds";
 const IN_FLIGHT: &str = "calotype_http_requests_in_flight";
 /// By what there was too much of: images, members, bytes.
 pub(crate) const QUOTA_REFUSALS: &str = "calotype_quota_refusals_total";
-/// By what there was no room for: connections, requests, uploads, project_uploads, project_rate, address_rate.
+/// By what there was no room for: connections, requests, bodies, uploads, project_uploads, project_rate, address_rate.
 const REFUSED: &str = "calotype_http_refused_total";
 /// By what a client did too slowly.
 const CUT: &str = "calotype_http_cut_total";
@@ -177,32 +177,43 @@ pub async fn live() -> Response {
     ),
 )]
 pub async fn ready(State(state): State<ApiState>) -> Response {
-    if state.leaving.is_announced() {
-        metrics::gauge!(READY).set(0.0);
-        return (StatusCode::SERVICE_UNAVAILABLE, text("stopping\n")).into_response();
-    }
-    match standing(&state).await {
-        Ok(standing) => text(match standing {
+    match readiness(&state).await {
+        Readiness::Ready(standing) => text(match standing {
             Standing::Whole => "ready\n",
             // A node that is taken out for it could not even serve those who are known.
             Standing::KnownOnly => "ready, but for callers that are new: identity is away\n",
         }),
-        Err(error) => {
+        Readiness::Stopping => {
+            (StatusCode::SERVICE_UNAVAILABLE, text("stopping\n")).into_response()
+        }
+        Readiness::Away(error) => {
             tracing::warn!(error.chain = %error.chain(), "not ready");
             (StatusCode::SERVICE_UNAVAILABLE, text("not ready\n")).into_response()
         }
     }
 }
 
-/// Whether the service can do its work; notes it for the metrics.
-async fn standing(state: &ApiState) -> Result<Standing> {
+/// Whether the service can do its work.
+enum Readiness {
+    Ready(Standing),
+    Stopping,
+    Away(Error),
+}
+
+/// Looks, and notes it for the metrics.
+async fn readiness(state: &ApiState) -> Readiness {
     let asked = async {
         state.service.ready().await?;
         state.authenticator.standing().await
     };
-    let standing = asked.await;
-    metrics::gauge!(READY).set(f64::from(u8::from(standing.is_ok())));
-    standing
+    let readiness = if state.leaving.is_announced() {
+        Readiness::Stopping
+    } else {
+        asked.await.map_or_else(Readiness::Away, Readiness::Ready)
+    };
+    let is_ready = matches!(readiness, Readiness::Ready(_));
+    metrics::gauge!(READY).set(f64::from(u8::from(is_ready)));
+    readiness
 }
 
 /// How long the metrics wait to tell whether the service is ready.
@@ -218,7 +229,7 @@ const LOOK: Duration = Duration::from_secs(3);
 )]
 pub async fn show_metrics(State(state): State<ApiState>) -> Reply {
     // Not every load balancer asks.
-    if tokio::time::timeout(LOOK, standing(&state)).await.is_err() {
+    if tokio::time::timeout(LOOK, readiness(&state)).await.is_err() {
         metrics::gauge!(READY).set(0.0);
     }
     // A database that is away must not hide the other metrics: they are what explains it.

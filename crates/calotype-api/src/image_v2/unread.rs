@@ -1,24 +1,12 @@
 //! What an upload that was refused has not read.
-//!
-//! A server that answers and closes while its client still sends makes the client's system throw the answer away
-//! (RFC 9112, section 9.6): the client would see a broken connection, and not that the store is full. So the rest
-//! of a refused body is read and thrown away, within bounds, before the answer goes out.
-
-use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use calotype_core::ports::ByteStream;
-use futures_util::{StreamExt as _, stream};
+use futures_util::stream;
 use http::{HeaderMap, header};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
-use crate::load::Pace;
-
-/// How long a refused client is listened to in all, and how long it may be silent: nginx's `lingering_time` and
-/// `lingering_timeout`.
-const LONGEST: Duration = Duration::from_secs(30);
-const SILENCE: Duration = Duration::from_secs(5);
+use crate::load::{LONGEST, Pace, read_off};
 
 /// A body that is lent to the upload, and comes back when the upload drops it before its end.
 struct Lent {
@@ -81,27 +69,15 @@ impl Unread {
         if self.waits && !begun {
             return;
         }
-        read_off(&mut frames).await;
+        read_off(&mut frames, LONGEST).await;
     }
-}
-
-/// Reads what a client sends that was refused before its body was looked at, within bounds, and throws it away.
-pub(crate) async fn throw_away(headers: &HeaderMap, body: Body) {
-    if !headers.contains_key(header::EXPECT) && !http_body::Body::is_end_stream(&body) {
-        read_off(&mut body.into_data_stream()).await;
-    }
-}
-
-async fn read_off(frames: &mut BodyDataStream) {
-    let reading = async { while let Ok(Some(Ok(_))) = timeout(SILENCE, frames.next()).await {} };
-    // Who still sends then has its connection broken.
-    let _ = timeout(LONGEST, reading).await;
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use bytes::Bytes;
     use http::HeaderValue;
