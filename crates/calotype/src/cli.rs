@@ -21,8 +21,8 @@ pub(crate) use admin::{
 };
 pub(crate) use image::{
     AcceptArgs, CreateArgs, DataDisk, DownloadArgs, ExportArgs, ImageCommand, ImageTagCommand,
-    ImportArgs, ImportType, ListArgs, RegisterArgs, RejectArgs, ReplicateArgs, SetArgs, ShareArgs,
-    WaitArgs,
+    ImportArgs, ImportType, ListArgs, MadeArgs, RegisterArgs, RejectArgs, ReplicateArgs, SetArgs,
+    ShareArgs, WaitArgs,
 };
 pub(crate) use image_sources::{BackupService, CaptureArgs};
 pub(crate) use keys::{CreateKeyArgs, GrantArgs, KeyState, KeysCommand};

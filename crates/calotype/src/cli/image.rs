@@ -414,15 +414,6 @@ pub(crate) struct ImportArgs {
     /// The operating system's type.
     #[arg(long, value_parser = ["Linux", "Windows", "Other"])]
     pub(crate) os_type: Option<String>,
-    /// The image's description.
-    #[arg(long)]
-    pub(crate) description: Option<String>,
-    /// The least memory that a server needs, in MB.
-    #[arg(long, value_name = "MB")]
-    pub(crate) min_ram: Option<u32>,
-    /// The most memory that a server has, in MB.
-    #[arg(long, value_name = "MB")]
-    pub(crate) max_ram: Option<u32>,
     /// What a server starts the image with.
     #[arg(long, value_parser = ["bios", "uefi"])]
     pub(crate) firmware: Option<String>,
@@ -438,14 +429,30 @@ pub(crate) struct ImportArgs {
     /// The master key that seals the image. Without it: the service's own.
     #[arg(long, value_name = "ID")]
     pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) made: MadeArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// What is said of an image that a job makes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MadeArgs {
+    /// The image's description.
+    #[arg(long)]
+    pub(crate) description: Option<String>,
+    /// The least memory that a server needs, in MB.
+    #[arg(long, value_name = "MB")]
+    pub(crate) min_ram: Option<u32>,
+    /// The most memory that a server has, in MB.
+    #[arg(long, value_name = "MB")]
+    pub(crate) max_ram: Option<u32>,
     /// A tag. May be repeated.
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) tag: Vec<String>,
     /// The image's enterprise project, by id.
     #[arg(long, value_name = "ID")]
     pub(crate) enterprise_project: Option<String>,
-    #[command(flatten)]
-    pub(crate) wait: WaitArgs,
 }
 
 /// Flags of `image register`.

@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use super::image::WaitArgs;
+use super::image::{MadeArgs, WaitArgs};
 use super::parse_pair;
 
 /// Which service made a backup.
@@ -75,21 +75,8 @@ pub(crate) struct CaptureArgs {
     /// The service that made the backup.
     #[arg(long, value_enum, default_value_t, conflicts_with_all = ["server", "volume", "data_volume"])]
     pub(crate) backup_service: BackupService,
-    /// The image's description.
-    #[arg(long)]
-    pub(crate) description: Option<String>,
-    /// The least memory that a server needs, in MB.
-    #[arg(long, value_name = "MB")]
-    pub(crate) min_ram: Option<u32>,
-    /// The most memory that a server has, in MB.
-    #[arg(long, value_name = "MB")]
-    pub(crate) max_ram: Option<u32>,
-    /// A tag. May be repeated.
-    #[arg(long, value_name = "KEY[=VALUE]")]
-    pub(crate) tag: Vec<String>,
-    /// The image's enterprise project, by id.
-    #[arg(long, value_name = "ID")]
-    pub(crate) enterprise_project: Option<String>,
+    #[command(flatten)]
+    pub(crate) made: MadeArgs,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::image::follow;
-use crate::cli::{DataDisk, ExportArgs, ImportArgs, ImportType, RegisterArgs};
+use crate::cli::{DataDisk, ExportArgs, ImportArgs, ImportType, MadeArgs, RegisterArgs};
 use crate::client::Session;
 use crate::exit::Failure;
 use crate::output::Output;
@@ -85,17 +85,10 @@ fn request(args: &ImportArgs) -> Value {
     for (field, value) in [
         ("os_version", &args.os_version),
         ("os_type", &args.os_type),
-        ("description", &args.description),
         ("hw_firmware_type", &args.firmware),
         ("architecture", &args.architecture),
         ("cmk_id", &args.key),
-        ("enterprise_project_id", &args.enterprise_project),
     ] {
-        if let Some(value) = value {
-            put(field, json!(value));
-        }
-    }
-    for (field, value) in [("min_ram", args.min_ram), ("max_ram", args.max_ram)] {
         if let Some(value) = value {
             put(field, json!(value));
         }
@@ -108,10 +101,29 @@ fn request(args: &ImportArgs) -> Value {
     if !disks.is_empty() {
         put("data_images", json!(disks));
     }
-    if !args.tag.is_empty() {
-        put("tags", json!(args.tag));
-    }
+    put_made(&mut request, &args.made);
     request
+}
+
+/// What is said of the image itself.
+pub(super) fn put_made(request: &mut Value, made: &MadeArgs) {
+    let mut put = |field: &str, value: Value| request[field] = value;
+    for (field, value) in [
+        ("description", &made.description),
+        ("enterprise_project_id", &made.enterprise_project),
+    ] {
+        if let Some(value) = value {
+            put(field, json!(value));
+        }
+    }
+    for (field, value) in [("min_ram", made.min_ram), ("max_ram", made.max_ram)] {
+        if let Some(value) = value {
+            put(field, json!(value));
+        }
+    }
+    if !made.tag.is_empty() {
+        put("tags", json!(made.tag));
+    }
 }
 
 fn data_disk(args: &ImportArgs, disk: &DataDisk) -> Value {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::image::follow;
+use super::image_imports::put_made;
 use crate::cli::{BackupService, CaptureArgs};
 use crate::client::Session;
 use crate::exit::Failure;
@@ -37,8 +38,6 @@ fn request(args: &CaptureArgs) -> Value {
         ("volume_id", &args.volume),
         ("os_version", &args.os_version),
         ("backup_id", &args.backup),
-        ("description", &args.description),
-        ("enterprise_project_id", &args.enterprise_project),
     ] {
         if let Some(value) = value {
             put(field, json!(value));
@@ -51,11 +50,6 @@ fn request(args: &CaptureArgs) -> Value {
         };
         put("whole_image_type", json!(service));
     }
-    for (field, value) in [("min_ram", args.min_ram), ("max_ram", args.max_ram)] {
-        if let Some(value) = value {
-            put(field, json!(value));
-        }
-    }
     let disks = args.data_volume.iter().map(|disk| {
         let name = disk.name.as_ref().unwrap_or(&args.name);
         json!({"volume_id": disk.volume, "name": name})
@@ -64,9 +58,7 @@ fn request(args: &CaptureArgs) -> Value {
     if !disks.is_empty() {
         put("data_images", json!(disks));
     }
-    if !args.tag.is_empty() {
-        put("tags", json!(args.tag));
-    }
+    put_made(&mut request, &args.made);
     request
 }
 

@@ -327,6 +327,7 @@ impl AccessKey {
     }
 }
 
+/// Refuses a section in which a field is not set that must be.
 pub(super) fn all_there(section: &str, fields: &[(&str, bool)]) -> Result<(), String> {
     match fields.iter().find(|(_, there)| !there) {
         Some((field, _)) => Err(format!("{section}.{field} is not set")),
@@ -334,6 +335,15 @@ pub(super) fn all_there(section: &str, fields: &[(&str, bool)]) -> Result<(), St
     }
 }
 
+/// Refuses a section in which a span is nothing.
+pub(super) fn some_time(section: &str, spans: &[(&str, Span)]) -> Result<(), String> {
+    match spans.iter().find(|(_, span)| *span == Span::seconds(0)) {
+        Some((field, _)) => Err(format!("{section}.{field} must be more than nothing")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a key service's connection, or one like it, that could not work.
 pub(super) fn check_service(
     section: &str,
     cache: Span,
@@ -342,16 +352,10 @@ pub(super) fn check_service(
     if cache > LONGEST_CACHE {
         return Err(format!("{section}.cache_life may be five minutes at most"));
     }
-    for (field, span) in [
+    let spans = [
         ("connect_timeout", connection.connect_timeout),
         ("attempt_timeout", connection.attempt_timeout),
         ("time_limit", connection.time_limit),
-    ] {
-        if span == Span::seconds(0) {
-            return Err(format!(
-                "{section}.connection.{field} must be more than nothing"
-            ));
-        }
-    }
-    Ok(())
+    ];
+    some_time(&format!("{section}.connection"), &spans)
 }

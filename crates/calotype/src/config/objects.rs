@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use calotype_core::object::is_bucket;
 use serde::{Deserialize, Serialize};
 
+use super::key_services::{all_there, some_time};
 use super::sections::Permission;
 use super::values::Span;
 
@@ -105,16 +106,11 @@ impl Default for ObjectsConnection {
 impl Objects {
     /// Bounds of single fields.
     pub(super) fn check(&self) -> Result<(), String> {
-        for (field, span) in [
+        let spans = [
             ("connect_timeout", self.connection.connect_timeout),
             ("idle_timeout", self.connection.idle_timeout),
-        ] {
-            if span == Span::seconds(0) {
-                return Err(format!(
-                    "objects.connection.{field} must be more than nothing"
-                ));
-            }
-        }
+        ];
+        some_time("objects.connection", &spans)?;
         for (bucket, projects) in &self.buckets {
             if !is_bucket(bucket) {
                 return Err(format!("objects.buckets: {bucket:?} is no bucket's name"));
@@ -141,10 +137,7 @@ impl Objects {
             ("access_key", self.access_key.is_some()),
             ("secret_file", self.secret_file.is_some()),
         ];
-        match fields.iter().find(|(_, there)| !there) {
-            Some((field, _)) => Err(format!("objects.{field} is not set")),
-            None => Ok(()),
-        }
+        all_there("objects", &fields)
     }
 }
 
