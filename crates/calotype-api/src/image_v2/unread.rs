@@ -80,6 +80,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
+    use futures_util::StreamExt as _;
     use http::HeaderValue;
 
     use super::*;
