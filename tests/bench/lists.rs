@@ -132,8 +132,13 @@ fn loaded(report: &mut Report, client: &Client, what: &str, path: &str) {
 
 /// The times of all requests that 32 connections make one after the other.
 pub(crate) fn load(client: &Client, path: &str, long: Duration) -> Vec<Duration> {
+    load_on(std::slice::from_ref(client), path, long)
+}
+
+/// The same, spread evenly over these servers.
+pub(crate) fn load_on(clients: &[Client], path: &str, long: Duration) -> Vec<Duration> {
     let deadline = Instant::now() + long;
-    let ask = || {
+    let ask = |client: &Client| {
         let mut wire = Wire::open(client);
         let mut times = Vec::new();
         while Instant::now() < deadline {
@@ -144,7 +149,10 @@ pub(crate) fn load(client: &Client, path: &str, long: Duration) -> Vec<Duration>
         times
     };
     std::thread::scope(|scope| {
-        let askers: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(ask)).collect();
+        let callers = clients.iter().cycle().take(CONNECTIONS);
+        let askers: Vec<_> = callers
+            .map(|caller| scope.spawn(move || ask(caller)))
+            .collect();
         let times = askers.into_iter().map(|asker| asker.join().expect("times"));
         times.flatten().collect()
     })

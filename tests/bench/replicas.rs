@@ -43,7 +43,7 @@ pub(crate) fn measure(report: &mut Report) {
 }
 
 /// An image of this many MiB: zeros, and a number in each of them.
-fn image(client: &Client, mebibytes: u64) -> String {
+pub(crate) fn image(client: &Client, mebibytes: u64) -> String {
     let id = client.create("measured");
     let mut part = vec![0; 1 << 20];
     part[..8].copy_from_slice(b"calotype");
@@ -54,7 +54,8 @@ fn image(client: &Client, mebibytes: u64) -> String {
     id
 }
 
-fn time(client: &Client, wire: &mut Wire, image: &str) -> Duration {
+/// From the request to SUCCESS.
+pub(crate) fn time(client: &Client, wire: &mut Wire, image: &str) -> Duration {
     let begin = Instant::now();
     let copy = format!("/v1/cloudimages/{image}/copy");
     let accepted: Value = parsed(wire.post(&copy, r#"{"name":"replica"}"#, 200));

@@ -1,4 +1,4 @@
-//! The rows of the report, and the page that they make.
+//! The rows of the report, and the table that they make.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -55,13 +55,9 @@ impl Report {
         });
     }
 
-    /// The page.
+    /// When and where it was measured, and the table.
     pub(crate) fn text(&self) -> String {
-        let mut text = String::from(
-            "# Performance\n\nWritten by `cargo xtask bench`, which measures the release binary on the machine \
-             that it runs on,\nover loopback. What is measured against is measured in the same run; the ratio \
-             is the first divided by\nthe second. Whole images are the best of three rounds, ours and others'.\n\n",
-        );
+        let mut text = String::new();
         for (name, value) in machine::describe() {
             let _ = writeln!(text, "- {name}: {value}");
         }

@@ -2,8 +2,7 @@
 //! with it.
 //!
 //! It runs as a child of this process, as user `postgres` where the caller is root. It is stopped by its
-//! process id when the value goes out of scope, also where the tests failed. It is started without
-//! fsync: the tests kill calotype, never the database's machine.
+//! process id when the value goes out of scope, also where the tests failed.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -16,6 +15,15 @@ use crate::process::{Failure, Outcome, output, stop, succeeds};
 
 const START: Duration = Duration::from_secs(60);
 
+/// Whether what is committed is on the disk.
+#[derive(Debug, Clone, Copy)]
+pub enum Fsync {
+    /// As where it matters: for measurements.
+    On,
+    /// The tests kill calotype, and never the database's machine.
+    Off,
+}
+
 /// A running database server.
 pub struct Postgres {
     server: Child,
@@ -25,7 +33,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// Makes and starts one, and waits until it answers.
-    pub fn start() -> Outcome<Self> {
+    pub fn start(fsync: Fsync) -> Outcome<Self> {
         let programs = postgres_programs()?;
         let user = if is_root() {
             let user = user_id(Some("postgres"));
@@ -56,7 +64,11 @@ impl Postgres {
         let server = program(&programs, "postgres", &directory, user)
             .arg("-D")
             .arg(&cluster)
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
+            .args(["-c", "listen_addresses=127.0.0.1", "-c"])
+            .arg(match fsync {
+                Fsync::On => "fsync=on",
+                Fsync::Off => "fsync=off",
+            })
             .args(["-c", "max_connections=300", "-c", "shared_buffers=128MB"])
             .arg("-c")
             .arg(format!("unix_socket_directories={}", directory.display()))

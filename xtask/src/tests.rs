@@ -7,7 +7,7 @@ use crate::machine::{
     install_bench_packages, install_cargo_tool, install_ceph_packages, install_packages, python,
 };
 use crate::openstack::OpenStack;
-use crate::postgres::Postgres;
+use crate::postgres::{Fsync, Postgres};
 use crate::process::{Failure, Outcome, cargo, command, output, root, run, target};
 
 /// How the tests begin, in nextest's list, that need a Keystone and a Barbican.
@@ -49,7 +49,7 @@ pub fn test(arguments: &[String]) -> Outcome {
         let openstack = identity.is_some_and(|identity| identity == "keystone");
         Slow::start(openstack || need(&NEED_OPENSTACK), need(&NEED_CEPH))?
     };
-    let postgres = Postgres::start()?;
+    let postgres = Postgres::start(Fsync::Off)?;
     let engines = [
         (
             "CALOTYPE_BIN",
@@ -174,15 +174,27 @@ pub fn bench(arguments: &[String]) -> Outcome {
             "calotype-core",
         ])
         .args(["--example", "inspect_speed"]))?;
-    let wanted = arguments.is_empty() || arguments.iter().any(|part| part == "engines");
-    let engines = Slow::start(false, wanted)?;
-    run(command(target().join("release/calotype-bench"))
-        .args(arguments)
-        .envs(engines.environment())
-        .env(
-            "CALOTYPE_BENCH_INSPECTOR",
-            target().join("release/examples/inspect_speed"),
-        )
-        .env("CALOTYPE_BIN", target().join("release/calotype"))
-        .env("CALOTYPE_BENCH_PYTHON", glance))
+    let measure = |names: &[String]| {
+        let wants = |known: &[&str]| names.iter().any(|name| known.contains(&name.as_str()));
+        let ceph = Slow::start(false, wants(&["--engines", "engines"]))?;
+        let postgres = wants(&["--engines", "nodes"]).then(|| Postgres::start(Fsync::On));
+        let postgres = postgres.transpose()?;
+        let url = postgres.iter().map(Postgres::url);
+        run(command(target().join("release/calotype-bench"))
+            .args(names)
+            .envs(ceph.environment())
+            .envs(url.map(|url| ("CALOTYPE_TEST_POSTGRES_URL", url)))
+            .env(
+                "CALOTYPE_BENCH_INSPECTOR",
+                target().join("release/examples/inspect_speed"),
+            )
+            .env("CALOTYPE_BIN", target().join("release/calotype"))
+            .env("CALOTYPE_BENCH_PYTHON", &glance))
+    };
+    if !arguments.is_empty() {
+        return measure(arguments);
+    }
+    // The engines run only while they are measured.
+    measure(&["--machine".to_owned()])?;
+    measure(&["--engines".to_owned()])
 }
