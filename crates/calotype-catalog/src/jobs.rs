@@ -19,8 +19,8 @@ use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
 use tokio::sync::Notify;
 
-use self::endings::{end_job, end_well, held_by, undo, why_not, work_of};
-use self::parts::{DONE_BYTES, begin_whole, cancel_parts, cancel_unfinished, end_whole};
+use self::endings::{end_job, end_well, held_by, undo, why_not};
+use self::parts::{DONE_BYTES, cancel_parts, cancel_unfinished, end_whole};
 use self::submit::check_concurrency;
 use crate::SqlCatalog;
 use crate::db::{Arg, Row, again_on_contention};
@@ -30,6 +30,7 @@ use crate::usage::{lock_usage_of_owner, own_limits, read_usage};
 mod endings;
 mod members;
 mod parts;
+mod pick;
 mod submit;
 
 const COLUMNS: &str = "id, project, user_id, job_type, status, source_image, image_id, \
@@ -244,71 +245,6 @@ impl Jobs for SqlCatalog {
 }
 
 impl SqlCatalog {
-    async fn pick_job_once(&self, worker: &str, lease: Duration) -> Result<Option<Claim>> {
-        // Mostly there is nothing to do: a poll must not take the writer.
-        let mut tx = self.db.read().await?;
-        let now = tx.now().await?;
-        let sql = "select id from jobs where ended_at is null and due_at <= $1 limit 1";
-        if tx
-            .fetch_optional(sql, vec![Arg::time(now)])
-            .await?
-            .is_none()
-        {
-            return Ok(None);
-        }
-        drop(tx);
-
-        let mut tx = self.db.write().await?;
-        let now = tx.now().await?;
-        let sql = "select j.id from jobs j where j.ended_at is null and j.due_at <= $1 \
-                   order by (select count(*) from jobs r where r.project = j.project \
-                   and r.ended_at is null and r.lease_owner is not null and r.due_at > $1), \
-                   j.created_at, j.id limit 1";
-        let lock = "for update of j skip locked";
-        let Some(row) = tx.fetch_locked(sql, lock, vec![Arg::time(now)]).await? else {
-            return Ok(None);
-        };
-        let id = row.text("id")?;
-        let sql = format!(
-            "update jobs set status = 'RUNNING', attempt = attempt + 1, \
-             deaths = case when lease_owner is null then deaths else deaths + 1 end, \
-             lease_owner = $2, due_at = $3, started_at = coalesce(started_at, $4), \
-             attempt_at = $4, resumed_bytes = done_bytes where id = $1 \
-             returning {COLUMNS}, work, deaths, cancelled"
-        );
-        let args = vec![
-            Arg::text(&id),
-            Arg::text(worker),
-            Arg::time(now.plus(lease)),
-            Arg::time(now),
-        ];
-        let Some(row) = tx.fetch_optional(sql, args).await? else {
-            return Err(Error::internal("a locked job is gone"));
-        };
-        let job = job_of(&row)?;
-        if let Some(image) = job.image {
-            let sql = "update images set status = 'saving', updated_at = $2, \
-                       version = version + 1 where id = $1 and status = 'queued'";
-            tx.execute(sql, vec![Arg::text(image), Arg::time(now)])
-                .await?;
-        }
-        if let Some(whole) = &job.parent {
-            begin_whole(&mut tx, whole, now).await?;
-        }
-        let work = work_of(&row)?;
-        let deaths = u32::try_from(row.int("deaths")?).unwrap_or(u32::MAX);
-        let cancelled = row.bool("cancelled")?;
-        tx.commit().await?;
-        let attempt = job.attempt;
-        Ok(Some(Claim {
-            job,
-            attempt,
-            work,
-            deaths,
-            cancelled,
-        }))
-    }
-
     async fn heartbeat_once(
         &self,
         job: &JobId,

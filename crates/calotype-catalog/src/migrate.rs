@@ -111,6 +111,23 @@ const MIGRATIONS: &[Migration] = &[
             on: "images (visibility, id) where visibility in ('public', 'community')",
         }],
     },
+    Migration {
+        version: 11,
+        name: "queue",
+        sql: include_str!("../migrations/0011_queue.sql"),
+        compatible_from: 10,
+        // The first of a project's jobs that is due, however many wait; and how many of them run.
+        indexes: &[
+            Index {
+                name: "jobs_queued",
+                on: "jobs (project, due_at, id) where ended_at is null",
+            },
+            Index {
+                name: "jobs_leased",
+                on: "jobs (project, due_at) where ended_at is null and lease_owner is not null",
+            },
+        ],
+    },
 ];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.

@@ -292,10 +292,13 @@ pub(super) async fn check_concurrency(
             .filter(|job_type| job_type.family() == family)
             .map(Arg::text),
     );
+    let types = placeholders(2, args.len() - 1);
+    args.push(i64::try_from(concurrency).unwrap_or(i64::MAX).into());
+    // No more of them are looked at than matter.
     let sql = format!(
-        "select count(*) as unfinished from jobs where project = $1 and ended_at is null \
-         and parent is null and job_type in ({})",
-        placeholders(2, args.len() - 1)
+        "select count(*) as unfinished from (select 1 from jobs where project = $1 \
+         and ended_at is null and parent is null and job_type in ({types}) limit ${}) u",
+        args.len()
     );
     let row = tx.fetch_optional(sql, args).await?;
     if row.map_or(Ok(0), |row| row.count("unfinished"))? >= concurrency {

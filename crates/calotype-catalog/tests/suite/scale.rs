@@ -357,5 +357,37 @@ async fn no_call_reads_more_of_a_great_many_rows_than_it_answers() {
         },
     )
     .await;
+    let catalog = open(&world.url).await.unwrap();
+    let found = catalog.image(image, None).await.unwrap().unwrap();
+    let first = world.replica(&found.image, "queued");
+    catalog.submit_replica(&first, trail()).await.unwrap();
+    catalog.close().await;
+    queue(&world, first.job.id.as_str()).await;
+    for _ in 0..3 {
+        judge(
+            &world,
+            "a pick out of a long queue",
+            &mut wrong,
+            async |catalog| {
+                let claim = catalog.pick_job("w1", LEASE).await.unwrap();
+                assert!(claim.is_some());
+            },
+        )
+        .await;
+    }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// As many jobs like this one as there are rows, of one project and of a hundred others.
+async fn queue(world: &World, job: &str) {
+    let rows = rows();
+    let id = "'2' || lpad(to_hex(n), 31, '0')";
+    let project = "case when n % 100 = 0 then 'q' || (n % 10000) else 'queued' end";
+    let sql = format!(
+        "insert into jobs select made.* from jobs of, generate_series(1, {rows}) as n, \
+         lateral jsonb_populate_record(of, jsonb_build_object('id', {id}, 'project', {project})) \
+         as made where of.id = '{job}'"
+    );
+    world.tamper(sql).await;
+    world.tamper("analyze jobs".to_owned()).await;
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -31,6 +32,9 @@ use crate::job::{
     Work,
 };
 use crate::ports::ResealProgress;
+
+/// The most jobs that a worker picks at the same time.
+const MOST_PICKS: usize = 8;
 
 /// How a worker works.
 #[derive(Debug, Clone)]
@@ -89,19 +93,31 @@ impl Worker {
         tokio::pin!(stop);
         let this = Arc::new(self);
         let (halt, halted) = watch::channel(false);
-        let mut running = JoinSet::new();
+        let (mut running, mut at_once) = (JoinSet::new(), 1);
         while stop.as_mut().now_or_never().is_none() {
             // Registered before the catalog is asked, so that a ring between the two is not missed.
             let bell = this.service.catalog.bell().notified();
             tokio::pin!(bell);
             bell.as_mut().enable();
-            let full = running.len() >= this.options.concurrency;
-            let claim = if full { None } else { this.pick().await };
-            if let Some(claim) = claim {
+            while running.try_join_next().is_some() {}
+            let room = this.options.concurrency.saturating_sub(running.len());
+            let picks = (0..at_once.min(room)).map(|_| this.pick());
+            let claims: Vec<_> = join_all(picks).await.into_iter().flatten().collect();
+            // One, then more: a few jobs are for all workers, and a long queue must not wait for one pick after the other.
+            at_once = if claims.len() == at_once {
+                (2 * at_once).min(MOST_PICKS)
+            } else {
+                1
+            };
+            let picked = !claims.is_empty();
+            for claim in claims {
                 let (worker, halted) = (Arc::clone(&this), halted.clone());
                 running.spawn(async move { worker.execute(claim, halted).await });
+            }
+            if picked {
                 continue;
             }
+            let full = room == 0;
             tokio::select! {
                 biased;
                 () = &mut stop => break,
