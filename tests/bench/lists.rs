@@ -132,11 +132,16 @@ fn loaded(report: &mut Report, client: &Client, what: &str, path: &str) {
 
 /// The times of all requests that 32 connections make one after the other.
 pub(crate) fn load(client: &Client, path: &str, long: Duration) -> Vec<Duration> {
-    load_on(std::slice::from_ref(client), path, long)
+    load_on(std::slice::from_ref(client), CONNECTIONS, path, long)
 }
 
-/// The same, spread evenly over these servers.
-pub(crate) fn load_on(clients: &[Client], path: &str, long: Duration) -> Vec<Duration> {
+/// The same of so many connections, spread evenly over these servers.
+pub(crate) fn load_on(
+    clients: &[Client],
+    connections: usize,
+    path: &str,
+    long: Duration,
+) -> Vec<Duration> {
     let deadline = Instant::now() + long;
     let ask = |client: &Client| {
         let mut wire = Wire::open(client);
@@ -149,7 +154,7 @@ pub(crate) fn load_on(clients: &[Client], path: &str, long: Duration) -> Vec<Dur
         times
     };
     std::thread::scope(|scope| {
-        let callers = clients.iter().cycle().take(CONNECTIONS);
+        let callers = clients.iter().cycle().take(connections);
         let askers: Vec<_> = callers
             .map(|caller| scope.spawn(move || ask(caller)))
             .collect();

@@ -1,6 +1,6 @@
 //! Memory and time that the server itself takes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use calotype_tests::{Content, Server};
 
@@ -10,6 +10,9 @@ use crate::wire::Wire;
 
 const MIB: u64 = 1 << 20;
 
+/// By then the threads that had something to do have ended.
+const IDLE: Duration = Duration::from_secs(15);
+
 pub(crate) fn measure(report: &mut Report) {
     let begin = Instant::now();
     let mut server = Server::with_defaults();
@@ -18,7 +21,15 @@ pub(crate) fn measure(report: &mut Report) {
     server.restart();
     report.alone("start to ready, after a kill", time_text(begin.elapsed()));
     let client = server.user();
-    report.alone("resident memory, idle", mebibytes(server.pid(), "VmRSS"));
+    report.alone(
+        "resident memory, right after a login",
+        mebibytes(server.pid(), "VmRSS"),
+    );
+    std::thread::sleep(IDLE);
+    report.alone(
+        "resident memory, idle for 15 s",
+        mebibytes(server.pid(), "VmRSS"),
+    );
 
     let image = client.create("measured");
     let part = Content::bytes(1, MIB);
