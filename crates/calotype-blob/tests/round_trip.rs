@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
+use bytes::Bytes;
 use calotype_blob::conformance;
 use calotype_blob::seal::{PAGE, PAGE_OVERHEAD, SEALED_PAGE};
 use calotype_blob::store::{Faults, FaultyStore, FileStore};
@@ -319,6 +320,46 @@ proptest! {
                 let part = collect(reader.read(start as u64..end as u64)).await.expect("read");
                 assert!(part == reference[start..end], "{start}..{end}");
             }
+        });
+    }
+
+    /// Short chunks are put together and long ones are not: what is stored is the same however the bytes come.
+    #[test]
+    fn a_blob_is_the_same_however_its_stream_is_cut(
+        zeros in 0_usize..3 * PAGE,
+        length in 0_usize..40 * PAGE,
+        cuts in prop::collection::vec(
+            prop_oneof![
+                1_usize..5_000,
+                (1_usize..20, 0_usize..3).prop_map(|(pages, more)| pages * PAGE + more - 1),
+                100_000_usize..1_300_000,
+            ],
+            1..12,
+        ),
+    ) {
+        let mut reference = noise(length, 1);
+        reference.resize(length + zeros, 0);
+        reference.extend(noise(length / 3, 2));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let blobs = in_memory();
+            let bytes = Bytes::from(reference.clone());
+            let (mut at, mut chunks) = (0, Vec::new());
+            for cut in cuts.into_iter().cycle() {
+                let end = (at + cut).min(bytes.len());
+                chunks.push(Ok(bytes.slice(at..end)));
+                at = end;
+                if at == bytes.len() {
+                    break;
+                }
+            }
+            let whole = write(&blobs, id(1), source(&reference, 4096), options()).await.expect("written");
+            let cut = stream::iter(chunks).boxed();
+            let cut = write(&blobs, id(2), cut, options()).await.expect("written");
+            assert_eq!(cut, whole);
+            let reader = blobs.open(id(2), None).await.expect("opened");
+            let read = collect(reader.read(0..reference.len() as u64)).await.expect("read");
+            assert!(read == reference);
         });
     }
 }

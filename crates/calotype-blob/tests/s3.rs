@@ -239,15 +239,24 @@ async fn a_reseal_reads_again_what_came_wrong_and_resumes_when_the_store_is_back
         .network
         .fail("GET", "/00000001", Fault::Status(503), usize::MAX);
     let short = Duration::from_secs(3);
-    let far = world.blobs(store_until(world.network.url(), short, None));
-    let error = far.reseal(order()).await.unwrap_err();
-    assert!(error.is_transient(), "{}", error.chain());
-    drop(far);
+    // On a machine that is busy the first segment may take more tries than one.
+    let mut noted = 0;
+    for _ in 0..5 {
+        let far = world.blobs(store_until(world.network.url(), short, None));
+        let order = order();
+        let error = far.reseal(order.clone()).await.unwrap_err();
+        assert!(error.is_transient(), "{}", error.chain());
+        noted = order.progress.noted.load(Ordering::Relaxed);
+        if noted > 0 {
+            break;
+        }
+    }
+    assert_eq!(noted, 16 << 20, "the first segment was noted");
     world.network.heal();
     let resumed = order();
     world.far().reseal(resumed.clone()).await.unwrap();
-    let noted = resumed.progress.resumed.load(Ordering::Relaxed);
-    assert_eq!(noted, 16 << 20, "the first segment was noted");
+    let found = resumed.progress.resumed.load(Ordering::Relaxed);
+    assert_eq!(found, noted, "the first segment was not done again");
     assert!(get(&world.near(), id(2)).await.unwrap() == bytes);
 }
 
