@@ -93,28 +93,31 @@ impl fmt::Debug for RootKey {
     }
 }
 
+fn without_prefix(text: &str) -> &str {
+    text.strip_prefix(PREFIX).unwrap_or(text)
+}
+
 /// A ring of root keys. Its maker wants the first to wrap; the others only unwrap.
 #[derive(Debug, Clone)]
 pub(crate) struct RootRing(Vec<Arc<RootKey>>);
 
 impl RootRing {
-    /// Reads a file's lines: each a key, and nothing else.
+    /// Reads a file's lines: each a key, with or without what this service puts before it, and nothing else.
     pub(crate) fn of_lines(text: &str) -> Option<Self> {
-        let roots = text.lines().map(|line| line.strip_prefix(PREFIX));
-        Self::of_digits(roots)
+        Self::of_digits(text.lines().map(without_prefix))
     }
 
     /// Reads keys with commas or white space between them, each with or without what stands before it in a file.
     pub(crate) fn of_text(text: &str) -> Option<Self> {
         let words = text.split(|c: char| c == ',' || c.is_whitespace());
         let words = words.filter(|word| !word.is_empty());
-        Self::of_digits(words.map(|word| Some(word.strip_prefix(PREFIX).unwrap_or(word))))
+        Self::of_digits(words.map(without_prefix))
     }
 
-    fn of_digits<'a>(digits: impl Iterator<Item = Option<&'a str>>) -> Option<Self> {
+    fn of_digits<'a>(digits: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut ring: Vec<Arc<RootKey>> = Vec::new();
         for digits in digits {
-            let root = RootKey::new(Material::from_hex(digits?)?).ok()?;
+            let root = RootKey::new(Material::from_hex(digits)?).ok()?;
             if ring.iter().any(|other| other.name == root.name) || ring.len() == MAX_ROOTS {
                 return None;
             }

@@ -97,6 +97,16 @@ fn a_file_that_others_may_read_or_that_holds_no_keys_is_refused_and_left_alone()
 }
 
 #[test]
+fn a_file_of_digits_alone_as_openssl_rand_writes_them_is_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("root.key");
+    let written = made(&path).names();
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace(PREFIX, "")).unwrap();
+    assert_eq!(read(&path).unwrap().unwrap().names(), written);
+}
+
+#[test]
 fn a_file_in_the_place_of_something_else_is_not_made() {
     let directory = tempfile::tempdir().unwrap();
     let entropy = SystemEntropy::new();
