@@ -10,7 +10,7 @@ use serde_json::json;
 /// What is shared by the nodes of a test.
 struct Shared {
     text: String,
-    _store: tempfile::TempDir,
+    store: tempfile::TempDir,
 }
 
 impl Shared {
@@ -21,7 +21,7 @@ impl Shared {
         let text = config::shared(url, &blobs, &root_key);
         Self {
             text: format!("{text}\n{}", config::limits(100_000, 1000)),
-            _store: store,
+            store,
         }
     }
 
@@ -194,8 +194,14 @@ fn of_two_nodes_one_collects_and_when_it_dies_the_other() {
 #[test]
 fn nothing_acknowledged_is_lost_when_postgresql_is_killed_and_all_goes_on_when_it_is_back() {
     let mut postgres = Postgres::start();
-    let shared = Shared::at(&postgres.url());
-    let nodes = [shared.node(), shared.node()];
+    let url = postgres.url();
+    let (url, password) = database::apart(&url);
+    let shared = Shared::at(&url);
+    let secret = shared.store.path().join("password");
+    std::fs::write(&secret, password.expect("a password")).expect("the password");
+    let file = secret.display().to_string();
+    let environment = vec![("CALOTYPE_CATALOG__PASSWORD_FILE".to_owned(), file)];
+    let nodes = [(); 2].map(|()| shared.node_in(environment.clone()));
     let client = nodes[0].user();
     let admin = nodes[0].admin();
     let source = client.image("source", 1, 200_000);

@@ -20,6 +20,16 @@ pub fn fresh(name: &str) -> String {
     format!("{address}/{name}")
 }
 
+/// A URL without its password, and that. Servers take it from a file of its own.
+pub fn apart(url: &str) -> (String, Option<&str>) {
+    let parts = url.split_once("://").and_then(|(scheme, rest)| {
+        let (login, place) = rest.split_once('@')?;
+        let (user, password) = login.split_once(':')?;
+        Some((format!("{scheme}://{user}@{place}"), Some(password)))
+    });
+    parts.unwrap_or_else(|| (url.to_owned(), None))
+}
+
 /// A lock on a table, under which nobody reads it. It ends when the value goes out of scope.
 pub struct Locked(Child);
 
