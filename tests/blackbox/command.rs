@@ -456,7 +456,7 @@ fn who_cannot_log_in_or_reach_the_service_learns_which_by_the_exit_code() {
 
 #[test]
 fn projects_users_roles_and_access_keys_are_administered_by_command() {
-    let server = Server::with_defaults();
+    let server = Server::embedded();
     for format in FORMATS {
         let admin = Terminal::new(&server, "calotype-admin", format);
         let name = |kind: &str| format!("{format}-{kind}");
@@ -558,7 +558,7 @@ fn projects_users_roles_and_access_keys_are_administered_by_command() {
 
 #[test]
 fn a_service_is_verified_by_command_while_it_runs_and_when_it_stands() {
-    let mut server = Server::with_defaults();
+    let mut server = Server::embedded();
     server.user().image("whole", 1, 200_000);
     let data = server.data();
     let data = data.to_str().expect("a path");
@@ -633,9 +633,9 @@ fn variables_are_enough_to_reach_a_service() {
             .env_clear()
             .env("HOME", home.path())
             .env("OS_AUTH_URL", of("auth_url"))
-            .env("OS_USERNAME", "demo")
+            .env("OS_USERNAME", of("username"))
             .env("OS_PASSWORD", password)
-            .env("OS_PROJECT_NAME", "demo")
+            .env("OS_PROJECT_NAME", of("project_name"))
             .env("OS_USER_DOMAIN_NAME", "Default")
             .env("OS_PROJECT_DOMAIN_NAME", "Default")
             .current_dir(home.path())

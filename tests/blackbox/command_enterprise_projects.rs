@@ -44,7 +44,7 @@ fn enterprise_projects_are_administered_by_command() {
 
 #[test]
 fn roles_on_an_enterprise_project_are_given_shown_and_taken_by_command() {
-    let server = Server::with_defaults();
+    let server = Server::embedded();
     for format in FORMATS {
         let admin = Terminal::new(&server, "calotype-admin", format);
         let name = |kind: &str| format!("{format}-{kind}");

@@ -6,7 +6,7 @@ use crate::command::{FORMATS, Terminal, exit};
 
 #[test]
 fn images_are_imported_and_registered_by_command() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let object = server.put_object("disk.raw", Content::new(1, 300_000));
     let wanted = Digests::of(Content::new(1, 300_000));

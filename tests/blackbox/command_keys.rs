@@ -8,7 +8,7 @@ const UNKNOWN: &str = "11111111-2222-4333-8444-555555555555";
 
 #[test]
 fn keys_are_made_changed_and_deleted_by_command() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     for format in FORMATS {
         let user = Terminal::new(&server, "calotype", format);
         let alias = format!("key/{format}");
@@ -54,7 +54,7 @@ fn keys_are_made_changed_and_deleted_by_command() {
 
 #[test]
 fn keys_are_granted_by_command() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let other = server.admin().new_project("other", "member");
     for format in FORMATS {
         let user = Terminal::new(&server, "calotype", format);
@@ -108,7 +108,7 @@ fn keys_are_granted_by_command() {
 
 #[test]
 fn root_keys_are_rotated_and_retired_by_command() {
-    let server = Server::with_defaults();
+    let server = Server::embedded();
     for format in FORMATS {
         let admin = Terminal::new(&server, "calotype-admin", format);
         let before = admin.ok(&["admin", "root-key", "status"]).text;

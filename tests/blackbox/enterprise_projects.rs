@@ -15,7 +15,7 @@ fn newcomer(admin: &Client, group: &str, project: &str) -> String {
 
 #[test]
 fn a_role_on_an_enterprise_project_opens_its_images_until_it_is_taken_away() {
-    let mut server = Server::with_defaults();
+    let mut server = Server::embedded();
     let (admin, owner) = (server.admin(), server.user());
     let name = server.clouds().get("project_name");
     let group = admin.post("/admin/v1/enterprise-projects", json!({"name": "finance"}));

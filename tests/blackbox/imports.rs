@@ -11,7 +11,7 @@ fn wanted() -> Digests {
 
 #[test]
 fn an_image_has_the_objects_bytes_plain_and_under_a_key() {
-    let mut server = Server::with_defaults();
+    let mut server = Server::with_own_keys();
     let client = server.user();
     let key = client.create_key("k");
     let object = server.put_object("deep/er/disk.raw", Content::new(5, LENGTH));

@@ -9,7 +9,7 @@ use crate::kms_data::{decrypt, encrypted};
 const UNKNOWN: &str = "0d0466b0-e727-4d9c-b35d-f84bb474a37f";
 #[test]
 fn a_key_is_made_shown_and_listed_as_clients_read_it() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let made = client.kms(
         "create-key",
@@ -57,7 +57,7 @@ fn a_key_is_made_shown_and_listed_as_clients_read_it() {
 
 #[test]
 fn lists_are_paged_by_how_many_come_before() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let mut made: Vec<String> = (0..3)
         .map(|n| client.create_key(&format!("k{n}")))
@@ -104,7 +104,7 @@ fn lists_are_paged_by_how_many_come_before() {
 
 #[test]
 fn a_malformed_request_is_refused_with_the_code_of_what_is_wrong() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let key = client.create_key("k");
     let path = format!("/kms/v1.0/{}/kms/describe-key", client.project());
@@ -258,7 +258,7 @@ fn a_malformed_request_is_refused_with_the_code_of_what_is_wrong() {
 
 #[test]
 fn who_calls_is_checked_before_what_is_asked() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let other = server.admin().new_project("other", "member");
     let name = server.clouds().get("project_name");
@@ -314,7 +314,7 @@ fn who_calls_is_checked_before_what_is_asked() {
 
 #[test]
 fn each_state_allows_what_the_documents_say() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let key = client.create_key("k");
     let cipher = encrypted(&client, &key, json!({}));
@@ -410,7 +410,7 @@ fn each_state_allows_what_the_documents_say() {
 
 #[test]
 fn quotas_are_shown_and_kept() {
-    let server = Server::start(Options::config(config::keys(3)));
+    let server = Server::start(Options::config(config::keys(3)).with_own_keys());
     let client = server.user();
     let keys: Vec<_> = (0..3)
         .map(|n| client.create_key(&format!("k{n}")))
@@ -442,7 +442,7 @@ fn quotas_are_shown_and_kept() {
 
 #[test]
 fn a_key_and_a_grant_that_are_asked_for_twice_under_one_idempotency_key_are_made_once() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let ask = |call: &str, body: Value, key: &str| {
         let path = format!("/kms/v1.0/{}/kms/{call}", client.project());
@@ -473,7 +473,7 @@ fn a_key_and_a_grant_that_are_asked_for_twice_under_one_idempotency_key_are_made
 
 #[test]
 fn terraforms_calls_in_terraforms_order_leave_nothing_to_change() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let apply = |alias: &str| {
         let body = json!({"key_alias": alias, "key_description": "tf", "realm": "eu-de"});

@@ -25,7 +25,7 @@ pub(crate) fn decrypt(client: &Client, key: &str, cipher: &str, context: Value) 
 
 #[test]
 fn a_data_key_comes_back_whatever_its_length_and_case_and_only_in_its_context() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let (key, other) = (client.create_key("k"), client.create_key("other"));
     for (length, bytes) in [(json!("8"), 1), (json!(512), 64), (json!("8192"), 1024)] {
@@ -116,7 +116,7 @@ fn a_data_key_comes_back_whatever_its_length_and_case_and_only_in_its_context() 
 
 #[test]
 fn otcs_habits_are_kept_where_the_operator_says_so() {
-    let server = Server::start(Options::config(config::profile("otc")));
+    let server = Server::start(Options::config(config::profile("otc")).with_own_keys());
     let client = server.user();
     let key = client.create_key("k");
     let make = |length: Value| {
@@ -147,7 +147,7 @@ fn otcs_habits_are_kept_where_the_operator_says_so() {
 
 #[test]
 fn a_short_text_names_its_key_when_it_is_encrypted() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let key = client.create_key("k");
     let text = "grüße".repeat(100);
@@ -186,7 +186,7 @@ fn a_short_text_names_its_key_when_it_is_encrypted() {
 
 #[test]
 fn rotation_is_switched_on_and_off_and_done_by_hand() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let key = client.create_key("k");
     let cipher = encrypted(&client, &key, json!({}));

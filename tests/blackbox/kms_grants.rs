@@ -14,7 +14,7 @@ fn grant_id(answer: Answer) -> String {
 
 #[test]
 fn a_grant_lets_another_projects_user_do_what_it_says_until_it_ends() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let owner = server.user();
     let other = server.admin().new_project("other", "member");
     let key = owner.create_key("k");
@@ -99,7 +99,7 @@ fn a_grant_lets_another_projects_user_do_what_it_says_until_it_ends() {
 
 #[test]
 fn a_grant_that_breaks_a_rule_is_refused_with_its_code() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let owner = server.user();
     let key = owner.create_key("k");
     let with = |field: &str, value: Value| {
@@ -145,7 +145,7 @@ fn a_grant_that_breaks_a_rule_is_refused_with_its_code() {
 
 #[test]
 fn tags_are_added_changed_found_and_removed() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let (key, other) = (client.create_key("disk-1"), client.create_key("Disk-2"));
     let tags = |key: &str| client.kms_get(&format!("{key}/tags")).expect(200).json();

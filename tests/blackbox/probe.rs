@@ -298,7 +298,7 @@ fn a_reader_may_do_what_reads_and_nothing_else() {
 
 #[test]
 fn every_call_of_the_kms_api_is_answered_at_the_root_too() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let (client, ids) = place(&server);
     let name = server.clouds().get("project_name");
     let reader = server

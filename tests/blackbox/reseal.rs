@@ -67,7 +67,7 @@ fn an_image_goes_from_key_to_key_and_back_with_its_bytes_and_digests() {
 
 #[test]
 fn a_key_that_is_closed_withholds_its_images_until_it_is_opened_again() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let client = server.user();
     let key = client.create_key("closed");
     let source = client.image("source", 1, 100_000);
@@ -106,7 +106,7 @@ fn a_key_that_is_closed_withholds_its_images_until_it_is_opened_again() {
 
 #[test]
 fn a_shared_image_is_replicated_by_its_member_while_the_key_is_granted() {
-    let server = Server::with_defaults();
+    let server = Server::with_own_keys();
     let (owner, member) = (
         server.user(),
         server.admin().new_project("member", "member"),
@@ -155,7 +155,8 @@ fn a_shared_image_is_replicated_by_its_member_while_the_key_is_granted() {
 #[test]
 fn a_job_ends_with_the_keys_code_when_its_key_is_disabled_while_it_runs() {
     // Slow, so that it is asked again after its lease; the data key's life is what bounds the use.
-    let server = Server::start(Options::config(config::reseal_pace(UNBOUNDED, 16 * MIB, 1)));
+    let slow = Options::config(config::reseal_pace(UNBOUNDED, 16 * MIB, 1));
+    let server = Server::start(slow.with_own_keys());
     let client = server.user();
     let key = client.create_key("disabled");
     let source = upload(&client, 1, 64);

@@ -76,7 +76,7 @@ fn damage_of_the_source_fails_the_job_is_shown_and_leaves_nothing() {
 
 #[test]
 fn jobs_end_with_the_code_of_what_became_of_their_keys_while_they_ran() {
-    let mut server = Server::with_defaults();
+    let mut server = Server::with_own_keys();
     let client = server.user();
     let member = server.admin().new_project("member", "member");
     let plain = upload(&client, 1, 16);

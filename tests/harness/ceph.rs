@@ -7,7 +7,9 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::local::{free_port, until};
 
@@ -62,7 +64,7 @@ impl Ceph {
     pub fn bucket(&self) -> String {
         static BUCKETS: AtomicUsize = AtomicUsize::new(0);
         let number = BUCKETS.fetch_add(1, Ordering::Relaxed);
-        let bucket = format!("bucket-{}-{number}", std::process::id());
+        let bucket = format!("bucket-{}-{number}", process_name());
         self.send(&["-X", "PUT"], &bucket);
         bucket
     }
@@ -120,7 +122,7 @@ impl Ceph {
 
     /// Another user of the gateway's: its access key and secret.
     pub fn stranger(&self) -> Self {
-        let name = format!("stranger-{}", std::process::id());
+        let name = format!("stranger-{}", process_name());
         let secret_key = format!("the-secret-of-{name}");
         let output = Command::new("radosgw-admin")
             .args(["user", "create", "--display-name=stranger"])
@@ -136,6 +138,48 @@ impl Ceph {
             secret_key,
             ..Self::connect()
         }
+    }
+
+    /// Kills one of the stores that objects are in. Whoever does so runs alone, and starts it again.
+    pub fn kill_store(&self, number: u32) -> Store {
+        let directory = cluster();
+        let number = number.to_string();
+        let pid = running_store(&directory, &number);
+        let pid = pid.unwrap_or_else(|| panic!("no store {number} runs in {directory:?}"));
+        signal(pid, "KILL");
+        until("the store to end", || {
+            let runs = running_store(&directory, &number);
+            runs.is_none().then_some(())
+        });
+        Store(number)
+    }
+
+    /// Starts a store again. It outlives the test: whoever started the cluster ends it.
+    pub fn start_store(&self, store: &Store) {
+        let log = File::create(self.home.path().join("store")).expect("a log");
+        let begun = Command::new("setsid")
+            .args(["--fork", "ceph-osd", "-i", &store.0, "-f"])
+            .current_dir(cluster())
+            .env("CEPH_CONF", environment("CALOTYPE_TEST_CEPH_CONF"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log"))
+            .stderr(log)
+            .status();
+        assert!(begun.expect("setsid runs").success());
+    }
+
+    /// Waits until all stores are up again.
+    pub fn wait_until_up(&self) {
+        until("every store to be up", || {
+            let told = Command::new("ceph")
+                .args(["--connect-timeout", "10", "osd", "dump"])
+                .env("CEPH_CONF", environment("CALOTYPE_TEST_CEPH_CONF"))
+                .output()
+                .expect("ceph runs");
+            let told = String::from_utf8_lossy(&told.stdout).into_owned();
+            let up = |number: u32| told.contains(&format!("osd.{number} up "));
+            (0..3).all(up).then_some(())
+        });
     }
 
     /// A gateway of the test's own to the same cluster, which may be stopped and killed.
@@ -195,10 +239,8 @@ impl Gateway {
         self.signal("CONT");
     }
 
-    fn signal(&self, signal: &str) {
-        let pid = self.process.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
-        assert!(sent.expect("kill runs").success(), "{signal}");
+    fn signal(&self, name: &str) {
+        signal(self.process.id(), name);
     }
 
     /// Kills it.
@@ -218,6 +260,44 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A name of this process's own: ids of processes come again within a run.
+fn process_name() -> String {
+    static BEGAN: LazyLock<u128> = LazyLock::new(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.expect("a time after 1970").as_micros()
+    });
+    format!("{}-{:x}", std::process::id(), *BEGAN)
+}
+
+/// A store that was killed.
+pub struct Store(String);
+
+/// Where the cluster's daemons work.
+fn cluster() -> PathBuf {
+    let settings = PathBuf::from(environment("CALOTYPE_TEST_CEPH_CONF"));
+    let directory = settings.parent().expect("a directory");
+    directory.canonicalize().expect("the cluster's directory")
+}
+
+/// The process of a store that works in a directory.
+fn running_store(directory: &Path, number: &str) -> Option<u32> {
+    let processes = std::fs::read_dir("/proc").expect("processes").flatten();
+    let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.find(|id: &u32| {
+        let process = PathBuf::from(format!("/proc/{id}"));
+        let works_there = std::fs::read_link(process.join("cwd")).is_ok_and(|at| at == directory);
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        let wanted = format!("ceph-osd\0-i\0{number}\0");
+        works_there && line.starts_with(wanted.as_bytes())
+    })
+}
+
+fn signal(pid: u32, name: &str) {
+    let pid = pid.to_string();
+    let sent = Command::new("kill").args(["-s", name, &pid]).status();
+    assert!(sent.expect("kill runs").success(), "{name}");
 }
 
 fn answers(port: u16) -> bool {

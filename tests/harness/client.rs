@@ -10,6 +10,8 @@ use reqwest::blocking::{Body, RequestBuilder, Response};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
+use crate::keys::Barbican;
+
 /// A caller: an address, a token and the project that it is scoped to.
 #[derive(Clone)]
 pub struct Client {
@@ -17,18 +19,33 @@ pub struct Client {
     base: String,
     /// What answers in place of the server's own identity: a Keystone's URL.
     identity: Option<String>,
+    /// Where its keys are, unless the server has them.
+    pub(crate) barbican: Option<Barbican>,
     token: Option<String>,
     project: String,
+    project_name: String,
     user: String,
+    /// The name and the password, where it logged in by these.
+    login: (String, String),
 }
 
-/// The Keystones of servers, by the servers' addresses.
-static KEYSTONES: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+/// What servers leave to a Keystone and to a Barbican, by the servers' addresses.
+type Elsewhere = BTreeMap<String, (String, Option<Barbican>)>;
 
-/// From now on, who is at this server asks the Keystone for what is the identity's.
-pub(crate) fn log_in_at(base: &str, keystone: &str) {
-    let mut keystones = KEYSTONES.lock().unwrap_or_else(PoisonError::into_inner);
-    keystones.insert(base.to_owned(), keystone.to_owned());
+static ELSEWHERE: Mutex<Elsewhere> = Mutex::new(BTreeMap::new());
+
+/// From now on, who is at this server asks the Keystone for what is the identity's, and makes keys in the Barbican.
+pub(crate) fn log_in_at(base: &str, keystone: &str, barbican: Option<&Barbican>) {
+    let mut elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
+    elsewhere.insert(base.to_owned(), (keystone.to_owned(), barbican.cloned()));
+}
+
+fn elsewhere(base: &str) -> (Option<String>, Option<Barbican>) {
+    let elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = elsewhere.get(base).cloned();
+    found.map_or((None, None), |(keystone, barbican)| {
+        (Some(keystone), barbican)
+    })
 }
 
 /// What came back.
@@ -54,15 +71,16 @@ impl Client {
             .connect_timeout(Duration::from_secs(10))
             .build()
             .expect("an HTTP client");
+        let (identity, barbican) = elsewhere(base);
         Self {
             http,
             base: base.to_owned(),
-            identity: {
-                let keystones = KEYSTONES.lock().unwrap_or_else(PoisonError::into_inner);
-                keystones.get(base).cloned()
-            },
+            identity,
+            barbican,
             token: None,
             project: String::new(),
+            project_name: String::new(),
+            login: Default::default(),
             user: String::new(),
         }
     }
@@ -84,9 +102,18 @@ impl Client {
         Self {
             token: Some(token),
             project: text(&body["token"]["project"]["id"]),
+            project_name: project.to_owned(),
             user: text(&body["token"]["user"]["id"]),
+            login: (user.to_owned(), password.to_owned()),
             ..client
         }
+    }
+
+    /// The same caller, logged in once more: with the roles of now.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let (user, password) = &self.login;
+        Self::login(&self.base, user, password, &self.project_name)
     }
 
     /// The same caller, who asks the server for the identity's too, whoever has it.
@@ -179,6 +206,11 @@ impl Client {
         &self.project
     }
 
+    /// That project's name.
+    pub fn project_name(&self) -> &str {
+        &self.project_name
+    }
+
     /// The id of the user.
     pub fn user(&self) -> &str {
         &self.user
@@ -190,6 +222,11 @@ impl Client {
             (Some(keystone), Some(path)) => format!("{keystone}{path}"),
             _ => format!("{}{path}", self.base),
         };
+        self.http(method, &url)
+    }
+
+    /// A request to any service that knows the caller.
+    pub(crate) fn http(&self, method: Method, url: &str) -> RequestBuilder {
         let request = self.http.request(method, url);
         match &self.token {
             Some(token) => request.header("X-Auth-Token", token),

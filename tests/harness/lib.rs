@@ -5,11 +5,13 @@
 //! log. Nothing is skipped because something is missing: it fails and names `cargo xtask test`, which
 //! installs it.
 
+pub mod balancer;
 pub mod ceph;
 pub mod client;
 pub mod config;
 pub mod content;
 pub mod database;
+pub mod deployment;
 pub mod exports;
 pub mod faults;
 pub mod front;
@@ -19,6 +21,7 @@ pub mod keys;
 pub mod keystone;
 mod local;
 pub mod memory;
+pub mod node;
 pub mod objects;
 pub mod openstack;
 pub mod pgbouncer;
@@ -29,14 +32,17 @@ pub mod server;
 pub mod small_disk;
 pub mod worker;
 
+pub use balancer::Balancer;
 pub use ceph::Ceph;
 pub use client::{Answer, Client};
 pub use content::{Content, Digests};
+pub use deployment::{Engines, Place};
 pub use faults::{Fault, Network};
 pub use front::Front;
 pub use image::Job;
 pub use keystone::Keystone;
 pub use local::{PATIENCE, free_port, until};
+pub use node::Node;
 pub use objects::S3Store;
 pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;

@@ -3,6 +3,7 @@
 //! Also compiled into the tests of `calotype-keys`, which need the same.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::Method;
 use reqwest::blocking::Response;
@@ -39,7 +40,10 @@ pub struct User {
 pub fn fresh_name(what: &str) -> String {
     static NAMES: AtomicUsize = AtomicUsize::new(0);
     let number = NAMES.fetch_add(1, Ordering::Relaxed);
-    format!("{what}-{}-{number}", std::process::id())
+    // Ids of processes come again within a run.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("a time after 1970").as_micros();
+    format!("{what}-{}-{now:x}-{number}", std::process::id())
 }
 
 fn environment(name: &str) -> String {

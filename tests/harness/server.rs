@@ -1,16 +1,16 @@
-//! A calotype process.
+//! A server: one process with everything in its data directory, or several on engines behind a balancer.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, ExitStatus};
 
 use tempfile::TempDir;
 
 use crate::client::{Client, log_in_at};
+use crate::deployment::{Deployment, Engines, Place, WORKERS, engines};
 use crate::keystone::Keystone;
-use crate::{PATIENCE, until};
+use crate::node::{Launch, Node};
+use crate::until;
+use crate::worker::Worker;
 
 /// What a server is started with.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,10 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// Who answers for users and projects; none: the server itself, or whom `CALOTYPE_TEST_IDENTITY` names.
     pub keystone: Option<Keystone>,
+    /// Where the server's parts are.
+    pub place: Place,
+    /// Whether customers' keys are the server's own, also where it is on engines: for tests of the KMS API.
+    pub own_keys: bool,
 }
 
 impl Options {
@@ -42,13 +46,41 @@ impl Options {
             ..self
         }
     }
+
+    /// The same with customers' keys of the server's own.
+    #[must_use]
+    pub fn with_own_keys(self) -> Self {
+        Self {
+            own_keys: true,
+            ..self
+        }
+    }
+
+    /// The same in one process and its data directory, whatever the run says.
+    #[must_use]
+    pub fn embedded(self) -> Self {
+        Self {
+            place: Place::Embedded,
+            ..self
+        }
+    }
+
+    /// The same on engines, whatever the run says.
+    #[must_use]
+    pub fn on(self, engines: Engines) -> Self {
+        Self {
+            place: Place::Engines(engines),
+            ..self
+        }
+    }
 }
 
 /// A running server. It is killed when the value goes out of scope.
 pub struct Server {
-    process: Child,
+    nodes: Vec<Node>,
+    workers: Vec<Worker>,
+    deployment: Option<Deployment>,
     base: String,
-    ready_lines: Vec<String>,
     home: TempDir,
     options: Options,
 }
@@ -57,6 +89,16 @@ impl Server {
     /// Starts a server on its defaults and waits until it is ready.
     pub fn with_defaults() -> Self {
         Self::start(Options::default())
+    }
+
+    /// Starts a server on its defaults, in one process and its data directory whatever the run says.
+    pub fn embedded() -> Self {
+        Self::start(Options::default().embedded())
+    }
+
+    /// Starts a server on its defaults, whose customers' keys are its own.
+    pub fn with_own_keys() -> Self {
+        Self::start(Options::default().with_own_keys())
     }
 
     /// Starts a server and waits until it is ready.
@@ -72,20 +114,21 @@ impl Server {
     /// # Errors
     /// The exit status and the log of a server that did not become ready.
     pub fn try_start(mut options: Options) -> Result<Self, String> {
-        options.keystone = options.keystone.or_else(Keystone::of_environment);
-        let home = TempDir::with_prefix("calotype-test-").expect("a temporary directory");
-        let data = data_of(&home, &options);
-        if let Some(text) = &options.config {
-            std::fs::write(home.path().join("calotype.toml"), text).expect("the configuration");
-        }
-        let (process, base, ready_lines) = launch(&home, &data, &options)?;
-        Ok(Self {
-            process,
-            base,
-            ready_lines,
-            home,
+        let deployment = engines(&options).map(|on| Deployment::new(on, options.own_keys));
+        options.keystone = match &deployment {
+            Some(deployment) => Some(deployment.keystone().clone()),
+            None => options.keystone.or_else(Keystone::of_environment),
+        };
+        let mut server = Self {
+            nodes: Vec::new(),
+            workers: Vec::new(),
+            deployment,
+            base: String::new(),
+            home: TempDir::with_prefix("calotype-test-").expect("a temporary directory"),
             options,
-        })
+        };
+        server.launch()?;
+        Ok(server)
     }
 
     /// Starts the server again on the same data with other options; where it ends before it is ready, returns what it
@@ -98,16 +141,103 @@ impl Server {
         let data = self.data();
         let before = self.options.keystone.take();
         self.options = Options {
-            data: Some(data.clone()),
+            data: Some(data),
             keystone: options.keystone.clone().or(before),
             ..options
         };
-        if let Some(text) = &self.options.config {
-            std::fs::write(self.home.path().join("calotype.toml"), text)
-                .expect("the configuration");
+        self.launch()
+    }
+
+    /// Starts the processes, and waits until all are ready.
+    fn launch(&mut self) -> Result<(), String> {
+        self.nodes.clear();
+        self.workers.clear();
+        let listens = match &self.deployment {
+            Some(deployment) => deployment.addresses().to_vec(),
+            None => vec!["127.0.0.1:0".to_owned()],
+        };
+        for (number, listen) in (1..).zip(&listens) {
+            let (name, more) = match &self.deployment {
+                Some(_) => (
+                    format!("-node-{number}"),
+                    Some(("CALOTYPE_JOBS__WORKERS", "0")),
+                ),
+                None => (String::new(), None),
+            };
+            let launch = self.one(name, more);
+            self.nodes.push(Node::begin(launch, listen));
         }
-        (self.process, self.base, self.ready_lines) = launch(&self.home, &data, &self.options)?;
+        if self.deployment.is_some() && !self.does_no_jobs() {
+            for number in 1..=WORKERS {
+                let launch = self.one(format!("-worker-{number}"), None);
+                self.workers.push(Worker::begin(launch));
+            }
+        }
+        self.wait()
+    }
+
+    /// What a process is started with.
+    fn one(&self, name: String, more: Option<(&str, &str)>) -> Launch {
+        let file = self.home.path().join("calotype.toml");
+        let config = self.options.config.as_ref().map(|text| {
+            std::fs::write(&file, text).expect("the configuration");
+            file
+        });
+        let keystone = self.options.keystone.as_ref();
+        let mut environment = keystone.map(Keystone::environment).unwrap_or_default();
+        if let Some(deployment) = &self.deployment {
+            environment.extend(deployment.environment().iter().cloned());
+        }
+        let more = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        environment.extend(more);
+        environment.extend(self.options.environment.iter().cloned());
+        Launch {
+            program: self.deployment.as_ref().and_then(Deployment::program),
+            config,
+            data: self.data(),
+            home: self.home.path().to_owned(),
+            name,
+            environment,
+        }
+    }
+
+    fn does_no_jobs(&self) -> bool {
+        let text = self.options.config.as_deref().unwrap_or_default();
+        text.contains("\nworkers = 0\n")
+    }
+
+    /// Waits until all processes are ready, and tells clients where the server is.
+    fn wait(&mut self) -> Result<(), String> {
+        for node in &mut self.nodes {
+            node.wait()?;
+        }
+        for worker in &mut self.workers {
+            worker.wait()?;
+        }
+        let Some(deployment) = &self.deployment else {
+            self.nodes[0].base().clone_into(&mut self.base);
+            self.tell_clients();
+            return Ok(());
+        };
+        deployment.url().clone_into(&mut self.base);
+        self.tell_clients();
+        until("the balancer to lead to a node", || {
+            let answer = Client::anonymous(&self.base).get("/healthz");
+            (answer.status == 200).then_some(())
+        });
         Ok(())
+    }
+
+    fn tell_clients(&self) {
+        let Some(keystone) = &self.options.keystone else {
+            return;
+        };
+        let barbican = self.deployment.as_ref().and_then(Deployment::barbican);
+        let addresses = self.nodes.iter().map(Node::base);
+        for base in addresses.chain([self.base.as_str()]) {
+            log_in_at(base, keystone.openstack().keystone(), barbican);
+        }
+        keystone.lead_to(&self.base, &self.data());
     }
 
     /// Where the server answers, without a trailing slash.
@@ -117,41 +247,58 @@ impl Server {
 
     /// The data directory.
     pub fn data(&self) -> PathBuf {
-        data_of(&self.home, &self.options)
+        let own = || self.home.path().join("data");
+        self.options.data.clone().unwrap_or_else(own)
     }
 
     /// The lines that the server printed on its standard output up to and with the one that says that it
     /// is ready.
     pub fn ready_lines(&self) -> &[String] {
-        &self.ready_lines
+        self.nodes[0].ready_lines()
     }
 
     /// The process id.
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.only().pid()
     }
 
-    /// What a metric counts: the sum of its series that have all of these labels, each as `name="value"`.
+    /// The one process of a server that has no others.
+    fn only(&self) -> &Node {
+        assert!(self.deployment.is_none(), "one of several: {WHY_ONE}");
+        &self.nodes[0]
+    }
+
+    /// The processes that serve requests.
+    pub fn nodes(&mut self) -> &mut [Node] {
+        &mut self.nodes
+    }
+
+    /// The processes that only do jobs: of a server on engines.
+    pub fn workers(&mut self) -> &mut [Worker] {
+        &mut self.workers
+    }
+
+    /// The database's URL, of a server on engines.
+    pub fn database(&self) -> &str {
+        self.deployment.as_ref().expect("engines").database()
+    }
+
+    /// What a metric counts: the sum of its series that have all of these labels, each as `name="value"`, over all nodes.
     pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let shown = Client::anonymous(self.base()).get("/metrics").expect(200);
-        let shown = shown.text();
-        let values = shown.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let (of, labelled) = series.split_once('{').unwrap_or((series, ""));
-            let is_meant = of == name && labels.iter().all(|label| labelled.contains(label));
-            is_meant.then(|| value.parse::<f64>().expect("a number"))
-        });
-        values.sum()
+        let nodes = self.nodes.iter();
+        nodes.map(|node| metric_of(node, name, labels)).sum()
     }
 
-    /// What the server has logged, over all its starts.
+    /// What the server has logged, over all its starts: each process's by itself.
     pub fn log(&self) -> String {
-        read(&self.home.path().join("log"))
+        let nodes = self.nodes.iter().map(|node| node.launch().log());
+        nodes.chain(self.workers.iter().map(Worker::log)).collect()
     }
 
     /// What the server printed on its standard output after it was ready.
     pub fn printed(&self) -> String {
-        read(&self.home.path().join("printed"))
+        let nodes = self.nodes.iter();
+        nodes.map(|node| node.launch().printed()).collect()
     }
 
     /// The first administrator, with the credentials that the server wrote into `clouds.yaml`.
@@ -175,29 +322,33 @@ impl Server {
         Clouds::read(&self.data().join("clouds.yaml"))
     }
 
-    /// Kills the process as a power cut would end it.
+    /// Kills all processes as a power cut would end them.
     pub fn kill9(&mut self) {
-        // An error means that the process had ended already, which is what is wanted.
-        let _ = self.process.kill();
-        self.process.wait().expect("the process's end");
+        self.nodes.iter_mut().for_each(Node::kill9);
+        self.workers.iter_mut().for_each(Worker::kill9);
     }
 
-    /// Asks the process to stop, and waits for its end.
+    /// Asks all processes to stop, and waits for their end: the first status that is no success, or a success.
     pub fn stop(&mut self) -> ExitStatus {
         self.terminate();
-        until("the server to stop", || {
-            self.process.try_wait().expect("the process's state")
-        })
+        let nodes = self.nodes.iter_mut().map(Node::ended);
+        let ends: Vec<ExitStatus> = nodes
+            .chain(self.workers.iter_mut().map(Worker::stop))
+            .collect();
+        let failed = ends.iter().find(|status| !status.success());
+        *failed.unwrap_or(&ends[0])
     }
 
-    /// Asks the process to stop, and does not wait.
+    /// Asks all processes to stop, and does not wait.
     pub fn terminate(&self) {
-        terminate(&self.process);
+        self.nodes.iter().for_each(Node::terminate);
+        self.workers.iter().for_each(Worker::terminate);
     }
 
     /// Makes the process end as one does that finds itself broken.
     pub fn abort(&mut self) -> ExitStatus {
-        abort(&mut self.process)
+        assert!(self.deployment.is_none(), "one of several: {WHY_ONE}");
+        self.nodes[0].abort()
     }
 
     /// Where a core of the process would appear: its directory.
@@ -207,50 +358,58 @@ impl Server {
 
     /// Makes the process stand still, until [`Server::go_on`].
     pub fn pause(&self) {
-        self.signal(rustix::process::Signal::STOP);
+        self.only().pause();
     }
 
     /// Ends [`Server::pause`].
     pub fn go_on(&self) {
-        self.signal(rustix::process::Signal::CONT);
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(pid, signal).expect("a process that lives");
+        self.only().go_on();
     }
 
     /// Starts the server again on the same data, after its end.
     pub fn restart(&mut self) {
-        self.kill9();
-        let started = launch(&self.home, &self.data(), &self.options);
-        (self.process, self.base, self.ready_lines) = match started {
-            Ok(started) => started,
-            Err(reason) => panic!("{reason}"),
-        };
+        self.nodes.iter_mut().for_each(Node::begin_again);
+        self.workers.iter_mut().for_each(Worker::begin_again);
+        if let Err(reason) = self.wait() {
+            panic!("{reason}");
+        }
     }
 
-    /// How many attempts at writing a blob lie in the store, unfinished or on their way out. For a store in
-    /// the data directory.
+    /// How many attempts at writing a blob lie in the store, unfinished or on their way out.
     pub fn staged(&self) -> usize {
+        if let Some(deployment) = &self.deployment {
+            return deployment.objects("staged/").len();
+        }
         let staged = self.data().join("blobs").join("staged");
         std::fs::read_dir(staged).expect("the store").count()
     }
 
-    /// How many blobs the store holds. For a store in the data directory.
+    /// How many blobs the store holds.
     pub fn stored(&self) -> usize {
+        if let Some(deployment) = &self.deployment {
+            return deployment.objects("blobs/").len();
+        }
         let list = |directory: PathBuf| std::fs::read_dir(directory).expect("the store").flatten();
         let prefixes = list(self.data().join("blobs").join("blobs"));
         prefixes.map(|prefix| list(prefix.path()).count()).sum()
     }
 
     /// Kills the server and proves that the invariants hold of what it left: `calotype admin verify`
-    /// reads every byte and finds no violation. For a catalog in the data directory.
+    /// reads every byte and finds no violation.
     pub fn verify_stopped(&mut self) {
         self.kill9();
-        let output = Command::new(binary())
-            .args(["admin", "verify", "--deep", "--data-dir"])
-            .arg(self.data())
+        let node = self.nodes[0].launch();
+        let mut command = Command::new(binary());
+        command.args(["admin", "verify", "--deep", "--data-dir"]);
+        command.arg(self.data());
+        // What is in the data directory is found without a configuration.
+        if self.deployment.is_some() {
+            command.envs(node.environment.iter().cloned());
+            if let Some(config) = &node.config {
+                command.arg("--config").arg(config);
+            }
+        }
+        let output = command
             .current_dir(self.home.path())
             .output()
             .expect("the calotype binary runs");
@@ -272,26 +431,31 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill9();
-        if std::thread::panicking() {
-            let log = self.log();
+        if !std::thread::panicking() {
+            return;
+        }
+        let nodes = self.nodes.iter().map(|node| node.launch().log());
+        for log in nodes.chain(self.workers.iter().map(Worker::log)) {
             let from = log.len().saturating_sub(16 * 1024);
             let tail = log.get(from..).unwrap_or(&log);
-            eprintln!("--- the log of {} ---\n{tail}", self.base);
+            eprintln!("--- a log of {} ---\n{tail}", self.base);
         }
     }
 }
 
-pub(crate) fn terminate(process: &Child) {
-    let pid = rustix::process::Pid::from_child(process);
-    // An error means that the process had ended already.
-    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-}
+/// Why a test that asks for one process is no test of several.
+const WHY_ONE: &str = "a test of one process says `Server::embedded()` or `Options::embedded()`";
 
-pub(crate) fn abort(process: &mut Child) -> ExitStatus {
-    let pid = rustix::process::Pid::from_child(process);
-    rustix::process::kill_process(pid, rustix::process::Signal::ABORT)
-        .expect("a process that lives");
-    process.wait().expect("the process's end")
+fn metric_of(node: &Node, name: &str, labels: &[&str]) -> f64 {
+    let shown = Client::anonymous(node.base()).get("/metrics").expect(200);
+    let shown = shown.text();
+    let values = shown.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (of, labelled) = series.split_once('{').unwrap_or((series, ""));
+        let is_meant = of == name && labels.iter().all(|label| labelled.contains(label));
+        is_meant.then(|| value.parse::<f64>().expect("a number"))
+    });
+    values.sum()
 }
 
 /// The binary under test: `CALOTYPE_BIN`, or the one that was built beside this test.
@@ -335,99 +499,4 @@ impl Clouds {
         });
         value.unwrap_or_else(|| panic!("clouds.yaml has no {key}"))
     }
-}
-
-fn data_of(home: &TempDir, options: &Options) -> PathBuf {
-    let own = || home.path().join("data");
-    options.data.clone().unwrap_or_else(own)
-}
-
-fn launch(
-    home: &TempDir,
-    data: &Path,
-    options: &Options,
-) -> Result<(Child, String, Vec<String>), String> {
-    let log_path = home.path().join("log");
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(&log_path)
-        .expect("the log");
-    let keystone = options.keystone.as_ref();
-    let identity = keystone.map(Keystone::environment).unwrap_or_default();
-    let mut command = Command::new(binary());
-    command.args(["serve", "--listen", "127.0.0.1:0"]);
-    command.arg("--data-dir").arg(data);
-    if options.config.is_some() {
-        command
-            .arg("--config")
-            .arg(home.path().join("calotype.toml"));
-    }
-    let mut process = command
-        .envs(identity)
-        .envs(options.environment.iter().cloned())
-        .current_dir(home.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .expect("the calotype binary starts");
-    let lines = lines_of(
-        process.stdout.take().expect("the standard output"),
-        home.path().join("printed"),
-    );
-    let mut seen = Vec::new();
-    loop {
-        match lines.recv_timeout(PATIENCE) {
-            Ok(line) => {
-                let base = base_in(&line);
-                seen.push(line);
-                if let Some(base) = base {
-                    if let Some(keystone) = keystone {
-                        log_in_at(&base, keystone.openstack().keystone());
-                        keystone.lead_to(&base, data);
-                    }
-                    return Ok((process, base, seen));
-                }
-            }
-            Err(_) => {
-                let _ = process.kill();
-                let status = process.wait().expect("the process's end");
-                let log = read(&log_path);
-                return Err(format!("not ready, {status}; printed {seen:?}\n{log}"));
-            }
-        }
-    }
-}
-
-/// The lines of the standard output until the ready line; what comes after it goes into a file.
-fn lines_of(output: impl Read + Send + 'static, rest: PathBuf) -> mpsc::Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut output = BufReader::new(output);
-        let mut line = String::new();
-        while output.read_line(&mut line).is_ok_and(|length| length > 0) {
-            let ready = base_in(&line).is_some();
-            if sender.send(line.trim_end().to_owned()).is_err() || ready {
-                break;
-            }
-            line.clear();
-        }
-        drop(sender);
-        if let Ok(mut rest) = File::create(rest) {
-            let _ = std::io::copy(&mut output, &mut rest);
-        }
-    });
-    receiver
-}
-
-fn base_in(line: &str) -> Option<String> {
-    let start = line.find("http://")?;
-    let url = line[start..].split_whitespace().next()?;
-    Some(url.trim_end_matches(['/', ',', '.']).to_owned())
-}
-
-fn read(path: &Path) -> String {
-    let bytes = std::fs::read(path).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -1,20 +1,21 @@
 //! A calotype process that does jobs and serves no requests.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::keystone::Keystone;
-use crate::server::{abort, binary, terminate};
+use crate::node::{Launch, abort, kill9, send, terminate};
 use crate::until;
 
 /// A running worker. It is killed when the value goes out of scope.
 pub struct Worker {
+    launch: Launch,
     process: Child,
-    home: TempDir,
-    _keystone: Option<Keystone>,
+    /// What goes with it, where it is on its own.
+    own: Option<(TempDir, Option<Keystone>)>,
 }
 
 impl Worker {
@@ -25,28 +26,61 @@ impl Worker {
         std::fs::write(&file, config).expect("the configuration");
         let keystone = Keystone::of_environment();
         let identity = keystone.as_ref().map(Keystone::environment);
-        let mut process = Command::new(binary())
-            .envs(identity.unwrap_or_default())
-            .arg("worker")
-            .arg("--config")
-            .arg(&file)
-            .arg("--data-dir")
-            .arg(home.path().join("data"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(home.path().join("log")).expect("the log"))
-            .spawn()
-            .expect("the calotype binary starts");
-        let output = process.stdout.take().expect("the standard output");
+        let mut worker = Self::begin(Launch {
+            program: None,
+            config: Some(file),
+            data: home.path().join("data"),
+            home: home.path().to_owned(),
+            name: String::new(),
+            environment: identity.unwrap_or_default(),
+        });
+        worker.own = Some((home, keystone));
+        worker.wait().expect("a worker that starts");
+        worker
+    }
+
+    /// Starts one, and does not wait for it.
+    pub(crate) fn begin(launch: Launch) -> Self {
+        Self {
+            process: spawn(&launch),
+            launch,
+            own: None,
+        }
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// The log of one that ended before.
+    pub(crate) fn wait(&mut self) -> Result<(), String> {
+        let output = self.process.stdout.take().expect("the standard output");
         let mut line = String::new();
         let read = BufReader::new(output).read_line(&mut line);
         read.expect("the worker's output");
-        assert_eq!(line.trim_end(), "calotype worker is ready");
-        Self {
-            process,
-            home,
-            _keystone: keystone,
+        if line.trim_end() == "calotype worker is ready" {
+            return Ok(());
         }
+        self.kill9();
+        Err(format!("a worker printed {line:?}\n{}", self.log()))
+    }
+
+    /// Starts it again after its end, and does not wait.
+    pub(crate) fn begin_again(&mut self) {
+        self.kill9();
+        self.process = spawn(&self.launch);
+    }
+
+    /// Starts it again after its end, and waits until it is ready.
+    pub fn restart(&mut self) {
+        self.begin_again();
+        self.wait().expect("a worker that starts again");
+    }
+
+    /// Stops it, and starts the program that is tested in its place.
+    pub fn replace(&mut self) {
+        assert!(self.stop().success(), "a worker that stops");
+        self.launch.program = None;
+        self.restart();
     }
 
     /// The process id.
@@ -54,10 +88,9 @@ impl Worker {
         self.process.id()
     }
 
-    /// What the worker has logged.
+    /// What the worker has logged, over all its starts.
     pub fn log(&self) -> String {
-        let bytes = std::fs::read(self.home.path().join("log"));
-        String::from_utf8_lossy(&bytes.expect("the log")).into_owned()
+        self.launch.log()
     }
 
     /// Makes the process end as one does that finds itself broken.
@@ -67,32 +100,30 @@ impl Worker {
 
     /// Asks the worker to stop, and waits for its end.
     pub fn stop(&mut self) -> ExitStatus {
-        terminate(&self.process);
+        self.terminate();
         until("the worker to stop", || {
             self.process.try_wait().expect("the process's state")
         })
     }
 
+    /// Asks the worker to stop, and does not wait.
+    pub(crate) fn terminate(&self) {
+        terminate(&self.process);
+    }
+
     /// Makes the process stand still, until [`Worker::go_on`].
     pub fn pause(&self) {
-        self.signal(rustix::process::Signal::STOP);
+        send(&self.process, Signal::STOP);
     }
 
     /// Ends [`Worker::pause`].
     pub fn go_on(&self) {
-        self.signal(rustix::process::Signal::CONT);
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(pid, signal).expect("a process that lives");
+        send(&self.process, Signal::CONT);
     }
 
     /// Kills the worker as a power cut would end it.
     pub fn kill9(&mut self) {
-        // An error means that the process had ended already, which is what is wanted.
-        let _ = self.process.kill();
-        self.process.wait().expect("the process's end");
+        kill9(&mut self.process);
     }
 }
 
@@ -100,4 +131,9 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.kill9();
     }
+}
+
+fn spawn(launch: &Launch) -> Child {
+    let mut command = launch.command("worker");
+    command.spawn().expect("the calotype binary starts")
 }

@@ -25,7 +25,7 @@ struct Chore {
 const CHORES: &[Chore] = &[
     Chore {
         name: "test",
-        about: "install what is missing, start the engines, run every test; arguments go to nextest",
+        about: "install what is missing, start the engines, run every test; --engines: those of the service on engines; other arguments go to nextest",
         run: tests::test,
     },
     Chore {
@@ -42,6 +42,11 @@ const CHORES: &[Chore] = &[
         name: "openapi",
         about: "write openapi/calotype.json from the binary",
         run: tests::openapi,
+    },
+    Chore {
+        name: "versions",
+        about: "upgrade the nodes and workers of an older COMMIT to this version's, under load",
+        run: tests::versions,
     },
     Chore {
         name: "fuzz",

@@ -14,14 +14,14 @@ const START: Duration = Duration::from_secs(300);
 
 /// A running service. It is stopped when the value goes out of scope.
 pub struct Service {
-    name: &'static str,
+    name: String,
     process: Child,
     log: PathBuf,
 }
 
 impl Service {
     /// Starts it. What it logs outlives the run, for whoever wants to know why a test failed.
-    pub fn start(name: &'static str, mut command: Command) -> Outcome<Self> {
+    pub fn start(name: &str, mut command: Command) -> Outcome<Self> {
         let path = target().join(format!("{name}.log"));
         let log = fs::File::create(&path)?;
         let process = command
@@ -31,7 +31,7 @@ impl Service {
             .spawn()
             .map_err(|error| Failure::new(format!("can't start {name}: {error}")))?;
         Ok(Self {
-            name,
+            name: name.to_owned(),
             process,
             log: path,
         })

@@ -1,5 +1,8 @@
 //! Chores that run the binary: its tests, its OpenAPI document, its measurements.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
 
 use crate::ceph::Ceph;
@@ -17,6 +20,13 @@ const NEED_OPENSTACK: [&str; 3] = [
     "calotype-tests::blackbox keystone::",
 ];
 
+/// How those begin that need all of them.
+const NEED_ALL: [&str; 3] = [
+    "calotype-tests::blackbox engine_faults::",
+    "calotype-tests::blackbox store_faults::",
+    "calotype-tests::blackbox versions::",
+];
+
 /// How those begin that need a Ceph.
 const NEED_CEPH: [&str; 5] = [
     "calotype-blob::ceph ",
@@ -26,18 +36,45 @@ const NEED_CEPH: [&str; 5] = [
     "calotype-tests::blackbox s3_store::",
 ];
 
-/// Runs every test against real engines; `arguments` go to nextest.
+/// How many stores the tests' Ceph has.
+const STORES: usize = 3;
+
+/// The variable that puts the servers of the black-box tests on engines.
+const DEPLOYMENT: (&str, &str) = ("CALOTYPE_TEST_DEPLOYMENT", "engines");
+
+/// The black-box tests, as nextest's filters have it.
+const BLACK_BOX: &str = "package(calotype-tests)";
+
+/// Of them those that would run again as they ran: they have no server (`coverage`, `workspace`, `jail`, `demo`, `alerts`), or one
+/// of their own on what they are about: one process and its limits, memory, directory, clients and root keys, and that it is
+/// killed by the hundred; SQLite and what becomes of it; one engine, or all of them, and their faults.
+const OF_THEIR_OWN: &str = "test(/^(alerts|balancers|barbican|ceph|coverage|crash|crash_uploads|damage|\
+    demo|disk_full|doctor|engine_faults|export_faults|import_faults|jail|keystone|kms_elsewhere|load|\
+    migrate_catalog|nodes|reseal_faults|reseal_kills|root_keys|s3_nodes|s3_store|secrets|serve|slow_clients|\
+    stopping|store_faults|two_servers|versions|workspace)::/)";
+
+/// Of the others those that run on engines each time: what is done to images and their bytes, by each API and by clients. The
+/// rest of them is about texts, forms and refusals that engines have no part in, or takes longer than that is worth.
+const ON_ENGINES: &str = "test(/^(clients|cloud_images|command|command_images|command_imports|\
+    command_keys|command_members|copy_refusals|copy_results|exports|glance_images|glance_lists|image_keys|\
+    import_archives|import_disks|imports|members|quotas|reseal)::/)";
+
+/// Runs every test against real engines, and then those of [`ON_ENGINES`] again with each of their servers on engines. With
+/// `--engines` all of the service's black-box tests run so, and nothing else. Other arguments go to nextest, and then there is
+/// one run of what they choose.
 pub fn test(arguments: &[String]) -> Outcome {
-    install_packages()?;
-    install_cargo_tool("nextest", "cargo-nextest")?;
-    let clients = python("test-python", "tests/clients/requirements.txt")?;
-    let otc_clients = python("test-otc-python", "tests/clients/requirements-otc.txt")?;
-    let schemathesis = python("schemathesis-python", "tests/schemathesis/requirements.txt")?;
+    let (on_engines, arguments) = match arguments.split_first() {
+        Some((first, rest)) if first == "--engines" => (true, rest),
+        _ => (false, arguments),
+    };
+    let of_environment = |name, value| std::env::var_os(name).is_some_and(|set| set == value);
+    let on_engines = on_engines || of_environment(DEPLOYMENT.0, DEPLOYMENT.1);
+    let place = Prepared::install()?;
     // One build for the binary and for every test, so that nothing is built twice.
     let build = || run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]));
-    let slow = if arguments.is_empty() {
+    let slow = if arguments.is_empty() || on_engines {
         std::thread::scope(|scope| {
-            let starting = scope.spawn(|| Slow::start(true, true));
+            let starting = scope.spawn(|| Slow::start(true, STORES));
             let built = build();
             built.and(joined(starting))
         })?
@@ -45,29 +82,153 @@ pub fn test(arguments: &[String]) -> Outcome {
         build()?;
         let listed = listed(arguments);
         let need = |starts: &[&str]| need(listed.as_deref(), starts);
-        let identity = std::env::var_os("CALOTYPE_TEST_IDENTITY");
-        let openstack = identity.is_some_and(|identity| identity == "keystone");
-        Slow::start(openstack || need(&NEED_OPENSTACK), need(&NEED_CEPH))?
+        let openstack = of_environment("CALOTYPE_TEST_IDENTITY", "keystone");
+        let all = need(&NEED_ALL);
+        let ceph = all || need(&NEED_CEPH);
+        Slow::start(
+            all || openstack || need(&NEED_OPENSTACK),
+            if ceph { STORES } else { 0 },
+        )?
     };
     let postgres = Postgres::start(Fsync::Off)?;
-    let engines = [
-        (
-            "CALOTYPE_BIN",
-            target().join("debug/calotype").into_os_string(),
-        ),
-        ("CALOTYPE_TEST_POSTGRES_URL", postgres.url().into()),
-        ("CALOTYPE_TEST_PYTHON", clients.into_os_string()),
-        ("CALOTYPE_TEST_OTC_PYTHON", otc_clients.into_os_string()),
-        (
-            "CALOTYPE_TEST_SCHEMATHESIS_PYTHON",
-            schemathesis.into_os_string(),
-        ),
-    ];
+    let nextest = || {
+        let mut command = cargo();
+        command
+            .args(["nextest", "run", "--workspace", "--locked"])
+            .envs(place.environment(&postgres))
+            .envs(slow.environment());
+        command
+    };
+    let again = |filter: &str| {
+        let mut command = nextest();
+        command.args(["-E", filter]).env(DEPLOYMENT.0, DEPLOYMENT.1);
+        timed("on engines", &mut command)
+    };
+    if on_engines && arguments.is_empty() {
+        return again(&format!("{BLACK_BOX} - {OF_THEIR_OWN}")).told();
+    }
+    let mut first = nextest();
+    first.args(arguments);
+    if on_engines {
+        first.env(DEPLOYMENT.0, DEPLOYMENT.1);
+        return run(&mut first);
+    }
+    if !arguments.is_empty() {
+        return run(&mut first);
+    }
+    // Both run, whatever becomes of the first: one failure must not hide another.
+    let first = timed("all tests", &mut first);
+    let second = again(&format!("{BLACK_BOX} & {ON_ENGINES}"));
+    first.told().and(second.told())
+}
+
+/// Builds an older commit beside this one, and replaces its nodes and workers by this one's, under load.
+pub fn versions(arguments: &[String]) -> Outcome {
+    let [commit] = arguments else {
+        return Err(Failure::new("say which commit is the older version"));
+    };
+    let place = Prepared::install()?;
+    let home = target().join("versions");
+    let source = home.join("source");
+    // What a run before left: another commit's, perhaps.
+    if source.exists() {
+        run(command("git")
+            .args(["worktree", "remove", "--force"])
+            .arg(&source))?;
+    }
+    run(command("git")
+        .args(["worktree", "add", "--detach"])
+        .arg(&source)
+        .arg(commit))?;
+    let built = run(cargo()
+        .args([
+            "build",
+            "--locked",
+            "--package",
+            "calotype",
+            "--manifest-path",
+        ])
+        .arg(source.join("Cargo.toml"))
+        .env("CARGO_TARGET_DIR", home.join("target")));
+    run(command("git")
+        .args(["worktree", "remove", "--force"])
+        .arg(&source))?;
+    built?;
+    run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))?;
+    let slow = Slow::start(true, STORES)?;
+    let postgres = Postgres::start(Fsync::Off)?;
     run(cargo()
         .args(["nextest", "run", "--workspace", "--locked"])
-        .args(arguments)
-        .envs(engines)
-        .envs(slow.environment()))
+        .args(["-E", "package(calotype-tests) & test(/^versions::/)"])
+        .envs(place.environment(&postgres))
+        .envs(slow.environment())
+        .env("CALOTYPE_TEST_OLD_BIN", home.join("target/debug/calotype")))
+}
+
+/// A run of tests that has ended.
+struct Ended {
+    what: &'static str,
+    seconds: u64,
+    outcome: Outcome,
+}
+
+fn timed(what: &'static str, command: &mut Command) -> Ended {
+    let begin = Instant::now();
+    let outcome = run(command);
+    Ended {
+        what,
+        seconds: begin.elapsed().as_secs(),
+        outcome,
+    }
+}
+
+impl Ended {
+    /// Tells how it ended, once nothing else does.
+    fn told(self) -> Outcome {
+        let Self { what, seconds, .. } = self;
+        match &self.outcome {
+            Ok(()) => eprintln!("{what}: passed in {seconds} s"),
+            Err(failure) => eprintln!("{what}: failed in {seconds} s: {failure}"),
+        }
+        self.outcome
+    }
+}
+
+/// The interpreters that the tests drive.
+struct Prepared {
+    clients: PathBuf,
+    otc_clients: PathBuf,
+    schemathesis: PathBuf,
+}
+
+impl Prepared {
+    /// Installs what is missing.
+    fn install() -> Outcome<Self> {
+        install_packages()?;
+        install_cargo_tool("nextest", "cargo-nextest")?;
+        Ok(Self {
+            clients: python("test-python", "tests/clients/requirements.txt")?,
+            otc_clients: python("test-otc-python", "tests/clients/requirements-otc.txt")?,
+            schemathesis: python("schemathesis-python", "tests/schemathesis/requirements.txt")?,
+        })
+    }
+
+    /// What the tests find it and the database by.
+    fn environment(&self, postgres: &Postgres) -> [(&'static str, OsString); 5] {
+        [
+            (
+                "CALOTYPE_BIN",
+                target().join("debug/calotype").into_os_string(),
+            ),
+            ("CALOTYPE_TEST_POSTGRES_URL", postgres.url().into()),
+            ("CALOTYPE_TEST_PYTHON", self.clients.clone().into()),
+            ("CALOTYPE_TEST_OTC_PYTHON", self.otc_clients.clone().into()),
+            (
+                "CALOTYPE_TEST_SCHEMATHESIS_PYTHON",
+                self.schemathesis.clone().into(),
+            ),
+        ]
+    }
 }
 
 /// The engines that take long to install and to start, where there is a need for them.
@@ -77,9 +238,11 @@ struct Slow {
 }
 
 impl Slow {
-    fn start(openstack: bool, ceph: bool) -> Outcome<Self> {
+    /// Starts them; `stores` are Ceph's, none is none.
+    fn start(openstack: bool, stores: usize) -> Outcome<Self> {
         std::thread::scope(|scope| {
-            let starting = scope.spawn(|| ceph.then(start_ceph).transpose());
+            let ceph = || (stores > 0).then(|| start_ceph(stores)).transpose();
+            let starting = scope.spawn(ceph);
             let openstack = openstack.then(start_openstack).transpose();
             let ceph = joined(starting);
             Ok(Self {
@@ -109,10 +272,10 @@ fn start_openstack() -> Outcome<OpenStack> {
     Ok(openstack)
 }
 
-fn start_ceph() -> Outcome<Ceph> {
+fn start_ceph(stores: usize) -> Outcome<Ceph> {
     install_ceph_packages()?;
     let begin = Instant::now();
-    let ceph = Ceph::start()?;
+    let ceph = Ceph::start(stores)?;
     let seconds = begin.elapsed().as_secs_f64();
     eprintln!("Ceph answers after {seconds:.1} s");
     Ok(ceph)
@@ -176,7 +339,7 @@ pub fn bench(arguments: &[String]) -> Outcome {
         .args(["--example", "inspect_speed"]))?;
     let measure = |names: &[String]| {
         let wants = |known: &[&str]| names.iter().any(|name| known.contains(&name.as_str()));
-        let ceph = Slow::start(false, wants(&["--engines", "engines"]))?;
+        let ceph = Slow::start(false, usize::from(wants(&["--engines", "engines"])))?;
         let postgres = wants(&["--engines", "nodes"]).then(|| Postgres::start(Fsync::On));
         let postgres = postgres.transpose()?;
         let url = postgres.iter().map(Postgres::url);

@@ -1,0 +1,265 @@
+//! What stands around a server's processes where it is deployed as production has it: a database of its own on PostgreSQL,
+//! a bucket of its own on Ceph, users of its own at Keystone, customers' keys in Barbican, workers beside the nodes, and
+//! HAProxy before them.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use crate::balancer::Balancer;
+use crate::ceph::Ceph;
+use crate::database;
+use crate::keys::Barbican;
+use crate::keystone::{Keystone, Use};
+use crate::local::free_port;
+use crate::openstack::{User, fresh_name};
+use crate::server::Options;
+
+/// How many nodes serve requests.
+pub(crate) const NODES: usize = 3;
+/// How many workers do jobs.
+pub(crate) const WORKERS: usize = 2;
+
+/// Where a server's parts are.
+#[derive(Debug, Clone, Default)]
+pub enum Place {
+    /// On engines where `CALOTYPE_TEST_DEPLOYMENT` says so, and else embedded. A test whose own configuration says where
+    /// catalog, blobs, keys or users are has it as it says.
+    #[default]
+    OfTheRun,
+    /// In the one process and its data directory, whatever the run says: for tests that are about that.
+    Embedded,
+    /// On engines, whatever the run says.
+    Engines(Engines),
+}
+
+/// Where the engines are reached.
+#[derive(Debug, Clone, Default)]
+pub struct Engines {
+    /// An empty database's URL; none: one of its own on the run's PostgreSQL.
+    pub database: Option<String>,
+    /// The gateway's URL; none: where the run's is.
+    pub store: Option<String>,
+    /// Keystone's, likewise.
+    pub keystone: Option<String>,
+    /// Barbican's, likewise.
+    pub barbican: Option<String>,
+    /// The program that all processes begin with; none: the one that is tested.
+    pub program: Option<PathBuf>,
+    /// Variables for all processes, beside those that say where the engines are.
+    pub environment: Vec<(String, String)>,
+}
+
+/// What stands around a server's processes.
+pub(crate) struct Deployment {
+    keystone: Keystone,
+    barbican: Option<Barbican>,
+    balancer: Balancer,
+    addresses: Vec<String>,
+    environment: Vec<(String, String)>,
+    program: Option<PathBuf>,
+    database: String,
+    bucket: String,
+    ceph: Ceph,
+    secrets: TempDir,
+}
+
+/// The engines that a server is to be on, if it is.
+pub(crate) fn engines(options: &Options) -> Option<Engines> {
+    match &options.place {
+        Place::Embedded => None,
+        Place::Engines(engines) => Some(engines.clone()),
+        Place::OfTheRun if says_where(options) => None,
+        Place::OfTheRun => {
+            let deployment = std::env::var("CALOTYPE_TEST_DEPLOYMENT").ok()?;
+            match deployment.as_str() {
+                "engines" => Some(Engines::default()),
+                "embedded" => None,
+                other => panic!("CALOTYPE_TEST_DEPLOYMENT is {other:?}"),
+            }
+        }
+    }
+}
+
+/// Whether a test's own configuration says where a part of the server is.
+fn says_where(options: &Options) -> bool {
+    let text = options.config.as_deref().unwrap_or_default();
+    let sections = ["[catalog]", "[store.", "[keys", "[identity.keystone"];
+    let named = sections.iter().any(|section| text.contains(section));
+    let mut variables = options.environment.iter();
+    let set = variables.any(|(name, _)| {
+        let parts = ["CATALOG__", "STORE__", "KEYS__", "IDENTITY__", "ROOT_KEY"];
+        let part = name.strip_prefix("CALOTYPE_").unwrap_or_default();
+        parts.iter().any(|own| part.starts_with(own))
+    });
+    named || set || options.data.is_some() || options.keystone.is_some()
+}
+
+impl Deployment {
+    /// Makes what a server needs on these engines, and starts the balancer.
+    pub(crate) fn new(engines: Engines, own_keys: bool) -> Self {
+        static DEPLOYMENTS: AtomicUsize = AtomicUsize::new(0);
+        let number = DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
+        let secrets = tempfile::tempdir().expect("a directory");
+        let ceph = Ceph::connect();
+        let (bucket, database) = std::thread::scope(|scope| {
+            let bucket = scope.spawn(|| ceph.bucket());
+            let database = engines.database.clone();
+            let database =
+                database.unwrap_or_else(|| database::fresh(&format!("deployment_{number}")));
+            (bucket.join().expect("a bucket"), database)
+        });
+        let keystone = Keystone::used(Use {
+            through: engines.keystone.clone(),
+            ..Use::default()
+        });
+        let addresses: Vec<String> = (0..NODES).map(|node| address(number, node)).collect();
+        let balancer = Balancer::haproxy(free_port(), &addresses);
+        let mut deployment = Self {
+            barbican: None,
+            environment: Vec::new(),
+            program: engines.program.clone(),
+            keystone,
+            balancer,
+            addresses,
+            database,
+            bucket,
+            ceph,
+            secrets,
+        };
+        deployment.environment = deployment.settings(&engines);
+        if !own_keys {
+            deployment.keep_keys_in_barbican(&engines);
+        }
+        deployment.environment.extend(engines.environment);
+        deployment
+    }
+
+    /// The configuration, as variables: a test's own file stays as it is.
+    fn settings(&self, engines: &Engines) -> Vec<(String, String)> {
+        // As operators make it: docs/operations.md says how.
+        let random = hex::encode(Sha256::digest(fresh_name(&self.bucket)));
+        let root_key = self.write("root.key", &random);
+        let secret = self.write("store-secret", self.ceph.secret_key());
+        let store = engines.store.as_deref().unwrap_or(self.ceph.url());
+        let url = self.balancer.url();
+        let nodes = NODES.to_string();
+        let (url_of_catalog, password) = database::apart(&self.database);
+        let password = password.map(|password| self.write("catalog-password", password));
+        let password = password.map(|file| ("CATALOG__PASSWORD_FILE", file));
+        let variables = [
+            ("CATALOG__URL", url_of_catalog.as_str()),
+            // Two processors run some ten processes, of several tests.
+            ("CATALOG__CONNECTIONS", "8"),
+            ("CATALOG__ACQUIRE_TIMEOUT", "30s"),
+            ("STORE__MAIN__TYPE", "s3"),
+            ("STORE__MAIN__ENDPOINT", store),
+            ("STORE__MAIN__ALLOW_HTTP", "true"),
+            ("STORE__MAIN__BUCKET", &self.bucket),
+            ("STORE__MAIN__ACCESS_KEY", self.ceph.access_key()),
+            ("STORE__MAIN__SECRET_FILE", &secret),
+            ("KEYS__ROOT_KEY_FILE", &root_key),
+            ("SERVER__PUBLIC_URL", url),
+            ("SERVER__TRUSTED_PROXIES", "[\"127.0.0.0/8\"]"),
+            ("LIMITS__NODES", &nodes),
+            ("IDENTITY__KEYSTONE__CONNECTION__ATTEMPT_TIMEOUT", "30s"),
+            ("IDENTITY__KEYSTONE__CONNECTION__TIME_LIMIT", "60s"),
+        ];
+        let mut all = self.keystone.environment();
+        let variables = variables.map(|(name, value)| (name, value.to_owned()));
+        let named = |(name, value)| (format!("CALOTYPE_{name}"), value);
+        all.extend(variables.into_iter().chain(password).map(named));
+        all
+    }
+
+    /// Lets customers' keys be secrets, which the service reads as a user of its own.
+    fn keep_keys_in_barbican(&mut self, engines: &Engines) {
+        let openstack = self.keystone.openstack();
+        let user: User = openstack.user("service");
+        let password = self.write("barbican-password", &user.password);
+        let keystone = engines.keystone.as_deref().unwrap_or(openstack.keystone());
+        let barbican = engines.barbican.as_deref().unwrap_or(openstack.barbican());
+        let variables = [
+            ("CUSTOMERS", "barbican"),
+            ("BARBICAN__ENDPOINT", barbican),
+            ("BARBICAN__CACHE_LIFE", "1s"),
+            ("BARBICAN__LOGIN__AUTH_URL", keystone),
+            ("BARBICAN__LOGIN__USER", &user.name),
+            ("BARBICAN__LOGIN__PROJECT", &user.project_name),
+            ("BARBICAN__LOGIN__PASSWORD_FILE", &password),
+            ("BARBICAN__CONNECTION__ATTEMPT_TIMEOUT", "30s"),
+            ("BARBICAN__CONNECTION__TIME_LIMIT", "60s"),
+        ];
+        let variables = variables.map(|(name, value)| {
+            let name = format!("CALOTYPE_KEYS__{name}");
+            (name, value.to_owned())
+        });
+        self.barbican = Some(Barbican {
+            url: openstack.barbican().to_owned(),
+            reader: user.id.clone(),
+        });
+        self.environment.extend(variables);
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.secrets.path().join(name);
+        std::fs::write(&path, format!("{text}\n")).expect("a secret");
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, private).expect("a secret of its owner's");
+        path.display().to_string()
+    }
+
+    /// Where clients reach the server.
+    pub(crate) fn url(&self) -> &str {
+        self.balancer.url()
+    }
+
+    /// Where each node listens.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// The variables of every process.
+    pub(crate) fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
+    /// The program that all processes begin with, unless it is the one that is tested.
+    pub(crate) fn program(&self) -> Option<PathBuf> {
+        self.program.clone()
+    }
+
+    /// The users.
+    pub(crate) fn keystone(&self) -> &Keystone {
+        &self.keystone
+    }
+
+    /// Where customers' keys are, unless the service has them itself.
+    pub(crate) fn barbican(&self) -> Option<&Barbican> {
+        self.barbican.as_ref()
+    }
+
+    /// The database's URL.
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The keys of the bucket's objects that begin so, past the store's own prefix.
+    pub(crate) fn objects(&self, under: &str) -> Vec<String> {
+        let prefix = format!("calotype/{under}");
+        let keys = self.ceph.keys(&self.bucket).into_iter();
+        keys.filter_map(|key| Some(key.strip_prefix(&prefix)?.to_owned()))
+            .collect()
+    }
+}
+
+/// Where a node listens: at addresses of this test's own, of which no connection ever takes a port away while the node is
+/// down.
+fn address(deployment: usize, node: usize) -> String {
+    let number = (std::process::id() as usize) << 2 | node;
+    let [.., a, b, c] = number.to_be_bytes();
+    format!("127.{a}.{b}.{c}:{}", 9292 + deployment)
+}
