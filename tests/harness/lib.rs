@@ -30,6 +30,7 @@ pub mod program;
 mod s3_files;
 pub mod server;
 pub mod small_disk;
+pub mod wire;
 pub mod worker;
 
 pub use balancer::Balancer;
@@ -47,4 +48,5 @@ pub use objects::S3Store;
 pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use server::{Options, Server};
+pub use wire::{Weather, Wire};
 pub use worker::Worker;
