@@ -152,14 +152,18 @@ impl Postgres {
 
     async fn begin(&self, reads: bool) -> Result<Transaction<'static, sqlx::Postgres>> {
         let begin = match reads {
-            true => &self.begin_read,
-            false => &self.begin_write,
+            true => self.begin_read.clone(),
+            false => self.begin_write.clone(),
         };
+        // A task of its own, which goes on where its caller goes away: sqlx knows of a transaction only once its begin was
+        // answered, and would give the connection to the next with the transaction open.
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(begin)).await });
         // The pool has a limit of its own, for a free connection.
-        let begun = self.pool.begin_with(AssertSqlSafe(begin.clone()));
         let patience = self.patience + self.pool.options().get_acquire_timeout();
         match tokio::time::timeout(patience, begun).await {
-            Ok(begun) => begun.map_err(meaning),
+            Ok(Ok(begun)) => begun.map_err(meaning),
+            Ok(Err(ended)) => Err(Error::internal(ended)),
             Err(_) => Err(Error::unavailable(Silent)),
         }
     }

@@ -54,6 +54,39 @@ async fn insert(tx: &mut Tx, name: &str) -> Result<u64> {
     tx.execute(INSERT, vec![Arg::text(name)]).await
 }
 
+/// So many turns of the runtime.
+async fn turns(many: usize) {
+    for _ in 0..many {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_who_goes_away_while_a_transaction_begins_leaves_none_open() {
+    const OPEN: &str = "select count(*) from pg_stat_activity where datname = current_database() \
+                        and state like 'idle in transaction%'";
+    let world = World::open("begun_in_vain").await;
+    let mut c = PgConnection::connect(&world.url).await.unwrap();
+    for many in 0..200 {
+        tokio::select! {
+            biased;
+            begun = world.db().read() => drop(begun.unwrap()),
+            () = turns(250 * many) => {}
+        }
+        // One that is left open stays so; what is rolled back takes a moment.
+        let mut open = 1;
+        for _ in 0..1000 {
+            let count = sqlx::query_scalar::<_, i64>(OPEN);
+            open = count.fetch_one(&mut c).await.unwrap();
+            if open == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(open, 0, "after {many} times 250 turns");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_whose_connection_is_lost_at_its_first_statement_is_answered() {
     let world = World::open("cut_reads").await;
