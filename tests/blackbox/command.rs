@@ -638,6 +638,7 @@ fn variables_are_enough_to_reach_a_service() {
             .env("OS_PROJECT_NAME", of("project_name"))
             .env("OS_USER_DOMAIN_NAME", "Default")
             .env("OS_PROJECT_DOMAIN_NAME", "Default")
+            .env("OS_REGION_NAME", of("region_name"))
             .current_dir(home.path())
             .output()
             .expect("the calotype binary runs")

@@ -13,7 +13,8 @@ const JOB_FAILED: i32 = 6;
 
 /// A server slow enough for a person to see something.
 fn slow() -> Server {
-    Server::start(Options::config(config::reseal_pace(1 << 40, 16 * MIB, 2)))
+    let slow = Options::config(config::reseal_pace(1 << 40, 16 * MIB, 2));
+    Server::start(slow.with_own_keys())
 }
 
 /// Runs a command on a terminal of its own; the result is what stood on the screen.

@@ -106,7 +106,8 @@ fn a_key_that_is_closed_withholds_its_images_until_it_is_opened_again() {
 
 #[test]
 fn a_shared_image_is_replicated_by_its_member_while_the_key_is_granted() {
-    let server = Server::with_own_keys();
+    // Of whom a key lets read the embedded identity alone knows beforehand.
+    let server = Server::embedded();
     let (owner, member) = (
         server.user(),
         server.admin().new_project("member", "member"),
@@ -225,11 +226,9 @@ fn the_source_may_be_deleted_while_its_replica_is_made() {
 
 #[test]
 fn five_replicas_of_one_project_do_not_hold_up_one_of_another() {
-    let server = Server::start(Options::config(config::reseal_pace(
-        256 * MIB,
-        UNBOUNDED,
-        2,
-    )));
+    // The share of a device that one process has.
+    let server =
+        Server::start(Options::config(config::reseal_pace(256 * MIB, UNBOUNDED, 2)).embedded());
     let many = server.user();
     let few = server.admin().new_project("few", "member");
     let start = |client: &Client, source: &str, key: &str| client.begin_copy(source, under(key));

@@ -140,9 +140,9 @@ impl Deployment {
 
     /// The configuration, as variables: a test's own file stays as it is.
     fn settings(&self, engines: &Engines) -> Vec<(String, String)> {
-        // As operators make it: docs/operations.md says how.
         let random = hex::encode(Sha256::digest(fresh_name(&self.bucket)));
-        let root_key = self.write("root.key", &random);
+        // Older versions want what stands before it, too.
+        let root_key = self.write("root.key", &format!("calotype-service-key-1:{random}"));
         let secret = self.write("store-secret", self.ceph.secret_key());
         let store = engines.store.as_deref().unwrap_or(self.ceph.url());
         let url = self.balancer.url();

@@ -54,10 +54,9 @@ const OF_THEIR_OWN: &str = "test(/^(alerts|balancers|barbican|ceph|coverage|cras
     stopping|store_faults|two_servers|versions|workspace)::/)";
 
 /// Of the others those that run on engines each time: what is done to images and their bytes, by each API and by clients. The
-/// rest of them is about texts, forms and refusals that engines have no part in, or takes longer than that is worth.
-const ON_ENGINES: &str = "test(/^(clients|cloud_images|command|command_images|command_imports|\
-    command_keys|command_members|copy_refusals|copy_results|exports|glance_images|glance_lists|image_keys|\
-    import_archives|import_disks|imports|members|quotas|reseal)::/)";
+/// rest of them is about forms, texts and refusals that engines have no part in, and would take longer than that is worth.
+const ON_ENGINES: &str = "test(/^(clients|cloud_images|copy_results|exports|glance_images|glance_lists|\
+    image_keys|import_archives|import_disks|imports|members|quotas)::/)";
 
 /// Runs every test against real engines, and then those of [`ON_ENGINES`] again with each of their servers on engines. With
 /// `--engines` all of the service's black-box tests run so, and nothing else. Other arguments go to nextest, and then there is
