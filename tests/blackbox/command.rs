@@ -64,7 +64,7 @@ impl Terminal {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let output = self.command(arguments).output();
         output.expect("the calotype binary runs")
     }

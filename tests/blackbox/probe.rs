@@ -39,6 +39,8 @@ impl Row {
             .replace("{member_id}", &ids.project)
             .replace("{role_id}", &"0".repeat(32))
             .replace("{key_id}", &ids.key)
+            .replace("{blob_id}", "11111111-2222-4333-8444-555555555555")
+            .replace("{store}", "main")
             .replace("{tag}", "probe")
             .replace("{key}", "probe")
             .replace("{domain_id}", "default")
@@ -116,6 +118,7 @@ impl Row {
             (_, path) if path.ends_with("/members/{member_id}") => {
                 ("application/json", json!({"status": "accepted"}))
             }
+            (_, path) if path.ends_with("/move") => ("application/json", json!({"store": "main"})),
             (&Method::POST, path) if path.starts_with("/kms/") => {
                 ("application/json", key_body(path, ids))
             }

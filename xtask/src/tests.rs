@@ -28,10 +28,11 @@ const NEED_ALL: [&str; 3] = [
 ];
 
 /// How those begin that need a Ceph.
-const NEED_CEPH: [&str; 5] = [
+const NEED_CEPH: [&str; 6] = [
     "calotype-blob::ceph ",
     "calotype-objects::ceph ",
     "calotype-tests::blackbox ceph::",
+    "calotype-tests::blackbox s3_moves::",
     "calotype-tests::blackbox s3_nodes::",
     "calotype-tests::blackbox s3_store::",
 ];

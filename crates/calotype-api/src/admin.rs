@@ -5,6 +5,7 @@ pub mod enterprise_projects;
 pub mod jobs;
 pub mod quotas;
 pub mod root_key;
+pub mod stores;
 pub mod verify;
 
 use calotype_core::codes::ImsCode;
@@ -37,6 +38,9 @@ pub fn router() -> OpenApiRouter<ApiState> {
             quotas::reset_quota
         ))
         .routes(routes!(verify::verify))
+        .routes(routes!(stores::move_image))
+        .routes(routes!(stores::move_blob))
+        .routes(routes!(stores::list_blobs))
         .routes(routes!(audit::show_audit_trail))
 }
 

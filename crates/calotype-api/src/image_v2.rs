@@ -51,5 +51,6 @@ pub fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(schemas::members))
         .routes(routes!(discovery::import_methods))
         .routes(routes!(discovery::stores))
+        .routes(routes!(discovery::stores_in_detail))
         .routes(routes!(usage::show))
 }

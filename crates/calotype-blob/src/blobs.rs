@@ -14,11 +14,12 @@
 
 use std::sync::Arc;
 
-use calotype_core::id::BlobId;
+use bytes::Bytes;
+use calotype_core::id::{BlobId, StoreName};
 use calotype_core::keys::{KeyFault, KeyResult, KeyRole, MasterKey};
 use calotype_core::ports::{
-    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Clock, Entropy, KeyService, ResealOrder,
-    WrappedKey, WriteOptions,
+    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Clock, CopyOrder, Entropy, KeyService,
+    Place, ResealOrder, WrappedKey, WriteOptions,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -28,10 +29,11 @@ use tokio::task::spawn_blocking;
 use crate::data_keys::DataKeys;
 use crate::manifest::Manifest;
 use crate::read::{self, OpenBlob, Reader};
-use crate::reseal::{self, Flow, SEGMENT_MEMORY};
+use crate::reseal::{self, Flow, Making, SEGMENT_MEMORY, Source};
 use crate::seal::{BlobKeys, SegmentSize};
 use crate::share::{Pace, Turns};
 use crate::store::{BlobStore, Stored, Use};
+use crate::stores::Stores;
 use crate::threads::Background;
 use crate::write::{self, Plan};
 
@@ -100,9 +102,9 @@ impl ResealOptions {
     }
 }
 
-/// Sealed blobs in a store.
+/// Sealed blobs in one store, or in several.
 pub struct SealedBlobs {
-    store: Arc<dyn BlobStore>,
+    stores: Stores,
     keys: Arc<DataKeys>,
     options: SealOptions,
     flow: Arc<Flow>,
@@ -117,9 +119,20 @@ impl SealedBlobs {
         clock: Arc<dyn Clock>,
         options: SealOptions,
     ) -> Self {
-        let flow = options.reseal.flow(store.memory());
+        Self::over(Stores::one(store), key_service, entropy, clock, options)
+    }
+
+    /// Sealed blobs in several stores.
+    pub fn over(
+        stores: Stores,
+        key_service: Arc<dyn KeyService>,
+        entropy: Arc<dyn Entropy>,
+        clock: Arc<dyn Clock>,
+        options: SealOptions,
+    ) -> Self {
+        let flow = options.reseal.flow(stores.memory());
         Self {
-            store,
+            stores,
             keys: Arc::new(DataKeys::new(key_service, entropy, clock)),
             options,
             flow: Arc::new(flow),
@@ -133,7 +146,7 @@ impl SealedBlobs {
         wrapped: Option<&WrappedKey>,
         purpose: Use,
     ) -> KeyResult<Option<Arc<OpenBlob>>> {
-        let stored = self.store.open(blob, purpose).await;
+        let stored = self.stores.open(blob, purpose).await;
         match stored.map_err(|error| error.of_blob(blob))? {
             Some(stored) => self.open_stored(blob, wrapped, stored).await.map(Some),
             None => Ok(None),
@@ -197,6 +210,50 @@ impl SealedBlobs {
 }
 
 impl SealedBlobs {
+    /// The store that a blob is to be written to, and what it is known by there.
+    async fn place_to_write(&self, blob: BlobId) -> Result<(&Arc<dyn BlobStore>, BlobId)> {
+        let place = self.stores.place(blob).await?;
+        let place = place.ok_or_else(|| Error::conflict("The write was discarded."))?;
+        Ok((self.stores.store(&place.store)?, place.id))
+    }
+
+    /// A blob to copy, which is opened where its key can be had.
+    async fn find_source(&self, blob: BlobId) -> Result<Source> {
+        let stored = self.stores.open(blob, Use::OnePass).await;
+        let stored = stored.map_err(|error| error.of_blob(blob))?;
+        let stored = stored.ok_or_else(|| missing(blob))?;
+        match self.open_stored(blob, None, Arc::clone(&stored)).await {
+            Ok(opened) => Ok(Source::Open(opened)),
+            Err(KeyFault::Missing | KeyFault::NotEnabled | KeyFault::Forbidden) => {
+                let bytes = stored.manifest();
+                let manifest = Manifest::front(bytes, blob)
+                    .and_then(|front| Manifest::unverified(bytes, blob, front));
+                let manifest = manifest.map_err(|error| Error::damaged(error).of_blob(blob))?;
+                tracing::info!(blob.id = %blob, "copied as it is: its customer's key is not to be had");
+                Ok(Source::Closed { manifest, stored })
+            }
+            Err(fault) => Err(fault.into_error(KeyRole::Source)),
+        }
+    }
+
+    /// Whether a whole copy of `manifest` is in a place. One that is damaged is removed: nobody reads it yet.
+    async fn is_copied(&self, to: &Place, manifest: &Bytes) -> Result<bool> {
+        let store = self.stores.store(&to.store)?;
+        match store.open(to.id, Use::OnePass).await {
+            Ok(None) => Ok(false),
+            Ok(Some(stored)) if stored.manifest() == manifest => Ok(true),
+            Ok(Some(_)) => {
+                tracing::error!(copy.id = %to.id, "a copy that is another blob's is made again");
+                store.delete(to.id).await.map(|()| false)
+            }
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                tracing::error!(copy.id = %to.id, error.chain = %error.chain(), "a copy that is damaged is made again");
+                store.delete(to.id).await.map(|()| false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The target of a reseal, where an attempt has committed it.
     async fn find_target(&self, order: &ResealOrder) -> Result<Option<BlobFacts>> {
         let found = self
@@ -247,7 +304,8 @@ impl Blobs for SealedBlobs {
             size: self.options.segment,
             depth: self.options.queue.max(1),
         };
-        let staged = self.store.stage(blob, plan.size.slot()).await?;
+        let (store, id) = self.place_to_write(blob).await?;
+        let staged = store.stage(id, plan.size.slot()).await?;
         let written = write::write(plan, source, &options, &staged).await;
         if written.is_err()
             && let Err(error) = staged.abandon().await
@@ -272,7 +330,7 @@ impl Blobs for SealedBlobs {
             // Nobody has it yet: it is made again.
             Err(error) if error.damaged_blob() == Some(target) => {
                 tracing::error!(blob.id = %target, error.chain = %error.chain(), "a target that is damaged is made again");
-                self.store.delete(target).await?;
+                self.delete(target).await?;
             }
             Err(error) => return Err(error),
         }
@@ -280,15 +338,15 @@ impl Blobs for SealedBlobs {
             .find(order.source, order.source_key.as_ref(), Use::OnePass)
             .await?
             .ok_or_else(|| missing(order.source))?;
-        let staged = self
-            .store
-            .resume(target, source.manifest.size.slot())
-            .await?;
+        let (store, id) = self.place_to_write(target).await?;
+        let staged = store.resume(id, source.manifest.size.slot()).await?;
         let plan = reseal::Plan {
-            source,
+            source: Source::Open(source),
             target,
-            keys: BlobKeys::derive(&data_key)?,
-            lease,
+            making: Making::Sealed {
+                keys: Box::new(BlobKeys::derive(&data_key)?),
+                lease,
+            },
             project: order.project.clone(),
             progress: Arc::clone(&order.progress),
         };
@@ -306,6 +364,38 @@ impl Blobs for SealedBlobs {
         }
     }
 
+    async fn copy(&self, order: CopyOrder) -> Result<()> {
+        let CopyOrder { blob, to, .. } = order;
+        let source = self.find_source(blob).await?;
+        let manifest = source.stored().manifest().clone();
+        // An earlier attempt may have come as far as the commit.
+        if self.is_copied(&to, &manifest).await? {
+            return Ok(());
+        }
+        let store = self.stores.store(&to.store)?;
+        let staged = store.resume(to.id, source.manifest().size.slot()).await?;
+        let plan = reseal::Plan {
+            source,
+            target: to.id,
+            making: Making::AsItIs,
+            project: order.project,
+            progress: order.progress,
+        };
+        match reseal::reseal(plan, Arc::clone(&self.flow), Arc::clone(&staged)).await {
+            // An attempt that was believed dead was faster, with the same bytes.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                if !self.is_copied(&to, &manifest).await? {
+                    return Err(error);
+                }
+                if let Err(error) = staged.abandon().await {
+                    tracing::warn!(copy.id = %to.id, error = %error.chain(), "staged bytes stay behind");
+                }
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+
     async fn open(&self, blob: BlobId, key: Option<&WrappedKey>) -> KeyResult<Arc<dyn BlobReader>> {
         match self.find(blob, key, Use::Shared).await? {
             Some(opened) => Ok(Arc::new(Reader(opened))),
@@ -315,11 +405,28 @@ impl Blobs for SealedBlobs {
 
     async fn delete(&self, blob: BlobId) -> Result<()> {
         self.keys.forget(blob);
-        self.store.delete(blob).await
+        match self.stores.place(blob).await? {
+            Some(place) => self.stores.store(&place.store)?.delete(place.id).await,
+            None => Ok(()),
+        }
     }
 
     async fn discard(&self, blob: BlobId) -> Result<()> {
-        self.store.discard(blob).await
+        match self.stores.place(blob).await? {
+            Some(place) => self.clear_staged(&place).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn clear(&self, place: &Place) -> Result<()> {
+        let store = self.stores.store(&place.store)?;
+        store.discard(place.id).await?;
+        store.delete(place.id).await
+    }
+
+    async fn clear_staged(&self, place: &Place) -> Result<()> {
+        let store = self.stores.store(&place.store)?;
+        store.discard(place.id).await
     }
 
     async fn check(&self, blob: BlobId, key: Option<&WrappedKey>, deep: bool) -> Result<BlobCheck> {
@@ -331,15 +438,21 @@ impl Blobs for SealedBlobs {
         }
     }
 
-    async fn list(&self) -> Result<Vec<(BlobId, Timestamp)>> {
-        self.store.list().await
+    async fn list(&self) -> Result<Vec<(Place, Timestamp)>> {
+        let listed = self
+            .stores
+            .listed(|store| async move { store.list().await });
+        listed.await
     }
 
-    async fn list_staged(&self) -> Result<Vec<(BlobId, Timestamp)>> {
-        self.store.list_staged().await
+    async fn list_staged(&self) -> Result<Vec<(Place, Timestamp)>> {
+        let listed = self
+            .stores
+            .listed(|store| async move { store.list_staged().await });
+        listed.await
     }
 
-    async fn free_space(&self) -> Result<Option<ByteSize>> {
-        self.store.free_space().await
+    async fn free_space(&self, store: Option<&StoreName>) -> Result<Option<ByteSize>> {
+        self.stores.store_or_default(store)?.free_space().await
     }
 }

@@ -18,7 +18,9 @@ mod reseal;
 pub mod seal;
 mod share;
 pub mod store;
+mod stores;
 mod threads;
 mod write;
 
 pub use blobs::{ResealOptions, SealOptions, SealedBlobs};
+pub use stores::Stores;

@@ -16,7 +16,7 @@
 //!
 //! # Guarantees
 //! Nothing past the front is looked at before the MAC has been verified, and the front only to learn which
-//! key that takes. There is one encoding of each manifest: anything else is refused, as is anything that
+//! key that takes; but for a copy of bytes whose key is not to be had, which needs to know how many there are. There is one encoding of each manifest: anything else is refused, as is anything that
 //! is longer than [`LIMIT`]. Every length that follows from another is computed, not stored.
 
 use aws_lc_rs::hmac;
@@ -276,6 +276,25 @@ impl Manifest {
         let (content, mac) = bytes.split_at(split);
         hmac::verify(keys.manifest(), content, mac).map_err(|_| ManifestError::Forged)?;
 
+        Self::decode(content, blob, front)
+    }
+
+    /// Reads a manifest whose key is not to be had: nobody knows whether it is authentic, so nothing may be concluded from it but
+    /// which of the bytes beside it belong to it.
+    ///
+    /// # Errors
+    /// Malformed.
+    pub(crate) fn unverified(
+        bytes: &[u8],
+        blob: BlobId,
+        front: Front,
+    ) -> Result<Self, ManifestError> {
+        let split = bytes.len().checked_sub(MAC);
+        let content = split.and_then(|split| bytes.get(..split));
+        Self::decode(content.ok_or(ManifestError::Malformed)?, blob, front)
+    }
+
+    fn decode(content: &[u8], blob: BlobId, front: Front) -> Result<Self, ManifestError> {
         let mut input = Input(content.get(front.body..).ok_or(ManifestError::Malformed)?);
         let size = SegmentSize::from_pages(u32::from_be_bytes(input.array()?))
             .ok_or(ManifestError::Malformed)?;

@@ -1,4 +1,5 @@
-//! Resealing: a blob made of another's plaintext, under another data key.
+//! Resealing: a blob made of another's plaintext, under another data key. And copying, which is the same but for the sealing: every
+//! page is verified on its way, and goes out as it came.
 //!
 //! ```text
 //! segment i    read ahead ─> open and seal, page by page ─> write
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use calotype_core::id::{BlobId, ProjectId};
-use calotype_core::keys::KeyRole;
+use calotype_core::keys::{KeyFault, KeyRole};
 use calotype_core::ports::{BlobFacts, ResealProgress};
 use calotype_core::{Error, ErrorKind, Result};
 use tokio::task::{JoinHandle, JoinSet};
@@ -40,7 +41,7 @@ use crate::outgoing::Outgoing;
 use crate::read::{self, OpenBlob};
 use crate::seal::{BlobKeys, HEADER, PAGE, SEALED_PAGE, SegmentOpener, SegmentSealer, page_bytes};
 use crate::share::{Pace, Turns};
-use crate::store::{Buffer, Note, SegmentWriter, Slot, Staged};
+use crate::store::{Buffer, Note, SegmentWriter, Slot, Staged, Stored};
 use crate::threads::Background;
 
 /// Pages in a piece: as stored they are a little less than 1 MiB, which virtual disks read in one request.
@@ -70,15 +71,60 @@ pub(crate) struct Flow {
     pub(crate) background: Background,
 }
 
-/// One reseal.
+/// One reseal, or one copy.
 pub(crate) struct Plan {
-    pub(crate) source: Arc<OpenBlob>,
+    pub(crate) source: Source,
+    /// What the staged bytes are known by.
     pub(crate) target: BlobId,
-    pub(crate) keys: BlobKeys,
-    /// The right to use the target's data key.
-    pub(crate) lease: Lease,
+    pub(crate) making: Making,
     pub(crate) project: ProjectId,
     pub(crate) progress: Arc<ResealProgress>,
+}
+
+/// What becomes of the source's pages.
+pub(crate) enum Making {
+    /// They are sealed again.
+    Sealed {
+        keys: Box<BlobKeys>,
+        /// The right to use the target's data key.
+        lease: Lease,
+    },
+    /// They are verified and copied as they are.
+    AsItIs,
+}
+
+/// The blob that is read.
+pub(crate) enum Source {
+    Open(Arc<OpenBlob>),
+    /// Its key is not to be had, and so it can only be copied.
+    Closed {
+        manifest: Manifest,
+        stored: Arc<dyn Stored>,
+    },
+}
+
+impl Source {
+    pub(crate) fn manifest(&self) -> &Manifest {
+        match self {
+            Self::Open(opened) => &opened.manifest,
+            Self::Closed { manifest, .. } => manifest,
+        }
+    }
+
+    pub(crate) fn stored(&self) -> &Arc<dyn Stored> {
+        match self {
+            Self::Open(opened) => &opened.stored,
+            Self::Closed { stored, .. } => stored,
+        }
+    }
+
+    /// What opens it.
+    fn opened(&self) -> Option<&Arc<OpenBlob>> {
+        match self {
+            Self::Open(opened) => Some(opened),
+            Self::Closed { .. } => None,
+        }
+    }
 }
 
 type Header = [u8; HEADER];
@@ -89,8 +135,7 @@ pub(crate) async fn reseal(
     flow: Arc<Flow>,
     staged: Arc<dyn Staged>,
 ) -> Result<BlobFacts> {
-    let source = Arc::clone(&plan.source);
-    let manifest = &source.manifest;
+    let manifest = plan.source.manifest();
     let mut headers = noted_headers(staged.noted(), manifest);
     let todo = manifest
         .segments
@@ -125,16 +170,26 @@ pub(crate) async fn reseal(
     sealed.and(noted)?;
 
     let plan = &work.plan;
-    let target = Manifest {
-        blob: plan.target,
-        wrapped: plan.lease.wrapped().clone(),
-        size: manifest.size,
-        plaintext: manifest.plaintext,
-        digests: manifest.digests.clone(),
-        segments: with_headers(&manifest.segments, &headers)?,
+    let manifest = plan.source.manifest();
+    let segments = with_headers(&manifest.segments, &headers)?;
+    let (facts, encoded) = match &plan.making {
+        Making::Sealed { keys, lease } => {
+            let target = Manifest {
+                blob: plan.target,
+                wrapped: lease.wrapped().clone(),
+                size: manifest.size,
+                plaintext: manifest.plaintext,
+                digests: manifest.digests.clone(),
+                segments,
+            };
+            let encoded = Bytes::from(target.encode(keys).map_err(Error::internal)?);
+            (target.facts(encoded.len()), encoded)
+        }
+        Making::AsItIs => {
+            let encoded = plan.source.stored().manifest().clone();
+            (manifest.facts(encoded.len()), encoded)
+        }
     };
-    let encoded = Bytes::from(target.encode(&plan.keys).map_err(Error::internal)?);
-    let facts = target.facts(encoded.len());
     staged.commit(encoded).await?;
     Ok(facts)
 }
@@ -193,7 +248,7 @@ async fn seal_all(
                 let (index, header) = ended.map_err(Error::internal)??;
                 tracing::debug!(blob.id = %work.plan.target, segment.index = index, "segment resealed");
                 headers.insert(index, header);
-                let bytes = work.plan.source.manifest.segment_bytes(index);
+                let bytes = work.plan.source.manifest().segment_bytes(index);
                 noting.add(index, header, bytes);
             }
             noted = noting.turn() => noted?,
@@ -312,31 +367,48 @@ impl Work {
     async fn segment(self: Arc<Self>, index: u32) -> Result<Header> {
         let source = &self.plan.source;
         // Before there is a turn: a job that is to be slow keeps no other from working meanwhile.
-        self.pace.wait(source.manifest.segment_bytes(index)).await;
+        self.pace.wait(source.manifest().segment_bytes(index)).await;
         let turn = self.flow.turns.take(&self.plan.project).await;
-        let renewed = source.lease.renew().await;
-        renewed.map_err(|fault| fault.into_error(KeyRole::Source))?;
-        let renewed = self.plan.lease.renew().await;
-        renewed.map_err(|fault| fault.into_error(KeyRole::Target))?;
+        let verified = self.may_open_source().await?;
+        if let Making::Sealed { lease, .. } = &self.plan.making {
+            let renewed = lease.renew().await;
+            renewed.map_err(|fault| fault.into_error(KeyRole::Target))?;
+        }
         let work = Arc::clone(&self);
         let resealed = self.flow.background.run(async move {
             let _turn = turn;
-            work.pieces(index).await
+            work.pieces(index, verified).await
         });
         resealed.await
     }
 
-    /// Reseals a segment piece by piece, each while the next is read.
-    async fn pieces(&self, index: u32) -> Result<Header> {
+    /// Whether the source's data key may be used now. A copy needs it for nothing but to see that what is copied is right: where
+    /// the customer has closed it meanwhile, the rest is copied as it is.
+    async fn may_open_source(&self) -> Result<bool> {
+        let Some(opened) = self.plan.source.opened() else {
+            return Ok(false);
+        };
+        match (opened.lease.renew().await, &self.plan.making) {
+            (Ok(()), _) => Ok(true),
+            (
+                Err(KeyFault::Missing | KeyFault::NotEnabled | KeyFault::Forbidden),
+                Making::AsItIs,
+            ) => Ok(false),
+            (Err(fault), _) => Err(fault.into_error(KeyRole::Source)),
+        }
+    }
+
+    /// Makes a segment piece by piece, each while the next is read.
+    async fn pieces(&self, index: u32, verified: bool) -> Result<Header> {
         let source = &self.plan.source;
         let segment = source
-            .manifest
+            .manifest()
             .segment(index)
             .ok_or_else(|| Error::internal("a hole is not resealed"))?;
-        let mut pieces = Pieces::of(&source.manifest, segment);
-        let mut crypt = Crypt::begin(&self.plan, segment)
-            .map_err(|error| error.of_blob(source.manifest.blob))?;
-        let header = *crypt.sealer.header();
+        let mut pieces = Pieces::of(source.manifest(), segment);
+        let mut crypt = Crypt::begin(&self.plan, segment, verified)
+            .map_err(|error| error.of_blob(source.manifest().blob))?;
+        let header = crypt.header;
         let mut writer = self.staged.segment(index)?;
         let mut counted = 0;
         let mut spare = Buffer::default();
@@ -355,7 +427,7 @@ impl Work {
             self.append(writer.as_mut(), rest).await?;
         }
         writer.finish().await?;
-        self.count(source.manifest.segment_bytes(index) - counted)
+        self.count(source.manifest().segment_bytes(index) - counted)
             .await;
         Ok(header)
     }
@@ -377,10 +449,12 @@ impl Work {
         };
         let source = &self.plan.source;
         let (slot, length) = self.place(index, &piece)?;
-        let read = source.stored.read(slot, piece.stored.start, length, buffer);
+        let read = source
+            .stored()
+            .read(slot, piece.stored.start, length, buffer);
         let stored = read
             .await
-            .map_err(|error| error.of_blob(source.manifest.blob))?;
+            .map_err(|error| error.of_blob(source.manifest().blob))?;
         Ok(Some(Fetched { piece, stored }))
     }
 
@@ -389,17 +463,17 @@ impl Work {
         let source = &self.plan.source;
         let (slot, length) = self.place(index, piece)?;
         let read = source
-            .stored
+            .stored()
             .read_again(slot, piece.stored.start, length, Buffer::default());
         read.await
-            .map_err(|error| error.of_blob(source.manifest.blob))
+            .map_err(|error| error.of_blob(source.manifest().blob))
     }
 
     /// The slot that a piece is in, and how many bytes are stored of it.
     fn place(&self, index: u32, piece: &Piece) -> Result<(Slot, usize)> {
         let slot = Slot {
             index,
-            size: self.plan.source.manifest.size.slot(),
+            size: self.plan.source.manifest().size.slot(),
         };
         let length = piece.stored.end - piece.stored.start;
         Ok((slot, usize::try_from(length).map_err(Error::internal)?))
@@ -413,7 +487,7 @@ impl Work {
         writer: &mut dyn SegmentWriter,
     ) -> Result<Buffer> {
         let source = &self.plan.source;
-        let of_source = |error: Error| error.of_blob(source.manifest.blob);
+        let of_source = |error: Error| error.of_blob(source.manifest().blob);
         let mut sealed = Sealed::default();
         if let Err(error) = crypt.reseal(source, &fetched, &mut sealed) {
             // Bytes may be wrong because of the way that they came.
@@ -511,35 +585,45 @@ struct Sealed {
 /// The two ciphers of a segment, and their memory.
 struct Crypt {
     index: u32,
-    opener: SegmentOpener,
-    sealer: SegmentSealer,
+    /// None where the pages are not verified.
+    opener: Option<SegmentOpener>,
+    /// None where the pages stay as they are.
+    sealer: Option<SegmentSealer>,
+    /// What the segment's readers will need.
+    header: Header,
     plain: Vec<u8>,
     outgoing: Outgoing,
 }
 
 impl Crypt {
-    fn begin(plan: &Plan, segment: &SealedSegment) -> Result<Self> {
+    fn begin(plan: &Plan, segment: &SealedSegment, verified: bool) -> Result<Self> {
         let (source, index) = (&plan.source, segment.index);
-        let size = source.manifest.size;
+        let (blob, size) = (source.manifest().blob, source.manifest().size);
+        let opened = source.opened().filter(|_| verified);
+        let opener = opened
+            .map(|opened| SegmentOpener::begin(&opened.keys, blob, size, index, &segment.header));
+        let sealer = match &plan.making {
+            Making::Sealed { keys, .. } => {
+                Some(SegmentSealer::begin(keys, plan.target, size, index)?)
+            }
+            Making::AsItIs => None,
+        };
         Ok(Self {
             index,
-            opener: SegmentOpener::begin(
-                &source.keys,
-                source.manifest.blob,
-                size,
-                index,
-                &segment.header,
-            )?,
-            sealer: SegmentSealer::begin(&plan.keys, plan.target, size, index)?,
+            opener: opener.transpose()?,
+            header: sealer
+                .as_ref()
+                .map_or(segment.header, |sealer| *sealer.header()),
+            sealer,
             plain: vec![0; PAGE],
             outgoing: Outgoing::new(2),
         })
     }
 
-    /// Opens the pages of a piece that are not sealed yet, and seals them. What failed at a page can be gone on with, from
+    /// Opens the pages of a piece that are not done yet, and seals them or leaves them as they are. What failed at a page can be gone on with, from
     /// the bytes as they should be.
-    fn reseal(&mut self, source: &OpenBlob, fetched: &Fetched, sealed: &mut Sealed) -> Result<()> {
-        let manifest = &source.manifest;
+    fn reseal(&mut self, source: &Source, fetched: &Fetched, sealed: &mut Sealed) -> Result<()> {
+        let manifest = source.manifest();
         let bytes = manifest.segment_bytes(self.index);
         let last = manifest.segment_pages(self.index).saturating_sub(1);
         let stored = fetched.stored.bytes();
@@ -554,11 +638,21 @@ impl Crypt {
             let ends = *position == last;
             // Whoever waits for this processor has it after a page, and not when the scheduler's slice is over.
             std::thread::yield_now();
-            self.opener
-                .open(*position, ends, stored, plain)
-                .map_err(|error| read::locate(error, self.index, *position))?;
+            if let Some(opener) = &mut self.opener {
+                opener
+                    .open(*position, ends, stored, plain)
+                    .map_err(|error| read::locate(error, self.index, *position))?;
+            }
             let room = self.outgoing.page();
-            let length = self.sealer.seal(*position, ends, plain, room)?;
+            let length = match &mut self.sealer {
+                Some(sealer) => sealer.seal(*position, ends, plain, room)?,
+                None => {
+                    let same = room.get_mut(..stored.len());
+                    same.ok_or_else(|| Error::internal("a page is too long"))?
+                        .copy_from_slice(stored);
+                    stored.len()
+                }
+            };
             sealed.bytes.extend(self.outgoing.add(length));
             (sealed.pages, sealed.at) = (sealed.pages + 1, end);
         }

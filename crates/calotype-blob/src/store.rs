@@ -34,7 +34,6 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use calotype_core::id::BlobId;
-use calotype_core::ports::Labels;
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind, Result};
@@ -129,20 +128,6 @@ pub trait BlobStore: Send + Sync {
 
 /// The most bytes that a label may have.
 pub const LABEL_LIMIT: usize = 1 << 20;
-
-/// A store as the place of its labels alone.
-pub struct StoreLabels(pub Arc<dyn BlobStore>);
-
-#[async_trait::async_trait]
-impl Labels for StoreLabels {
-    async fn label(&self, name: &str) -> Result<Option<Bytes>> {
-        self.0.label(name).await
-    }
-
-    async fn set_label(&self, name: &str, bytes: Bytes) -> Result<()> {
-        self.0.set_label(name, bytes).await
-    }
-}
 
 /// Labels are words: a name can't lead anywhere else.
 fn check_label(name: &str, length: usize) -> Result<()> {

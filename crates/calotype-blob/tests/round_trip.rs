@@ -279,7 +279,7 @@ async fn a_deleted_blob_is_missing_and_what_was_open_stays_readable() {
     assert!(blobs.list_staged().await.expect("listed").is_empty());
     assert!(
         blobs
-            .free_space()
+            .free_space(None)
             .await
             .expect("asked")
             .expect("known")

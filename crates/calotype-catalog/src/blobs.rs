@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use calotype_core::Result;
 use calotype_core::error::Error;
-use calotype_core::id::{BlobId, ImageId};
-use calotype_core::ports::{BlobFacts, BlobRecord, BlobState, Reconcile, Violation, WrappedKey};
+use calotype_core::id::{BlobId, ImageId, StoreName};
+use calotype_core::ports::{
+    BlobFacts, BlobRecord, BlobState, BlobsIn, Place, Reconcile, Violation, WrappedKey,
+};
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 
 use crate::SqlCatalog;
 use crate::db::{Arg, Engine, Row, again_on_contention};
+use crate::places::place_of;
 use crate::rows::{digests_of, lock_image};
 use crate::uploads::end_upload;
 use crate::usage::lock_usage_of_blob;
@@ -26,10 +29,10 @@ const UNREFERENCED: &str = "not exists (select 1 from images i where i.blob = b.
     and not exists (select 1 from jobs j where j.target_blob = b.id)";
 
 /// What [`record_of`] reads.
-const RECORD: &str = "select b.id, b.state, b.size, b.stored, b.md5, b.sha256, b.sha512, b.damaged_at, \
+pub(crate) const RECORD: &str = "select b.id, b.state, b.size, b.stored, b.md5, b.sha256, b.sha512, b.damaged_at, b.store, b.place, \
     (select count(*) from images i where i.blob = b.id) as images from blobs b";
 
-fn record_of(row: &Row) -> Result<BlobRecord> {
+pub(crate) fn record_of(row: &Row) -> Result<BlobRecord> {
     let state = match row.text("state")?.as_str() {
         "writing" => BlobState::Writing,
         "stored" => BlobState::Stored,
@@ -50,6 +53,7 @@ fn record_of(row: &Row) -> Result<BlobRecord> {
         images: row.count("images")?,
         facts,
         damaged: row.opt_time("damaged_at")?.is_some(),
+        place: place_of(row)?,
     })
 }
 
@@ -148,6 +152,43 @@ impl Reconcile for SqlCatalog {
             .fetch_all(sql, vec![Arg::text(after), i64::from(limit).into()])
             .await?;
         rows.iter().map(record_of).collect()
+    }
+
+    async fn blobs_in(
+        &self,
+        store: &StoreName,
+        after: Option<BlobId>,
+        limit: u32,
+    ) -> Result<Vec<BlobRecord>> {
+        self.read_blobs_in(store, after, limit).await
+    }
+
+    async fn store_content(&self, store: &StoreName) -> Result<BlobsIn> {
+        self.read_store_content(store).await
+    }
+
+    async fn stores_in_use(&self) -> Result<Vec<StoreName>> {
+        self.read_stores_in_use().await
+    }
+
+    async fn stores_of(&self, blobs: &[BlobId]) -> Result<Vec<(BlobId, StoreName)>> {
+        self.read_stores_of(blobs).await
+    }
+
+    async fn copies(&self, after: Option<&Place>, limit: u32) -> Result<Vec<Place>> {
+        self.read_copies(after, limit).await
+    }
+
+    async fn deletable_copies(&self, limit: u32) -> Result<Vec<Place>> {
+        self.read_deletable_copies(limit).await
+    }
+
+    async fn claim_copy(&self, place: &Place) -> Result<bool> {
+        again_on_contention!(self.claim_copy_once(place))
+    }
+
+    async fn forget_copy(&self, place: &Place) -> Result<()> {
+        again_on_contention!(self.forget_copy_once(place))
     }
 
     async fn purge_expired(&self) -> Result<u64> {

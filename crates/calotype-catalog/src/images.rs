@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use calotype_core::id::{BlobId, ImageId, ProjectId};
+use calotype_core::id::{BlobId, ImageId, ProjectId, StoreName};
 use calotype_core::image::{Image, Member, MemberStatus, Visibility};
 use calotype_core::ports::{
     BlobFacts, ByteLimit, ImageLimit, Images, MemberLimit, Page, Reservation, SeenImage, Trail,
@@ -111,6 +111,10 @@ impl Images for SqlCatalog {
         first: Reservation,
     ) -> Result<(Image, ByteSize)> {
         again_on_contention!(self.begin_upload_once(image, blob, lease, first))
+    }
+
+    async fn place_upload(&self, blob: BlobId, store: &StoreName) -> Result<bool> {
+        again_on_contention!(self.place_upload_once(blob, store))
     }
 
     async fn extend_upload(&self, blob: BlobId, lease: Duration) -> Result<bool> {

@@ -13,7 +13,7 @@ use calotype_core::job::{
 };
 use calotype_core::ports::{
     BlobFacts, ImageLimit, Jobs, MembersStep, NewDisksImport, NewExport, NewImport, NewMembersJob,
-    NewReplica, StoredAnswer, Trail,
+    NewMove, NewReplica, StoredAnswer, Trail,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, Result};
@@ -29,6 +29,7 @@ use crate::usage::{lock_usage_of_owner, own_limits, read_usage};
 
 mod endings;
 mod members;
+mod moves;
 mod parts;
 mod pick;
 mod submit;
@@ -128,6 +129,14 @@ impl Jobs for SqlCatalog {
 
     async fn submit_export(&self, export: &NewExport, trail: Trail) -> Result<()> {
         again_on_contention!(self.submit_export_once(export, &trail))
+    }
+
+    async fn submit_move(&self, order: &NewMove, trail: Trail) -> Result<()> {
+        again_on_contention!(self.submit_move_once(order, &trail))
+    }
+
+    async fn finish_move(&self, job: &JobId, attempt: i64, grace: Duration) -> Result<Release> {
+        again_on_contention!(self.finish_move_once(job, attempt, grace))
     }
 
     async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>> {

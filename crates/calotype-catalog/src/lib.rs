@@ -46,6 +46,7 @@ mod master_keys;
 mod members;
 mod migrate;
 mod open;
+mod places;
 mod postgres;
 mod purge;
 mod quotas;

@@ -113,8 +113,19 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 11,
+        name: "stores",
+        sql: include_str!("../migrations/0011_stores.sql"),
+        // Until there is a second store: see `several_stores`.
+        compatible_from: 10,
+        indexes: &[Index {
+            name: "blobs_by_store",
+            on: "blobs (store, id)",
+        }],
+    },
+    Migration {
+        version: 12,
         name: "queue",
-        sql: include_str!("../migrations/0011_queue.sql"),
+        sql: include_str!("../migrations/0012_queue.sql"),
         compatible_from: 10,
         // The first of a project's jobs that is due, however many wait; and how many of them run.
         indexes: &[

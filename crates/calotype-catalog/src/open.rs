@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use calotype_core::id::StoreName;
 use calotype_core::ports::Clock;
 use calotype_core::{Error, Result};
 use sqlx::postgres::{PgListener, PgPool};
@@ -54,6 +55,8 @@ pub struct Options {
     pub statement_timeout: Duration,
     /// What is between this program and a PostgreSQL.
     pub pooler: Pooler,
+    /// The store that new blobs go to.
+    pub new_blobs: StoreName,
     /// How long answers to idempotent requests are kept (decision D18).
     pub answers_kept: Duration,
     /// How long lines of the audit trail are kept.
@@ -69,6 +72,7 @@ impl Default for Options {
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_secs(15),
             pooler: Pooler::None,
+            new_blobs: StoreName::main(),
             answers_kept: DAY,
             audit_kept: 400 * DAY,
             jobs_kept: 90 * DAY,

@@ -25,7 +25,7 @@ use table::Table;
 
 /// The tables, each after those that it refers to. What belongs to a database rather than to the catalog is not among
 /// them.
-pub(crate) const TABLES: [&str; 26] = [
+pub(crate) const TABLES: [&str; 27] = [
     "domains",
     "projects",
     "users",
@@ -36,6 +36,7 @@ pub(crate) const TABLES: [&str; 26] = [
     "enterprise_projects",
     "enterprise_assignments",
     "blobs",
+    "blob_copies",
     "images",
     "image_properties",
     "image_tags",
@@ -273,6 +274,7 @@ async fn begin(from: &Db, to: &Db) -> Result<String> {
         "images",
         "jobs",
         "blobs",
+        "blob_copies",
         "audit_events",
     ] {
         let sql = format!("select 1 from {table} limit 1");

@@ -44,13 +44,14 @@ impl SqlCatalog {
         let reserved = account.reserve(first)?;
         account.save(&mut tx).await?;
         let now = tx.now().await?;
-        let sql = "insert into blobs (id, state, lease_expires, reserved_for, reserved) \
-                   values ($1, 'writing', $2, $3, $4)";
+        let sql = "insert into blobs (id, state, lease_expires, reserved_for, reserved, store) \
+                   values ($1, 'writing', $2, $3, $4, $5)";
         let args = vec![
             Arg::text(blob),
             Arg::time(now.plus(lease)),
             Arg::text(&row.owner),
             size_arg(Some(reserved))?,
+            Arg::text(&self.options.new_blobs),
         ];
         tx.execute(sql, args).await?;
         let sql = "update images set status = 'saving', uploading_blob = $2, updated_at = $3, \

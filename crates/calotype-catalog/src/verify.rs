@@ -47,6 +47,18 @@ const CHECKS: &[(u8, &str, &str)] = &[
          and not exists (select 1 from jobs j where j.target_blob = b.id)",
     ),
     (
+        3,
+        "a copy of a blob is being made by nothing",
+        "select c.id from blob_copies c where c.state = 'arriving' \
+         and not exists (select 1 from jobs j where j.id = c.job and j.ended_at is null)",
+    ),
+    (
+        4,
+        "where a blob is, is where a copy of it may be removed",
+        "select b.id from blobs b join blob_copies c on c.store = b.store \
+         and c.id = coalesce(b.place, b.id)",
+    ),
+    (
         4,
         "an image's blob is being deleted",
         "select i.id from images i join blobs b on b.id = i.blob where b.state <> 'stored'",

@@ -19,6 +19,7 @@ mod replicate;
 mod reseal;
 mod reserved;
 mod sources;
+mod stores;
 mod transfer;
 mod verify;
 mod worker;
@@ -54,6 +55,7 @@ pub use quotas::{LimitInForce, Quota};
 pub use reconcile::{Reconciled, Reconciler};
 pub use replicate::{ElsewhereOrder, EncryptionMode, ReplicaOrder, Strictness};
 pub use sources::{Source, SourceImage, SourceOrder};
+pub use stores::{StoreDetail, StoreEntry, StoreList};
 pub use transfer::{Download, Upload};
 pub use verify::Verification;
 pub use worker::{Worker, WorkerOptions};
@@ -81,6 +83,8 @@ pub struct Settings {
     pub allow_rewrap: bool,
     /// Which projects may use which buckets.
     pub buckets: BucketAccess,
+    /// The stores of blobs.
+    pub stores: StoreList,
 }
 
 impl Default for Settings {
@@ -96,6 +100,7 @@ impl Default for Settings {
             replicate_shared_encrypted: true,
             allow_rewrap: false,
             buckets: BucketAccess::default(),
+            stores: StoreList::default(),
         }
     }
 }
@@ -564,7 +569,7 @@ impl Service {
     /// Succeeds while the service can do its work: the readiness check.
     pub async fn ready(&self) -> Result<()> {
         self.catalog.ping().await?;
-        self.blobs.free_space().await.map(drop)
+        self.blobs.free_space(None).await.map(drop)
     }
 
     /// How many jobs wait and how many run, for the metrics.

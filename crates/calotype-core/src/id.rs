@@ -170,6 +170,58 @@ text_id! {
     VaultId, "vault id"
 }
 
+/// The name of a store of blobs, as the operator gave it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct StoreName(String);
+
+impl StoreName {
+    /// The store that there is where no other is configured.
+    pub fn main() -> Self {
+        Self("main".to_owned())
+    }
+
+    /// The name as it stands on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StoreName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StoreName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreName({})", self.0)
+    }
+}
+
+impl FromStr for StoreName {
+    type Err = ParseIdError;
+
+    /// Accepts a lower-case letter and up to 31 of `a-z 0-9 - _`.
+    fn from_str(text: &str) -> std::result::Result<Self, ParseIdError> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        let begins = text.starts_with(|first: char| first.is_ascii_lowercase());
+        if begins && text.len() <= 32 && text.bytes().all(plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseIdError { kind: "store name" })
+        }
+    }
+}
+
+impl TryFrom<String> for StoreName {
+    type Error = ParseIdError;
+
+    fn try_from(text: String) -> std::result::Result<Self, ParseIdError> {
+        text.parse()
+    }
+}
+
 /// The id of a job: 32 lower-case hexadecimal digits (spec, "General wire facts").
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
@@ -304,6 +356,16 @@ mod tests {
             "../../../../../../../../etc/passw",
         ] {
             assert!(bad.parse::<JobId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_stores_name_is_a_short_word_that_leads_nowhere_else() {
+        for good in ["main", "s3", "cold-store_2", &"a".repeat(32)] {
+            assert_eq!(good.parse::<StoreName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "2s", "Main", "a/b", "..", "a.b", "-a", &"a".repeat(33)] {
+            assert!(bad.parse::<StoreName>().is_err(), "{bad}");
         }
     }
 

@@ -9,7 +9,7 @@ use crate::id::{BlobId, ImageId, JobId, KeyId, ProjectId, UserId};
 use crate::image::UnknownWord;
 use crate::image::word_enum;
 use crate::object::ObjectAddress;
-use crate::ports::{ObjectFacts, WrappedKey};
+use crate::ports::{ObjectFacts, Place, WrappedKey};
 use crate::size::ByteSize;
 use crate::time::Timestamp;
 use std::fmt;
@@ -51,6 +51,8 @@ word_enum! {
         DeleteImageMembers = "imsDelImageMembersJob",
         /// Answers to images being shared with a project.
         UpdateImageMembers = "imsUpdateImageMembersJob",
+        /// Moves an image's bytes to another store. An extension: operators alone ask for it.
+        MoveBlob = "calotypeMoveBlobJob",
     }
 }
 
@@ -65,6 +67,8 @@ pub enum JobFamily {
     Import,
     /// Exports to objects.
     Export,
+    /// Moves between stores, which nothing limits.
+    Move,
 }
 
 impl JobType {
@@ -80,6 +84,7 @@ impl JobType {
             Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => {
                 JobFamily::Membership
             }
+            Self::MoveBlob => JobFamily::Move,
         }
     }
 
@@ -92,7 +97,8 @@ impl JobType {
             | Self::NativeExportImage
             | Self::AddImageMembers
             | Self::DeleteImageMembers
-            | Self::UpdateImageMembers => false,
+            | Self::UpdateImageMembers
+            | Self::MoveBlob => false,
         }
     }
 
@@ -107,6 +113,7 @@ impl JobType {
             Self::AddImageMembers | Self::DeleteImageMembers | Self::UpdateImageMembers => {
                 Action::ImagesShare
             }
+            Self::MoveBlob => Action::ServiceAdminister,
         }
     }
 }
@@ -239,6 +246,8 @@ pub enum Work {
     Parts,
     /// Makes an object of an image.
     Export(Export),
+    /// Moves a blob to another store.
+    Move(BlobMove),
 }
 
 impl Work {
@@ -247,6 +256,7 @@ impl Work {
         match self {
             Self::Replicate(replication) => Some(replication.source),
             Self::Export(export) => Some(export.source),
+            Self::Move(order) => Some(order.blob),
             Self::ChangeMembers(_) | Self::Import(_) | Self::Parts => None,
         }
     }
@@ -258,7 +268,11 @@ impl Work {
                 bytes: ReplicaBytes::Reseal(plan),
                 ..
             }) => Some(plan.target),
-            Self::Replicate(_) | Self::ChangeMembers(_) | Self::Export(_) | Self::Parts => None,
+            Self::Replicate(_)
+            | Self::ChangeMembers(_)
+            | Self::Export(_)
+            | Self::Move(_)
+            | Self::Parts => None,
             Self::Import(import) => Some(import.target),
         }
     }
@@ -315,6 +329,18 @@ pub struct Export {
     pub wanted: DiskFormat,
     /// The object, which is not there yet.
     pub object: ObjectAddress,
+}
+
+/// A blob that is moved, and between which places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlobMove {
+    /// The blob. Its id stays.
+    pub blob: BlobId,
+    /// Where it is.
+    pub from: Place,
+    /// Where it is to be.
+    pub to: Place,
 }
 
 /// What a replication is made from.

@@ -20,13 +20,13 @@ use crate::time::Timestamp;
 use crate::vault::KeyBits;
 
 pub use blobs::{
-    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, DigestChoice, Extent, Labels, ResealOrder,
-    ResealProgress, WriteOptions,
+    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, CopyOrder, DigestChoice, Extent, Labels,
+    Place, Places, ResealOrder, ResealProgress, WriteOptions,
 };
 pub use catalog::{
-    AuditEvent, BlobRecord, BlobState, Catalog, EnterpriseProject, Images, ImportPart,
+    AuditEvent, BlobRecord, BlobState, BlobsIn, Catalog, EnterpriseProject, Images, ImportPart,
     ImportedImage, Jobs, Ledger, MembersStep, NewDisksImport, NewExport, NewImport, NewMembersJob,
-    NewReplica, Reconcile, SeenImage, StoredAnswer, Trail, Violation,
+    NewMove, NewReplica, Reconcile, SeenImage, StoredAnswer, Trail, Violation,
 };
 pub use compute::{BackupKind, ComputeSource, NoCompute};
 pub use convert::{Conversion, Converter, NoConverter};

@@ -173,7 +173,7 @@ pub(crate) async fn copy_beside_the_blobs(
     let mut bytes = serde_json::to_vec_pretty(&copied).map_err(Error::internal)?;
     bytes.push(b'\n');
     let bytes = Bytes::from(bytes);
-    if labels.label(LABEL).await?.as_ref() != Some(&bytes) {
+    if !labels.is_label(LABEL, &bytes).await? {
         labels.set_label(LABEL, bytes).await?;
         tracing::info!("the service's wrapped master keys were copied beside the blobs");
     }

@@ -32,11 +32,12 @@ const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
     params(
         ("image_id" = String, Path, description = "The image's id."),
         ("x-openstack-image-size" = Option<u64>, Header, description = "How many bytes there will be."),
+        ("x-image-meta-store" = Option<String>, Header, description = "The store that they are to be in, of those that `/v2/info/stores` lists."),
     ),
     request_body(content_type = "application/octet-stream", description = "The bytes."),
     responses(
         (status = 204, description = "The image is active."),
-        (status = 400, description = "The image has no formats, or the bytes are not as many as declared."),
+        (status = 400, description = "The image has no formats, the bytes are not as many as declared, or there is no such store."),
         (status = 401, description = "No credential, or not a good one."),
         (status = 403, description = "Another project's image."),
         (status = 404, description = "There is no such image that the caller may see."),
@@ -88,6 +89,7 @@ pub(super) async fn upload(
     let upload = Upload {
         expected_size: bodies::declared_size(&head.headers)?,
         source,
+        store: chosen_store(&head.headers),
     };
     let uploaded = state.service.upload(&call, id, upload).await;
     drop(turn);
@@ -102,6 +104,12 @@ pub(super) async fn upload(
             Err(error.into())
         }
     }
+}
+
+/// The store that the caller chose. What is no text is the name of none.
+fn chosen_store(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("x-image-meta-store")?;
+    Some(String::from_utf8_lossy(value.as_bytes()).trim().to_owned())
 }
 
 /// Gives out an image's bytes, or a range of them.

@@ -96,6 +96,10 @@ fn state() -> Value {
 
 fn bytes() -> Value {
     json!({
+        "stores": {
+            "type": "string", "readOnly": true,
+            "description": "The store of the image's bytes, where there are several.",
+        },
         "container_format": {
             "type": ["null", "string"], "enum": null_or(CONTAINER_FORMATS),
             "description": "What wraps the image's bytes.",

@@ -8,6 +8,7 @@ use calotype_core::app::Service;
 use calotype_core::image::Image;
 use calotype_core::{Error, ErrorKind};
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::json;
 
 use super::patch_body;
 use super::path::ImagePath;
@@ -90,7 +91,16 @@ pub(super) async fn show(
     ImagePath(id): ImagePath,
 ) -> Reply {
     let image = state.service.show_image(&call, id).await?;
-    Ok(document(&state.service, &image))
+    let store = state
+        .service
+        .stores_of(std::slice::from_ref(&image))
+        .await?;
+    let Some(Some(store)) = store.first() else {
+        return Ok(document(&state.service, &image));
+    };
+    let mut shown = json!(ImageDocument::new(&image, state.service.settings()));
+    shown["stores"] = store.as_str().into();
+    Ok(Json(shown).into_response())
 }
 
 /// Changes an image's record, wholly or not at all.
@@ -163,7 +173,7 @@ fn document(service: &Service, image: &Image) -> Response {
 }
 
 fn document_text(service: &Service, image: &Image) -> String {
-    serde_json::json!(ImageDocument::new(image, service.settings())).to_string()
+    json!(ImageDocument::new(image, service.settings())).to_string()
 }
 
 fn no_patch() -> Response {

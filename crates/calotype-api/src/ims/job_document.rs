@@ -69,9 +69,9 @@ fn entities(job: &Job, parts: &[Job], now: Timestamp) -> Map<String, Value> {
     if let Some(name) = &job.image_name {
         put("image_name", name.as_str().into());
     }
-    // An export makes no image: it names the one that it reads.
+    // An export or a move makes no image: it names the one that it reads.
     let image = match job.job_type {
-        JobType::NativeExportImage => job.source,
+        JobType::NativeExportImage | JobType::MoveBlob => job.source,
         _ => job.image,
     };
     match (job.status, image, &job.failure) {
@@ -141,6 +141,7 @@ fn current_task(job: &Job) -> &'static str {
         JobStatus::Running if job.job_type.family() == JobFamily::Membership => "changing members",
         JobStatus::Running if job.job_type.family() == JobFamily::Import => "importing",
         JobStatus::Running if job.job_type.family() == JobFamily::Export => "exporting",
+        JobStatus::Running if job.job_type.family() == JobFamily::Move => "moving",
         JobStatus::Running if job.progress.total == ByteSize::ZERO => "sharing",
         JobStatus::Running => "sealing",
         JobStatus::Success | JobStatus::Fail => "",

@@ -16,15 +16,15 @@ use calotype_blob::{SealOptions, SealedBlobs};
 use calotype_catalog::SqlCatalog;
 use calotype_core::access::{Access, Credential, Named, Principal, ProjectScope, Scope};
 use calotype_core::app::{Service, Settings, Worker, WorkerOptions};
-use calotype_core::id::{BlobId, EnterpriseProjectId, ImageId, KeyId, ProjectId};
+use calotype_core::id::{BlobId, EnterpriseProjectId, ImageId, KeyId, ProjectId, StoreName};
 use calotype_core::image::{Digests, Image, ImageStatus, Member, MemberStatus, Visibility};
 use calotype_core::job::Job;
 use calotype_core::keys::{Authority, KeyResult, KeyUser, MasterKey};
 use calotype_core::ports::{
     AuditEvent, BlobCheck, BlobFacts, BlobReader, Blobs, ByteLimit, ByteStream, Catalog, Clock,
-    ComputeSource, DigestChoice, Directory as _, DomainRecord, Entropy, ImageLimit, Images as _,
-    Jobs as _, MemberLimit, NoCompute, ProjectRecord, ResealOrder, Reservation, Trail, WrappedKey,
-    WriteOptions,
+    ComputeSource, CopyOrder, DigestChoice, Directory as _, DomainRecord, Entropy, ImageLimit,
+    Images as _, Jobs as _, MemberLimit, NoCompute, Place, ProjectRecord, ResealOrder, Reservation,
+    Trail, WrappedKey, WriteOptions,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -387,7 +387,7 @@ async fn key_service(
     catalog: &Arc<SqlCatalog>,
     clock: &Arc<dyn Clock>,
 ) -> Arc<calotype_keys::EmbeddedKeys> {
-    let labels = calotype_blob::store::StoreLabels(Arc::new(MemoryStore::new(Arc::clone(clock))));
+    let labels = calotype_blob::Stores::one(Arc::new(MemoryStore::new(Arc::clone(clock))));
     let ports = calotype_keys::Ports {
         catalog: Arc::clone(catalog) as _,
         labels: Arc::new(labels),
@@ -563,13 +563,23 @@ impl Blobs for Hindered {
     async fn check(&self, blob: BlobId, key: Option<&WrappedKey>, deep: bool) -> Result<BlobCheck> {
         self.inner.check(blob, key, deep).await
     }
-    async fn list(&self) -> Result<Vec<(BlobId, Timestamp)>> {
+    async fn copy(&self, order: CopyOrder) -> Result<()> {
+        self.hinder().await;
+        self.inner.copy(order).await
+    }
+    async fn clear(&self, place: &Place) -> Result<()> {
+        self.inner.clear(place).await
+    }
+    async fn clear_staged(&self, place: &Place) -> Result<()> {
+        self.inner.clear_staged(place).await
+    }
+    async fn list(&self) -> Result<Vec<(Place, Timestamp)>> {
         self.inner.list().await
     }
-    async fn list_staged(&self) -> Result<Vec<(BlobId, Timestamp)>> {
+    async fn list_staged(&self) -> Result<Vec<(Place, Timestamp)>> {
         self.inner.list_staged().await
     }
-    async fn free_space(&self) -> Result<Option<ByteSize>> {
-        self.inner.free_space().await
+    async fn free_space(&self, store: Option<&StoreName>) -> Result<Option<ByteSize>> {
+        self.inner.free_space(store).await
     }
 }

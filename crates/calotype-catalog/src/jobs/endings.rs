@@ -9,6 +9,7 @@ use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 
+use super::moves::give_up_copy;
 use crate::db::{Arg, Row, Tx};
 use crate::rows::{burn_image, lock_image, one, size_arg};
 use crate::usage::{end_reservation, holds, lock_usage_of_owner, remove_image, store_blob};
@@ -97,6 +98,7 @@ pub(super) async fn end_well(
         | Work::ChangeMembers(_)
         | Work::Import(_)
         | Work::Export(_)
+        | Work::Move(_)
         | Work::Parts => None,
     };
     let wrapped = wrapped.map(serde_json::to_string).transpose();
@@ -153,6 +155,9 @@ pub(super) async fn undo(tx: &mut Tx, held: &Held, now: Timestamp) -> Result<()>
             container.into(),
         ];
         tx.execute(sql, args).await?;
+    }
+    if let Work::Move(order) = &held.work {
+        give_up_copy(tx, order, now).await?;
     }
     if let Some(target) = held.work.target_blob() {
         end_reservation(tx, target).await?;

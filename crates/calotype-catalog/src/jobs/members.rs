@@ -32,7 +32,7 @@ impl SqlCatalog {
         let family = job.job_type.family();
         check_concurrency(&mut tx, &job.project, family, members.concurrency).await?;
         let work = Work::ChangeMembers(change.clone());
-        insert_job(&mut tx, job, &work, None).await?;
+        insert_job(&mut tx, job, &work, None, &self.options.new_blobs).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }

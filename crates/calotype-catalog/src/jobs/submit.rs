@@ -1,7 +1,7 @@
 //! Accepting jobs: each in one transaction with what it is about.
 
 use calotype_core::codes::ImsCode;
-use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
+use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId, StoreName};
 use calotype_core::image::ImageStatus;
 use calotype_core::job::{Job, JobFamily, JobType, ReplicaBytes, Work};
 use calotype_core::ports::{
@@ -57,7 +57,14 @@ impl SqlCatalog {
         account.save(&mut tx).await?;
         insert_image_row(&mut tx, image).await?;
         let work = Work::Replicate(replica.replication.clone());
-        insert_job(&mut tx, job, &work, Some((&image.owner, reserved))).await?;
+        insert_job(
+            &mut tx,
+            job,
+            &work,
+            Some((&image.owner, reserved)),
+            &self.options.new_blobs,
+        )
+        .await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
@@ -93,7 +100,14 @@ impl SqlCatalog {
             }
         }
         let work = Work::Import(order);
-        insert_job(&mut tx, job, &work, Some((&owner, reserved))).await?;
+        insert_job(
+            &mut tx,
+            job,
+            &work,
+            Some((&owner, reserved)),
+            &self.options.new_blobs,
+        )
+        .await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
@@ -120,13 +134,13 @@ impl SqlCatalog {
         account.save(&mut tx).await?;
         let family = whole.job_type.family();
         check_concurrency(&mut tx, &whole.project, family, disks.concurrency).await?;
-        insert_job(&mut tx, whole, &Work::Parts, None).await?;
+        insert_job(&mut tx, whole, &Work::Parts, None, &self.options.new_blobs).await?;
         for part in &disks.parts {
             check_enterprise_project(&mut tx, part.image.enterprise_project).await?;
             insert_image_row(&mut tx, &part.image).await?;
             let work = Work::Import(part.import.clone());
             let reserved = Some((&whole.project, part.import.size()));
-            insert_job(&mut tx, &part.job, &work, reserved).await?;
+            insert_job(&mut tx, &part.job, &work, reserved, &self.options.new_blobs).await?;
             insert_event(&mut tx, &part.line).await?;
         }
         if let Some(answer) = answer {
@@ -156,7 +170,7 @@ impl SqlCatalog {
             return Err(Error::ims(ImsCode::IMG_0148));
         }
         let work = Work::Export(export.export.clone());
-        insert_job(&mut tx, job, &work, None).await?;
+        insert_job(&mut tx, job, &work, None, &self.options.new_blobs).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
@@ -227,22 +241,24 @@ async fn check_enterprise_project(tx: &mut Tx, id: EnterpriseProjectId) -> Resul
 }
 
 /// Writes a job that is due at once, or never where its parts do what there is to do, and the row of the blob that it is to make, with what is reserved for that,
-/// and for whom.
+/// for whom, and in which store.
 pub(super) async fn insert_job(
     tx: &mut Tx,
     job: &Job,
     work: &Work,
     reserved: Option<(&ProjectId, ByteSize)>,
+    store: &StoreName,
 ) -> Result<()> {
     let target = work.target_blob();
     if let Some(target) = target {
-        let sql = "insert into blobs (id, state, reserved_for, reserved) \
-                   values ($1, 'writing', $2, $3)";
+        let sql = "insert into blobs (id, state, reserved_for, reserved, store) \
+                   values ($1, 'writing', $2, $3, $4)";
         let (project, reserved) = reserved.unzip();
         let args = vec![
             Arg::text(target),
             Arg::opt_text(project),
             size_arg(Some(reserved.unwrap_or_default()))?,
+            Arg::text(store),
         ];
         tx.execute(sql, args).await?;
     }

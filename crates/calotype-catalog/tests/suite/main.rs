@@ -55,6 +55,8 @@ mod scale;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod stores;
+#[cfg(test)]
 mod upkeep;
 #[cfg(test)]
 mod world;
@@ -206,6 +208,11 @@ promises! {
     races::images_that_share_a_blob_can_all_go_at_once,
     races::uploads_of_one_image_begin_once,
     races::catalogs_that_open_at_once_all_come_up,
+    stores::a_blob_is_where_it_was_until_its_move_ends_well,
+    stores::a_copy_that_a_blob_has_left_goes_after_the_grace,
+    stores::a_move_that_ends_badly_leaves_the_blob_and_its_copy_goes,
+    stores::a_move_holds_its_blob_though_every_image_goes,
+    stores::an_upload_goes_where_it_was_placed_and_to_no_other_store_later,
     schema::a_newer_schema_is_refused,
     schema::a_newer_schema_is_taken_where_it_says_that_this_version_can_work_with_it,
     upkeep::what_is_over_its_time_is_purged_and_nothing_else,

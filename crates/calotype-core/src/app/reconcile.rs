@@ -17,9 +17,9 @@ use std::time::Duration;
 use crate::app::Service;
 use crate::error::Result;
 use crate::id::BlobId;
-use crate::ports::BlobState;
 #[cfg(doc)]
 use crate::ports::Reconcile;
+use crate::ports::{BlobState, Place};
 use crate::time::Timestamp;
 
 /// What a round did.
@@ -29,6 +29,8 @@ pub struct Reconciled {
     pub uploads_expired: usize,
     /// Blobs deleted because nothing refers to them.
     pub blobs_deleted: usize,
+    /// Copies deleted that were given up, or that blobs have left.
+    pub copies_deleted: usize,
     /// Stored or staged blobs deleted because no row knows them, and staged ones that are stored already.
     pub orphans_deleted: usize,
     /// Tokens, kept answers, lines of the audit trail and jobs whose time was over.
@@ -118,6 +120,7 @@ impl Reconciler {
                 tracing::info!(
                     uploads.expired = done.uploads_expired,
                     blobs.deleted = done.blobs_deleted,
+                    copies.deleted = done.copies_deleted,
                     orphans.deleted = done.orphans_deleted,
                     records.purged = done.records_purged,
                     "reconciled"
@@ -213,8 +216,28 @@ impl Service {
                 done.blobs_deleted += 1;
             }
         }
+        for copy in self.catalog.deletable_copies(BATCH).await? {
+            if self.catalog.claim_copy(&copy).await? && self.remove_copy(&copy).await {
+                done.copies_deleted += 1;
+            }
+        }
         done.records_purged = self.purge().await?;
         Ok(done)
+    }
+
+    /// Removes a copy's bytes, and then its record.
+    async fn remove_copy(&self, place: &Place) -> bool {
+        let removed = async {
+            self.blobs.clear(place).await?;
+            self.catalog.forget_copy(place).await
+        };
+        match removed.await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(store.name = %place.store, copy.id = %place.id, error.chain = %error.chain(), "copy not removed");
+                false
+            }
+        }
     }
 
     /// Removes records whose time is over, step by step, so that others write in between. What is left when the steps
@@ -258,44 +281,64 @@ impl Service {
             return Ok(0);
         }
         self.subtract_known(&mut stored, &mut staged).await?;
-        for blob in &staged {
-            tracing::warn!(blob.id = %blob, "staged bytes that nobody goes on with removed");
-            self.blobs.discard(*blob).await?;
+        for place in &staged {
+            tracing::warn!(store.name = %place.store, blob.id = %place.id, "staged bytes that nobody goes on with removed");
+            self.blobs.clear_staged(place).await?;
         }
-        for blob in &stored {
-            tracing::warn!(blob.id = %blob, "bytes without a row removed");
-            self.blobs.delete(*blob).await?;
+        for place in &stored {
+            tracing::warn!(store.name = %place.store, blob.id = %place.id, "bytes without a row removed");
+            self.blobs.clear(place).await?;
         }
         Ok(stored.union(&staged).count())
     }
 
-    /// Leaves the stored blobs that no row knows, and the staged ones that none knows or one knows as stored.
+    /// Leaves the stored bytes that no row knows, and the staged ones that none knows or one knows as stored.
     async fn subtract_known(
         &self,
-        stored: &mut BTreeSet<BlobId>,
-        staged: &mut BTreeSet<BlobId>,
+        stored: &mut BTreeSet<Place>,
+        staged: &mut BTreeSet<Place>,
     ) -> Result<()> {
+        // Copies before and after blobs: what is one before its move ends is the blob's place after it, and the other way round.
+        let mut copies = self.copies_on_record().await?;
         let mut after = None;
         loop {
             let page = self.catalog.blobs(after, BATCH).await?;
-            let Some(last) = page.last() else {
-                return Ok(());
-            };
+            let Some(last) = page.last() else { break };
             after = Some(last.id);
             for record in &page {
-                stored.remove(&record.id);
+                stored.remove(&record.place);
                 if record.state != BlobState::Stored {
-                    staged.remove(&record.id);
+                    staged.remove(&record.place);
                 }
             }
+        }
+        copies.append(&mut self.copies_on_record().await?);
+        for place in &copies {
+            stored.remove(place);
+            staged.remove(place);
+        }
+        Ok(())
+    }
+
+    /// The places of all copies that the catalog knows.
+    pub(super) async fn copies_on_record(&self) -> Result<BTreeSet<Place>> {
+        let mut copies = BTreeSet::new();
+        let mut after: Option<Place> = None;
+        loop {
+            let page = self.catalog.copies(after.as_ref(), BATCH).await?;
+            let Some(last) = page.last() else {
+                return Ok(copies);
+            };
+            after = Some(last.clone());
+            copies.extend(page);
         }
     }
 }
 
-fn old_enough(blobs: Vec<(BlobId, Timestamp)>, oldest: Timestamp) -> BTreeSet<BlobId> {
-    blobs
+fn old_enough(found: Vec<(Place, Timestamp)>, oldest: Timestamp) -> BTreeSet<Place> {
+    found
         .into_iter()
         .filter(|(_, at)| *at <= oldest)
-        .map(|(blob, _)| blob)
+        .map(|(place, _)| place)
         .collect()
 }

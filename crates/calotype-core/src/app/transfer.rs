@@ -20,7 +20,7 @@ use crate::access::Action;
 use crate::app::{Call, Service};
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BlobId, ImageId};
+use crate::id::{BlobId, ImageId, StoreName};
 use crate::image::{Image, ImageStatus};
 use crate::inspect::Inspector;
 use crate::keys::{KeyPurpose, KeyRole, MasterKey};
@@ -33,6 +33,8 @@ pub struct Upload {
     pub source: ByteStream,
     /// How many there will be, where the caller said so (`Content-Length`, `x-openstack-image-size`).
     pub expected_size: Option<ByteSize>,
+    /// The store that they are to be in, where the caller chose one (`x-image-meta-store`).
+    pub store: Option<String>,
 }
 
 /// An image whose bytes may be read.
@@ -67,6 +69,7 @@ impl Service {
         let allowed = self.authorize(call, Action::ImagesUpload)?;
         let image = self.owned_image(&allowed, id).await?;
         check_formats(&image)?;
+        let store = self.chosen_store(upload.store.as_deref())?;
         let max_size = self
             .settings
             .limits
@@ -97,8 +100,13 @@ impl Service {
                     source: self.reserving(blob, granted, upload.source),
                     ..upload
                 };
-                self.inspect_and_store(call, &image, blob, max_size, upload)
-                    .await
+                match self.place_upload(blob, store.as_ref()).await {
+                    Ok(()) => {
+                        self.inspect_and_store(call, &image, blob, max_size, upload)
+                            .await
+                    }
+                    Err(error) => Err(error),
+                }
             }
             Err(error) => Err(error),
         };
@@ -118,6 +126,15 @@ impl Service {
             }
             Err(error) => guard.settle(Err(error)).await,
         }
+    }
+
+    /// Has the bytes go where the caller chose, if anywhere else than all do. Nothing of them is written yet.
+    async fn place_upload(&self, blob: BlobId, store: Option<&StoreName>) -> Result<()> {
+        let Some(store) = store else { return Ok(()) };
+        if self.catalog.place_upload(blob, store).await? {
+            return Ok(());
+        }
+        Err(Error::conflict("The upload was ended by another."))
     }
 
     /// Writes the blob of an image that is `saving`: it is judged by the formats that the image has now, not by those

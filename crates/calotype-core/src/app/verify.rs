@@ -1,7 +1,7 @@
 //! The verifier: checks the invariants of ARCHITECTURE.md on a live or stopped system. It changes nothing but marks: images
 //! whose bytes it finds damaged get one, and lose it when a deep check finds every byte whole again, as after a repair.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::access::Action;
 use crate::app::{Call, Service};
@@ -37,35 +37,45 @@ impl Service {
     /// the presence of the segments is checked.
     pub async fn verify(&self, deep: bool) -> Result<Verification> {
         // The store is listed first: a blob committed meanwhile has a row by the time the rows are read.
-        let mut stored: BTreeSet<_> = self.blobs.list().await?.into_iter().collect();
-        let mut staged: BTreeSet<_> = self.blobs.list_staged().await?.into_iter().collect();
+        let mut stored: BTreeMap<_, _> = self.blobs.list().await?.into_iter().collect();
+        let mut staged: BTreeMap<_, _> = self.blobs.list_staged().await?.into_iter().collect();
         let mut seen = Verification {
             violations: self.catalog.violations().await?,
             ..Default::default()
         };
+        // Before and after the blobs, one of which may be moved meanwhile.
+        let mut copies = self.copies_on_record().await?;
         let mut after = None;
         loop {
             let page = self.catalog.blobs(after, 200).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.id);
             for record in &page {
-                stored.retain(|(blob, _)| *blob != record.id);
+                stored.remove(&record.place);
                 if record.state != BlobState::Stored {
-                    staged.retain(|(blob, _)| *blob != record.id);
+                    staged.remove(&record.place);
                 }
                 self.verify_blob(record, deep, &mut seen).await?;
             }
+        }
+        copies.append(&mut self.copies_on_record().await?);
+        for place in &copies {
+            stored.remove(place);
+            staged.remove(place);
         }
         seen.orphans = stored.len() as u64;
         seen.leftovers = staged.len() as u64;
         let oldest = self.clock.now().minus(self.settings.deletion_grace * 2);
         let stored = stored.iter().map(|found| (found, "blob"));
         let staged = staged.iter().map(|found| (found, "staged bytes of blob"));
-        for ((blob, at), what) in stored.chain(staged) {
+        for ((place, at), what) in stored.chain(staged) {
             if *at < oldest {
+                let (blob, store) = (place.id, &place.store);
                 seen.violations.push(Violation {
                     invariant: 3,
-                    detail: format!("{what} {blob}: of no use, and older than the grace period"),
+                    detail: format!(
+                        "{what} {blob} in store {store}: of no use, and older than the grace period"
+                    ),
                 });
             }
         }

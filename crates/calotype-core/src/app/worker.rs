@@ -28,8 +28,8 @@ use crate::app::Service;
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{
-    Claim, Export, Import, JobFailure, JobType, MembersChange, Release, ReplicaBytes, Replication,
-    Work,
+    BlobMove, Claim, Export, Import, JobFailure, JobType, MembersChange, Release, ReplicaBytes,
+    Replication, Work,
 };
 use crate::ports::ResealProgress;
 
@@ -154,6 +154,7 @@ impl Worker {
                 Work::Import(import) => self.import(&claim, import).await?,
                 Work::Parts => return Err(Error::internal("a job with parts was picked")),
                 Work::Export(export) => self.export(&claim, export).await?,
+                Work::Move(order) => self.move_blob(&claim, order).await?,
             };
             match finished {
                 Release::Done => Ok(Outcome::Done),
@@ -284,6 +285,24 @@ impl Worker {
             }
         }
         Ok(ended)
+    }
+
+    async fn move_blob(&self, claim: &Claim, order: &BlobMove) -> Result<Release> {
+        let (service, lease) = (&self.service, self.options.lease);
+        let progress = Arc::new(ResealProgress::of(claim.job.progress));
+        let copy = service.copy_blob(claim, order, &progress);
+        if service
+            .alive(claim, lease, &progress, copy)
+            .await?
+            .is_none()
+        {
+            return Ok(Release::Lost);
+        }
+        let grace = service.settings.deletion_grace;
+        let catalog = &service.catalog;
+        catalog
+            .finish_move(&claim.job.id, claim.attempt, grace)
+            .await
     }
 
     /// Tries a job again later after a transient fault, and fails it after any other, and where it was cancelled.

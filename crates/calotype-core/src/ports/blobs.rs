@@ -10,7 +10,7 @@ use futures_util::Stream;
 
 use super::WrappedKey;
 use crate::error::Result;
-use crate::id::{BlobId, ProjectId};
+use crate::id::{BlobId, ProjectId, StoreName};
 use crate::image::Digests;
 use crate::job::Progress;
 use crate::keys::{KeyResult, MasterKey};
@@ -92,6 +92,39 @@ impl ResealProgress {
             resumed: AtomicU64::new(earlier.done.bytes()),
         }
     }
+}
+
+/// Where the bytes of a blob are kept.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// The store.
+    pub store: StoreName,
+    /// What the store knows them by: the blob's own id where they were written, and a fresh one wherever they are moved to.
+    /// None is used twice, so what is late for one copy meets no other.
+    pub id: BlobId,
+}
+
+/// Who knows where blobs are.
+#[async_trait::async_trait]
+pub trait Places: Send + Sync {
+    /// Where a blob's bytes are, or are being written; none where nobody knows the blob.
+    async fn place(&self, blob: BlobId) -> Result<Option<Place>>;
+}
+
+/// A blob whose bytes are to be in another place too.
+#[derive(Debug, Clone)]
+pub struct CopyOrder {
+    /// The blob.
+    pub blob: BlobId,
+    /// The place.
+    pub to: Place,
+    /// For which project: projects share the device evenly.
+    pub project: ProjectId,
+    /// How far it is.
+    pub progress: Arc<ResealProgress>,
 }
 
 /// What is known of a blob once it is written.
@@ -197,31 +230,46 @@ pub trait Blobs: Send + Sync {
     /// stays, for the next attempt or for [`Blobs::discard`].
     async fn reseal(&self, order: ResealOrder) -> Result<BlobFacts>;
 
-    /// Opens a blob, by this wrap of its data key or by the one in its manifest.
+    /// Makes a copy of a blob's sealed bytes, as they are, in another place. What an attempt that died had finished and
+    /// noted is not done again; a copy that is there already is only looked at. Every page is verified on its way, unless
+    /// the blob's key is a customer's that is not to be had.
+    ///
+    /// # Errors
+    /// As [`Blobs::reseal`]; Unavailable where a store is not this process's.
+    async fn copy(&self, order: CopyOrder) -> Result<()>;
+
+    /// Opens a blob, by this wrap of its data key or by the one in its manifest. What was opened can be read on while the blob
+    /// is moved.
     ///
     /// # Errors
     /// Damaged where it is missing or its manifest does not authenticate, or the wrap does not; what is wrong with the
     /// master key.
     async fn open(&self, blob: BlobId, key: Option<&WrappedKey>) -> KeyResult<Arc<dyn BlobReader>>;
 
-    /// Removes a committed blob. Not an error where there is none.
+    /// Removes a committed blob from where it is. Not an error where there is none.
     async fn delete(&self, blob: BlobId) -> Result<()>;
 
-    /// Removes what an unfinished write of `blob` left. Not an error where there is nothing.
+    /// Removes what an unfinished write of `blob` left where it was to be. Not an error where there is nothing.
     async fn discard(&self, blob: BlobId) -> Result<()>;
 
     /// Checks a blob by this wrap of its data key or by the one in its manifest: its manifest and the presence of its
     /// segments, and every page too if `deep`.
     async fn check(&self, blob: BlobId, key: Option<&WrappedKey>, deep: bool) -> Result<BlobCheck>;
 
-    /// The committed blobs, each with the time of its commit.
-    async fn list(&self) -> Result<Vec<(BlobId, Timestamp)>>;
+    /// Removes what is in a place that is no blob's, committed or staged. Not an error where there is nothing.
+    async fn clear(&self, place: &Place) -> Result<()>;
 
-    /// The staged, unfinished blobs, each with the time of its last write.
-    async fn list_staged(&self) -> Result<Vec<(BlobId, Timestamp)>>;
+    /// Removes what is staged in a place. Not an error where there is nothing.
+    async fn clear_staged(&self, place: &Place) -> Result<()>;
 
-    /// Bytes that the store still takes, where it can say so.
-    async fn free_space(&self) -> Result<Option<ByteSize>>;
+    /// The places of committed bytes in every store, each with the time of the commit.
+    async fn list(&self) -> Result<Vec<(Place, Timestamp)>>;
+
+    /// The places of staged, unfinished bytes in every store, each with the time of the last write.
+    async fn list_staged(&self) -> Result<Vec<(Place, Timestamp)>>;
+
+    /// Bytes that a store still takes, where it can say so; without a name, the one that new blobs go to.
+    async fn free_space(&self, store: Option<&StoreName>) -> Result<Option<ByteSize>>;
 }
 
 /// A few small documents that are kept beside the blobs, by name: what must not be lost with the catalog, and what
@@ -233,6 +281,14 @@ pub trait Labels: Send + Sync {
     /// # Errors
     /// InvalidRequest for a name that is not 1 to 64 lower-case letters; Unavailable; Internal.
     async fn label(&self, name: &str) -> Result<Option<Bytes>>;
+
+    /// Whether a label is these bytes, wherever it is kept.
+    ///
+    /// # Errors
+    /// As [`Labels::label`].
+    async fn is_label(&self, name: &str, bytes: &Bytes) -> Result<bool> {
+        Ok(self.label(name).await?.as_ref() == Some(bytes))
+    }
 
     /// Writes a label, in the place of the one that is there. When it returns the label is durable; a crash leaves
     /// the old one or the new one, whole.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::WrappedKey;
-use super::blobs::BlobFacts;
+use super::blobs::{BlobFacts, Place};
 use super::directory::Directory;
 use super::master_keys::{Page, Window};
 use super::quotas::{ByteLimit, ImageLimit, MemberLimit, Quotas, Reservation};
 use crate::error::Result;
-use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, UserId};
+use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, StoreName, UserId};
 use crate::image::{Image, Member, MemberStatus, Visibility};
 use crate::job::{
     Claim, Export, Heartbeat, Import, Job, JobFailure, JobFamily, JobStatus, MemberResult,
@@ -152,6 +152,17 @@ pub struct NewExport {
     pub concurrency: u64,
 }
 
+/// A move of a blob to another store that was accepted: all that one transaction writes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewMove {
+    /// The job, in state `INIT`. It holds the blob until it ends.
+    pub job: Job,
+    /// The blob.
+    pub blob: BlobId,
+    /// Where it is to be.
+    pub to: Place,
+}
+
 /// The image that an import is for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ImportedImage {
@@ -290,6 +301,10 @@ pub trait Images: Send + Sync {
         first: Reservation,
     ) -> Result<(Image, ByteSize)>;
 
+    /// Has the bytes of an upload go to this store, and not to the one that all go to. It is begun, and nothing of it is
+    /// written yet. False where it was ended by another.
+    async fn place_upload(&self, blob: BlobId, store: &StoreName) -> Result<bool>;
+
     /// Extends an upload's lease. False where the upload was ended by another: its image was deleted, or
     /// its lease ran out.
     async fn extend_upload(&self, blob: BlobId, lease: Duration) -> Result<bool>;
@@ -370,6 +385,13 @@ pub trait Jobs: Send + Sync {
     /// this blob.
     async fn submit_export(&self, export: &NewExport, trail: Trail) -> Result<()>;
 
+    /// Accepts a move of a blob to another store, and wakes a worker.
+    ///
+    /// # Errors
+    /// NotFound where there is no such blob, or none that is stored; Conflict where it is in the store already, or is being
+    /// moved.
+    async fn submit_move(&self, order: &NewMove, trail: Trail) -> Result<()>;
+
     /// Claims the next job that is due or whose lease ended, if there is one, and moves its image to
     /// `saving`. Fair: the project with the fewest running jobs comes first, then the oldest job.
     async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>>;
@@ -416,6 +438,10 @@ pub trait Jobs: Send + Sync {
         facts: &BlobFacts,
         virtual_size: Option<ByteSize>,
     ) -> Result<Release>;
+
+    /// Ends a move well: the blob is where it was moved to, and what it has left behind is kept for `grace`, for those who
+    /// read it there. As [`Jobs::finish_share`] otherwise.
+    async fn finish_move(&self, job: &JobId, attempt: i64, grace: Duration) -> Result<Release>;
 
     /// Ends a job badly: an image that waited for bytes waits for them again. The row of an image that it was making is
     /// removed and its id never used again. False where another
@@ -544,6 +570,23 @@ pub struct BlobRecord {
     pub facts: Option<BlobFacts>,
     /// Whether it is marked as damaged.
     pub damaged: bool,
+    /// Where its bytes are, or are being written.
+    pub place: Place,
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlobsIn {
+    /// Blobs that images or jobs refer to.
+    pub blobs: u64,
+    /// Their bytes there.
+    pub bytes: ByteSize,
+    /// Blobs that are being written.
+    pub writing: u64,
+    /// Blobs and copies that wait for their deletion.
+    pub leaving: u64,
+    /// Copies that are being made of blobs in other stores.
+    pub arriving: u64,
 }
 
 /// A broken invariant.
@@ -589,6 +632,35 @@ pub trait Reconcile: Send + Sync {
 
     /// Blobs by id, those after `after`.
     async fn blobs(&self, after: Option<BlobId>, limit: u32) -> Result<Vec<BlobRecord>>;
+
+    /// The blobs of a store that images or jobs refer to, stored or being written, by id, those after `after`.
+    async fn blobs_in(
+        &self,
+        store: &StoreName,
+        after: Option<BlobId>,
+        limit: u32,
+    ) -> Result<Vec<BlobRecord>>;
+
+    /// What a store holds.
+    async fn store_content(&self, store: &StoreName) -> Result<BlobsIn>;
+
+    /// The stores that blobs or copies are in.
+    async fn stores_in_use(&self) -> Result<Vec<StoreName>>;
+
+    /// The stores that blobs are in, of those that are given.
+    async fn stores_of(&self, blobs: &[BlobId]) -> Result<Vec<(BlobId, StoreName)>>;
+
+    /// The places of copies that are being made, or that blobs have left, those after `after`.
+    async fn copies(&self, after: Option<&Place>, limit: u32) -> Result<Vec<Place>>;
+
+    /// The places of copies whose time is over, or that are half removed.
+    async fn deletable_copies(&self, limit: u32) -> Result<Vec<Place>>;
+
+    /// Decides that nobody needs a copy any more. Only after `true` may its bytes be removed.
+    async fn claim_copy(&self, place: &Place) -> Result<bool>;
+
+    /// Removes the record of a copy whose bytes are gone.
+    async fn forget_copy(&self, place: &Place) -> Result<()>;
 
     /// Removes records whose time is over (tokens, kept answers, lines of the audit trail, ended jobs, customers' master
     /// keys with all their material), some of them: no step keeps others waiting. Returns how many; zero when there is

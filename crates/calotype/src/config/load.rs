@@ -131,7 +131,7 @@ impl Config {
         chosen.identity.check_whole().map_err(&in_file)?;
         chosen.keys.check_whole().map_err(&in_file)?;
         chosen.objects.check_whole().map_err(&in_file)?;
-        chosen.store.check_whole().map_err(in_file)?;
+        chosen.store.check_whole(&chosen.stores).map_err(in_file)?;
         if chosen.images.profile == Profile::Calotype {
             return Ok(chosen);
         }
@@ -336,12 +336,22 @@ fn micros(span: super::values::Span) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::stores::Store;
     use crate::config::{Bytes, DEFAULT_TOML};
+    use calotype_core::id::StoreName;
     use calotype_core::size::ByteSize;
 
     fn load(text: &str, environment: &Environment) -> Result<Config, String> {
         Config::from_text(text, Path::new("calotype.toml"), environment)
             .map_err(|error| error.to_string())
+    }
+
+    fn main(config: &Config) -> &Store {
+        let mut stores = config.store.iter();
+        stores
+            .find(|(name, _)| **name == StoreName::main())
+            .unwrap()
+            .1
     }
 
     #[test]
@@ -385,7 +395,8 @@ mod tests {
                 config.catalog.password_file.is_some(),
             ),
             ("catalog.direct_url", config.catalog.direct_url.is_some()),
-            ("store.main.path", config.store.main.path.is_some()),
+            ("store.main.path", main(&config).path.is_some()),
+            ("stores.default", config.stores.default.is_some()),
             ("keys.root_key_file", config.keys.root_key_file.is_some()),
             (
                 "limits.bytes_per_project",
@@ -545,7 +556,7 @@ mod tests {
         assert_eq!(config.jobs.workers, 9);
         assert!(config.replication.allow_public);
         assert_eq!(config.images.digests, [Digest::Md5, Digest::Sha256]);
-        assert_eq!(config.store.main.path, Some(PathBuf::from("123")));
+        assert_eq!(main(&config).path, Some(PathBuf::from("123")));
         assert_eq!(config.limits.max_image_size, Some(Bytes(ByteSize::gib(2))));
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::Identity;
 use super::key_services::Keys;
 use super::objects::Objects;
-use super::stores::Stores;
+use super::stores::{StoreChoice, Stores};
 use super::values::{Bytes, Span};
 
 /// The configuration in force.
@@ -24,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) catalog: Catalog,
     /// Where blobs are kept.
     pub(crate) store: Stores,
+    /// Which of the stores is for new blobs.
+    pub(crate) stores: StoreChoice,
     /// Buckets.
     pub(crate) objects: Objects,
     /// Exports.

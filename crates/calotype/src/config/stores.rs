@@ -1,29 +1,46 @@
 //! `[store]`: where blobs are kept.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
+use calotype_core::id::StoreName;
 use calotype_core::object::is_bucket;
 use calotype_core::size::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::values::{Bytes, Span};
 
-/// `[store]`
+/// `[stores]`
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Stores {
-    /// The store of all blobs.
-    pub(crate) main: Store,
+pub(crate) struct StoreChoice {
+    /// The store that new blobs go to. None: `main`, or the one that there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) default: Option<StoreName>,
 }
 
-/// `[store.main]`
+/// `[store]`: each store by its name. Where none is named, there is `main`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Stores(BTreeMap<StoreName, Store>);
+
+impl Default for Stores {
+    fn default() -> Self {
+        Self(BTreeMap::from([(StoreName::main(), Store::default())]))
+    }
+}
+
+/// `[store.NAME]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Store {
     /// The kind of store.
     #[serde(rename = "type")]
     pub(crate) kind: StoreType,
-    /// The directory of blobs. None: `blobs` in the data directory.
+    /// What users are told of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) description: Option<String>,
+    /// The directory of blobs. None: `blobs` in the data directory for `main`, and `stores/NAME` for others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<PathBuf>,
     /// The URL of the S3 store.
@@ -56,6 +73,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             kind: StoreType::File,
+            description: None,
             path: None,
             endpoint: None,
             region: "us-east-1".to_owned(),
@@ -82,7 +100,7 @@ pub(crate) enum StoreType {
     S3,
 }
 
-/// `[store.main.connection]`
+/// `[store.NAME.connection]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct StoreConnection {
@@ -118,7 +136,7 @@ impl Default for StoreConnection {
     }
 }
 
-/// `[store.main.cache]`
+/// `[store.NAME.cache]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct StoreCache {
@@ -138,54 +156,107 @@ impl Default for StoreCache {
     }
 }
 
+impl Store {
+    /// The directory of a store of this name.
+    pub(crate) fn directory(&self, name: &StoreName, data_dir: &Path) -> PathBuf {
+        match &self.path {
+            Some(path) => path.clone(),
+            None if *name == StoreName::main() => data_dir.join("blobs"),
+            None => data_dir.join("stores").join(name.as_str()),
+        }
+    }
+}
+
 impl Stores {
+    /// The stores, by name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&StoreName, &Store)> {
+        self.0.iter()
+    }
+
+    /// Whether there is `main` alone, as in versions that knew no other.
+    pub(crate) fn is_main_alone(&self) -> bool {
+        self.0.keys().eq([&StoreName::main()])
+    }
+
+    /// The store that new blobs go to. There is one: the configuration was checked.
+    pub(crate) fn default_of(&self, choice: &StoreChoice) -> StoreName {
+        let chosen = choice.default.clone();
+        chosen.unwrap_or_else(|| match (self.0.len(), self.0.keys().next()) {
+            (1, Some(name)) => name.clone(),
+            _ => StoreName::main(),
+        })
+    }
+
     /// Bounds of single fields.
     pub(super) fn check(&self) -> Result<(), String> {
-        let (store, connection) = (&self.main, &self.main.connection);
+        for (name, store) in &self.0 {
+            let checked = store.check();
+            checked.map_err(|problem| format!("store.{name}.{problem}"))?;
+        }
+        Ok(())
+    }
+
+    /// What has to be there together, once every source has been read.
+    pub(super) fn check_whole(&self, choice: &StoreChoice) -> Result<(), String> {
+        for (name, store) in &self.0 {
+            let missing = store.missing();
+            if let Some(field) = missing {
+                return Err(format!("store.{name}.{field} is not set"));
+            }
+        }
+        let default = self.default_of(choice);
+        match (self.0.contains_key(&default), &choice.default) {
+            (true, _) => Ok(()),
+            (false, Some(default)) => Err(format!("stores.default: there is no [store.{default}]")),
+            (false, None) => {
+                Err("stores.default is not set: it names the store that new blobs go to".to_owned())
+            }
+        }
+    }
+}
+
+impl Store {
+    fn check(&self) -> Result<(), String> {
+        let connection = &self.connection;
         for (field, span) in [
             ("connect_timeout", connection.connect_timeout),
             ("idle_timeout", connection.idle_timeout),
             ("attempt_timeout", connection.attempt_timeout),
         ] {
             if span == Span::seconds(0) {
-                return Err(format!(
-                    "store.main.connection.{field} must be more than nothing"
-                ));
+                return Err(format!("connection.{field} must be more than nothing"));
             }
         }
         if connection.requests == 0 {
-            return Err("store.main.connection.requests must be more than nothing".to_owned());
+            return Err("connection.requests must be more than nothing".to_owned());
         }
-        if let Some(bucket) = store.bucket.as_deref().filter(|bucket| !is_bucket(bucket)) {
-            return Err(format!("store.main.bucket: {bucket:?} is no bucket's name"));
+        if let Some(bucket) = self.bucket.as_deref().filter(|bucket| !is_bucket(bucket)) {
+            return Err(format!("bucket: {bucket:?} is no bucket's name"));
         }
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
         let walks = |part: &str| part.is_empty() || part == "." || part == "..";
-        let prefix = store.prefix.as_str();
+        let prefix = self.prefix.as_str();
         if !prefix.bytes().all(plain) || (!prefix.is_empty() && prefix.split('/').any(walks)) {
             return Err(format!(
-                "store.main.prefix {prefix:?} must be words of letters, digits, '-', '_' and '.', with '/' between them"
+                "prefix {prefix:?} must be words of letters, digits, '-', '_' and '.', with '/' between them"
             ));
         }
         Ok(())
     }
 
-    /// What has to be there together, once every source has been read.
-    pub(super) fn check_whole(&self) -> Result<(), String> {
-        let store = &self.main;
-        if store.kind == StoreType::File {
-            return Ok(());
+    /// A field that has to be there, and is not.
+    fn missing(&self) -> Option<&'static str> {
+        if self.kind == StoreType::File {
+            return None;
         }
         let fields = [
-            ("endpoint", store.endpoint.is_some()),
-            ("bucket", store.bucket.is_some()),
-            ("access_key", store.access_key.is_some()),
-            ("secret_file", store.secret_file.is_some()),
+            ("endpoint", self.endpoint.is_some()),
+            ("bucket", self.bucket.is_some()),
+            ("access_key", self.access_key.is_some()),
+            ("secret_file", self.secret_file.is_some()),
         ];
-        match fields.iter().find(|(_, there)| !there) {
-            Some((field, _)) => Err(format!("store.main.{field} is not set")),
-            None => Ok(()),
-        }
+        let missing = fields.iter().find(|(_, there)| !there);
+        missing.map(|(field, _)| *field)
     }
 }
 
@@ -198,6 +269,32 @@ mod tests {
     fn load(text: &str) -> Result<Config, String> {
         Config::from_text(text, Path::new("calotype.toml"), &Environment::default())
             .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn new_blobs_go_to_main_to_the_only_store_or_to_the_one_that_is_named() {
+        for (text, default, main_alone) in [
+            ("", "main", true),
+            ("[store.cold]\n", "cold", false),
+            ("[store.main]\n[store.cold]\n", "main", false),
+            (
+                "[store.cold]\n[store.warm]\n[stores]\ndefault = \"warm\"\n",
+                "warm",
+                false,
+            ),
+        ] {
+            let config = load(text).unwrap();
+            let chosen = config.store.default_of(&config.stores);
+            assert_eq!(chosen.as_str(), default, "{text}");
+            assert_eq!(config.store.is_main_alone(), main_alone, "{text}");
+        }
+        let config = load("[store.main]\n[store.cold]\n").unwrap();
+        let paths: Vec<_> = config
+            .store
+            .iter()
+            .map(|(name, store)| store.directory(name, Path::new("/d")))
+            .collect();
+        assert_eq!(paths, [Path::new("/d/stores/cold"), Path::new("/d/blobs")]);
     }
 
     #[test]
@@ -225,6 +322,10 @@ mod tests {
                 "attempt_timeout",
             ),
             ("[store.main.connection]\nrequests = 0\n", "requests"),
+            ("[store.Cold]\n", "store name"),
+            ("[store.cold]\ntype = \"s3\"\n", "store.cold.endpoint"),
+            ("[store.cold]\n[store.warm]\n", "stores.default is not set"),
+            ("[stores]\ndefault = \"cold\"\n", "[store.cold]"),
         ] {
             let error = load(text).unwrap_err();
             assert!(error.contains(named), "{text}: {error}");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use calotype_catalog::{Examined, examine};
+use calotype_core::id::StoreName;
 use calotype_core::ports::{Clock, Entropy};
 use calotype_core::time::Timestamp;
 use calotype_keys::SystemEntropy;
@@ -117,7 +118,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "store",
-        run: |options| async { vec![store(options).await] }.boxed(),
+        run: |options| stores(options).boxed(),
     },
     Check {
         name: "identity",
@@ -291,7 +292,8 @@ async fn catalog(options: &ServeOptions) -> Vec<Finding> {
     match look.await {
         Ok(None) => vec![Finding::good("there is none yet: the first start makes it")],
         Ok(Some(examined)) => {
-            let signs = options.config.store.main.kind == StoreType::S3;
+            let mut sections = options.config.store.iter();
+            let signs = sections.any(|(_, section)| section.kind == StoreType::S3);
             catalog_findings(&examined, SystemClock.now(), signs)
         }
         Err(failure) => vec![Finding::bad(
@@ -356,20 +358,30 @@ fn catalog_findings(examined: &Examined, here: Timestamp, signs: bool) -> Vec<Fi
     findings
 }
 
+async fn stores(options: &ServeOptions) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, section) in options.config.store.iter() {
+        let mut found = store(options, name, section).await;
+        if *name != StoreName::main() {
+            found.says = format!("{name}: {}", found.says);
+        }
+        findings.push(found);
+    }
+    findings
+}
+
 /// Whether blobs can be written where they are kept.
-async fn store(options: &ServeOptions) -> Finding {
-    let section = &options.config.store.main;
+async fn store(options: &ServeOptions, name: &StoreName, section: &Store) -> Finding {
     if section.kind == StoreType::S3 {
-        return match bucket(section).await {
+        return match bucket(name, section).await {
             Ok(says) => Finding::good(says),
             Err(failure) => Finding::bad(
                 failure.to_string(),
-                "mend [store.main], the bucket, or what its access key may do: docs/object-storage.md",
+                "mend the store's section, the bucket, or what its access key may do: docs/object-storage.md",
             ),
         };
     }
-    let path = section.path.clone();
-    let path = path.unwrap_or_else(|| options.data_dir.join("blobs"));
+    let path = section.directory(name, &options.data_dir);
     let shown = path.display();
     if !path.exists() {
         return Finding::good(format!(
@@ -390,9 +402,9 @@ async fn store(options: &ServeOptions) -> Finding {
 }
 
 /// Does with an object of its own what the service does with those of blobs.
-async fn bucket(section: &Store) -> Result<String, Failure> {
+async fn bucket(name: &StoreName, section: &Store) -> Result<String, Failure> {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let bucket = open_bucket(section, &entropy)?;
+    let bucket = open_bucket(name, section, &entropy)?;
     let folder = format!("{}/doctor/", section.prefix.trim_matches('/'));
     let folder = folder.trim_start_matches('/');
     let key = format!("{folder}{}", fresh_name());

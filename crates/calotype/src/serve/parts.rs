@@ -7,15 +7,14 @@ use std::sync::Arc;
 
 use calotype_api::load::{Admission, LoadLimits, Rate, SlowestBody};
 use calotype_api::{ApiState, Leaving};
-use calotype_blob::store::{BlobStore, StoreLabels};
-use calotype_blob::{ResealOptions, SealOptions, SealedBlobs};
+use calotype_blob::{ResealOptions, SealOptions, SealedBlobs, Stores};
 use calotype_catalog::{DirectUrl, Pooler, SqlCatalog};
 use calotype_convert::{QemuImg, QemuOptions};
 use calotype_core::Error;
 use calotype_core::access::Access;
 use calotype_core::app::{Limits, Profile, Service, Settings};
 use calotype_core::ports::{
-    Catalog, Clock, DigestChoice, Entropy, KeyService, Secrets, SharedBlobs,
+    Catalog, Clock, DigestChoice, Entropy, KeyService, Places, Reconcile as _, Secrets, SharedBlobs,
 };
 use calotype_identity::Renewal;
 use calotype_keys::{EmbeddedKeys, SystemEntropy};
@@ -23,7 +22,7 @@ use calotype_keys::{EmbeddedKeys, SystemEntropy};
 use super::identity::Identity;
 use super::keys::key_services;
 use super::objects::{bucket_access, objects};
-use super::stores::open_store;
+use super::stores::{open_stores, store_list};
 use super::{ServeOptions, ownership};
 use crate::clouds::{FirstUsers, write_clouds_yaml};
 use crate::config::Bytes;
@@ -59,16 +58,14 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
     // Where several nodes share a database, they have its time.
     let clock = catalog.clock();
 
-    let store = open_store(&options.config.store.main, &options.data_dir, &entropy)?;
-    // Before anything else: nothing is done to blobs that are another catalog's, or without their keys.
-    ownership::check(catalog.as_ref(), store.as_ref(), entropy.as_ref()).await?;
+    let stores = open_own_stores(options, &catalog, &entropy).await?;
     let access = Access::default();
-    let keys = open_keys(options, &catalog, &store, &clock, &entropy, &access).await?;
+    let keys = open_keys(options, &catalog, &stores, &clock, &entropy, &access).await?;
     let services = key_services(&config.keys, Arc::clone(&keys) as _, &entropy, &clock)?;
     let services: Arc<dyn KeyService> = Arc::new(services);
 
-    let blobs = SealedBlobs::new(
-        store,
+    let blobs = SealedBlobs::over(
+        stores,
         Arc::clone(&services),
         Arc::clone(&entropy),
         Arc::clone(&clock),
@@ -124,21 +121,61 @@ pub(super) fn converter(config: &sections::Export, data_dir: &Path) -> Result<Qe
 pub(super) async fn adopt_store(options: &ServeOptions) -> Result<(), Failure> {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
     let catalog = open_catalog(options).await?;
-    let store = open_store(&options.config.store.main, &options.data_dir, &entropy)?;
-    ownership::adopt(&catalog, store.as_ref(), entropy.as_ref()).await
+    let stores = open_stores(&options.config, &options.data_dir, &entropy)?;
+    for (name, store) in &stores {
+        ownership::adopt(&catalog, (name, store.as_ref()), entropy.as_ref()).await?;
+    }
+    // Two names for one store are found now.
+    for (name, store) in &stores {
+        ownership::check(&catalog, (name, store.as_ref()), entropy.as_ref()).await?;
+    }
+    Ok(())
+}
+
+/// The stores, once it is sure that each is the catalog's and that every blob is in one of them.
+async fn open_own_stores(
+    options: &ServeOptions,
+    catalog: &Arc<SqlCatalog>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Stores, Failure> {
+    let config = &options.config;
+    let stores = open_stores(config, &options.data_dir, entropy)?;
+    // Before anything else: nothing is done to blobs that are another catalog's, or without their keys.
+    for (name, store) in &stores {
+        ownership::check(catalog.as_ref(), (name, store.as_ref()), entropy.as_ref()).await?;
+    }
+    let used = catalog
+        .stores_in_use()
+        .await
+        .map_err(failed("the catalog"))?;
+    if let Some(missing) = used.iter().find(|name| !stores.contains_key(*name)) {
+        return Err(Failure::new(format!(
+            "the catalog has blobs in the store {missing}, which the configuration does not name"
+        ))
+        .with_hint(
+            "add its section [store.NAME] again, or move its blobs elsewhere first: docs/stores.md",
+        ));
+    }
+    if !config.store.is_main_alone() {
+        let several = catalog.have_several_stores().await;
+        several.map_err(failed("the catalog"))?;
+    }
+    let default = config.store.default_of(&config.stores);
+    let places = Arc::clone(catalog) as Arc<dyn Places>;
+    Stores::new(stores, default, places).map_err(failed("the stores"))
 }
 
 async fn open_keys(
     options: &ServeOptions,
     catalog: &Arc<SqlCatalog>,
-    store: &Arc<dyn BlobStore>,
+    stores: &Stores,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
     access: &Access,
 ) -> Result<Arc<EmbeddedKeys>, Failure> {
     let ports = calotype_keys::Ports {
         catalog: Arc::clone(catalog) as _,
-        labels: Arc::new(StoreLabels(Arc::clone(store))),
+        labels: Arc::new(stores.clone()),
         clock: Arc::clone(clock),
         entropy: Arc::clone(entropy),
     };
@@ -289,6 +326,7 @@ pub(super) fn catalog_options(config: &Config) -> Result<calotype_catalog::Optio
         pooler,
         audit_kept: config.audit.kept.duration(),
         jobs_kept: config.jobs.kept.duration(),
+        new_blobs: config.store.default_of(&config.stores),
         ..calotype_catalog::Options::default()
     })
 }
@@ -378,6 +416,7 @@ fn settings(config: &Config) -> Settings {
         replicate_shared_encrypted: config.replication.shared_encrypted == Permission::Allow,
         allow_rewrap: config.replication.allow_rewrap,
         buckets: bucket_access(&config.objects),
+        stores: store_list(config),
         ..Settings::default()
     }
 }

@@ -299,7 +299,7 @@ async fn key_service(
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
 ) -> Arc<calotype_keys::EmbeddedKeys> {
-    let labels = calotype_blob::store::StoreLabels(Arc::new(MemoryStore::new(Arc::clone(clock))));
+    let labels = calotype_blob::Stores::one(Arc::new(MemoryStore::new(Arc::clone(clock))));
     let ports = calotype_keys::Ports {
         catalog: Arc::clone(catalog) as _,
         labels: Arc::new(labels),

@@ -49,8 +49,19 @@ impl World {
         blob
     }
 
+    async fn start_as(&self, name: &str, catalog: &SqlCatalog) -> Result<(), Failure> {
+        let name = name.parse().unwrap();
+        check(catalog, (&name, &self.store), &self.entropy).await
+    }
+
+    async fn adopt(&self, catalog: &SqlCatalog) {
+        let name = StoreName::main();
+        let adopted = adopt(catalog, (&name, &self.store), &self.entropy);
+        adopted.await.unwrap();
+    }
+
     async fn start(&self, catalog: &SqlCatalog) -> Result<(), Failure> {
-        check(catalog, &self.store, &self.entropy).await
+        self.start_as("main", catalog).await
     }
 }
 
@@ -137,7 +148,7 @@ async fn an_empty_store_becomes_the_first_catalogs_and_no_others() {
         "{refused}"
     );
     assert!(refused.hint.unwrap().contains("adopt-store"));
-    adopt(&other, &world.store, &world.entropy).await.unwrap();
+    world.adopt(&other).await;
     world.start(&other).await.unwrap();
     world.start(&one).await.unwrap_err();
 }
@@ -171,6 +182,24 @@ async fn an_empty_store_is_not_that_of_a_catalog_with_stored_blobs() {
     row(&catalog, BlobId::random(&world.entropy), true).await;
     let refused = world.start(&catalog).await.unwrap_err();
     assert!(refused.message.contains("mounted"), "{refused}");
-    adopt(&catalog, &world.store, &world.entropy).await.unwrap();
+    world.adopt(&catalog).await;
+    world.start(&catalog).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_empty_store_beside_one_with_blobs_is_the_catalogs_too() {
+    let world = World::new();
+    let catalog = world.catalog("one").await;
+    row(&catalog, BlobId::random(&world.entropy), true).await;
+    world.start_as("cold", &catalog).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_has_one_name() {
+    let world = World::new();
+    let catalog = world.catalog("one").await;
+    world.start(&catalog).await.unwrap();
+    let refused = world.start_as("cold", &catalog).await.unwrap_err();
+    assert!(refused.message.contains("is the store main"), "{refused}");
     world.start(&catalog).await.unwrap();
 }

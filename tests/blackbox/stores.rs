@@ -1,0 +1,310 @@
+//! Several stores: where images' bytes go, and moving them from one to another under use, kills and deletions.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use calotype_tests::content::next;
+use calotype_tests::{Client, Content, Digests, Options, Server, config, until};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::crash::number;
+use crate::reseal::{MIB, SEGMENT, UNBOUNDED, segments, under, upload};
+use crate::reseal_kills::attempts;
+
+const TWO: &str =
+    "[store.main]\n[store.cold]\ndescription = \"Slow disks\"\n[stores]\ndefault = \"main\"\n";
+
+/// What leaves no bytes behind for long.
+fn two_stores(more: &str) -> Options {
+    Options::config(format!("{}{more}\n{TWO}", config::deletion_grace(0)))
+}
+
+/// Names of committed and of staged bytes in a store of files.
+fn held(directory: PathBuf) -> usize {
+    let list = |path: PathBuf| std::fs::read_dir(path).expect("the store").flatten();
+    let prefixes = list(directory.join("blobs"));
+    let stored: usize = prefixes.map(|prefix| list(prefix.path()).count()).sum();
+    stored + list(directory.join("staged")).count()
+}
+
+fn in_main(server: &Server) -> usize {
+    held(server.data().join("blobs"))
+}
+
+fn in_cold(server: &Server) -> usize {
+    held(server.data().join("stores").join("cold"))
+}
+
+fn until_held(server: &Server, main: usize, cold: usize) {
+    until("what is not needed to go", || {
+        ((in_main(server), in_cold(server)) == (main, cold)).then_some(())
+    });
+}
+
+pub(crate) fn begin_move(admin: &Client, image: &str, store: &str) -> String {
+    let path = format!("/admin/v1/images/{image}/move");
+    let accepted = admin
+        .post(&path, json!({"store": store}))
+        .expect(202)
+        .json();
+    accepted["job_id"].as_str().expect("a job").to_owned()
+}
+
+pub(crate) fn move_to(admin: &Client, image: &str, store: &str) {
+    let job = admin.job(&begin_move(admin, image, store));
+    assert_eq!(job.status(), "SUCCESS", "{}", job.document);
+}
+
+fn store_of(client: &Client, image: &str) -> Value {
+    client.show(image)["stores"].clone()
+}
+
+#[test]
+fn images_are_where_their_uploaders_want_them_and_no_store_that_is_not_there_is_taken() {
+    let server = Server::start(two_stores(""));
+    let client = server.user();
+    let listed = client.get("/v2/info/stores").expect(200).json();
+    let expected = json!({"stores": [
+        {"id": "cold", "description": "Slow disks"}, {"id": "main", "default": "true"},
+    ]});
+    assert_eq!(listed, expected);
+    let image = client.create("chosen");
+    let send = |store: &str| {
+        let path = format!("/v2/images/{image}/file");
+        let request = client
+            .request(Method::PUT, &path)
+            .header("Content-Type", "application/octet-stream")
+            .header("X-Image-Meta-Store", store);
+        calotype_tests::client::send(request.body(Content::bytes(1, 100_000)))
+    };
+    for store in ["warm", "Cold", "../blobs", ""] {
+        send(store).expect(400);
+        assert_eq!(client.show(&image)["status"], "queued", "{store}");
+    }
+    assert_eq!(in_main(&server) + in_cold(&server), 0);
+    send("cold").expect(204);
+    assert_eq!(store_of(&client, &image), "cold");
+    let wanted = Digests::of(Content::new(1, 100_000));
+    assert_eq!(client.download(&image), wanted);
+    assert_eq!((in_main(&server), in_cold(&server)), (0, 1));
+    let other = client.image("usual", 2, 100_000);
+    assert_eq!(store_of(&client, &other), "main");
+    let plain = client.replicate(&image, "plain");
+    assert_eq!(store_of(&client, &plain), "cold", "it shares the bytes");
+    let sealed = client.replicate_with(&image, under(&client.create_key("key")));
+    assert_eq!(store_of(&client, &sealed), "main", "its bytes are new");
+    assert_eq!(client.download(&sealed), wanted);
+
+    client.get("/v2/info/stores/detail").expect(403);
+    let detail = server.admin().get("/v2/info/stores/detail").expect(200);
+    let detail = detail.json();
+    assert_eq!(detail["stores"][0]["properties"]["blobs"], 1, "{detail}");
+    assert_eq!(detail["stores"][1]["properties"]["blobs"], 2, "{detail}");
+    server.verify();
+    for image in [&image, &plain] {
+        assert_eq!(in_cold(&server), 1);
+        client.delete(&format!("/v2/images/{image}")).expect(204);
+    }
+    until_held(&server, 2, 0);
+    server.verify();
+}
+
+#[test]
+fn a_move_takes_all_images_of_the_bytes_along_and_back_and_leaves_nothing() {
+    let server = Server::start(two_stores(""));
+    let (client, admin) = (server.user(), server.admin());
+    for length in [0, SEGMENT + MIB] {
+        let image = client.image("source", length, length);
+        let replicas = [(), ()].map(|()| client.replicate(&image, "plain"));
+        let wanted = Digests::of(Content::new(length, length));
+        let before = client.show(&image);
+        for store in ["cold", "main"] {
+            move_to(&admin, &image, store);
+            for image in replicas.iter().chain([&image]) {
+                assert_eq!(store_of(&client, image), store);
+                assert_eq!(client.download(image), wanted, "{length} bytes");
+            }
+            let (main, cold) = if store == "main" { (1, 0) } else { (0, 1) };
+            until_held(&server, main, cold);
+            server.verify();
+        }
+        assert_eq!(client.show(&image), before, "nothing has changed");
+        for image in replicas.iter().chain([&image]) {
+            client.delete(&format!("/v2/images/{image}")).expect(204);
+        }
+        until_held(&server, 0, 0);
+    }
+    let moves = admin.audit("moveImage");
+    assert_eq!(moves.len(), 4);
+}
+
+#[test]
+fn moves_that_can_not_be_are_refused_and_change_nothing() {
+    let server = Server::start(two_stores(""));
+    let (client, admin) = (server.user(), server.admin());
+    let image = client.image("image", 1, 1000);
+    let queued = client.create("queued");
+    let path = |image: &str| format!("/admin/v1/images/{image}/move");
+    let cold = || json!({"store": "cold"});
+    let nowhere = "11111111-2222-4333-8444-555555555555";
+    client.post(&path(&image), cold()).expect(403);
+    admin.post(&path(nowhere), cold()).expect(404);
+    admin.post(&path("x"), cold()).expect(404);
+    admin.post(&path(&queued), cold()).expect(409);
+    admin
+        .post(&path(&image), json!({"store": "main"}))
+        .expect(409);
+    for body in [
+        json!({}),
+        json!({"store": "warm"}),
+        json!({"store": 1}),
+        json!({"store": "cold", "then": 1}),
+    ] {
+        admin.post(&path(&image), body).expect(400);
+    }
+    let blob = format!("/admin/v1/blobs/{nowhere}/move");
+    admin.post(&blob, cold()).expect(404);
+    admin.get("/admin/v1/stores/warm/blobs").expect(404);
+    client.get("/admin/v1/stores/main/blobs").expect(403);
+    let blobs = admin.get("/admin/v1/stores/main/blobs").expect(200).json();
+    assert_eq!(blobs["blobs"][0]["images"], 1, "{blobs}");
+    assert_eq!(store_of(&client, &image), "main");
+    assert_eq!((in_main(&server), in_cold(&server)), (1, 0));
+    server.verify();
+}
+
+#[test]
+fn who_reads_an_image_reads_on_while_it_is_moved_there_and_back() {
+    const SEGMENTS: u64 = 16;
+    let server = Server::start(two_stores(""));
+    let (client, admin) = (server.user(), server.admin());
+    let image = upload(&client, 1, SEGMENTS);
+    let request = client.request(Method::GET, &format!("/v2/images/{image}/file"));
+    let mut reader = request.send().expect("an answer");
+    let mut first = vec![0; 1000];
+    reader.read_exact(&mut first).expect("the first bytes");
+    for (store, main, cold) in [("cold", 0, 1), ("main", 1, 0)] {
+        move_to(&admin, &image, store);
+        until_held(&server, main, cold);
+    }
+    let read = Digests::of(first.as_slice().chain(reader));
+    assert_eq!(read, Digests::of(segments(1, SEGMENTS)));
+    server.verify();
+}
+
+#[test]
+fn an_image_whose_key_is_closed_is_moved_as_it_is_and_read_when_the_key_is_back() {
+    let server = Server::start(two_stores(""));
+    let (client, admin) = (server.user(), server.admin());
+    let key = client.create_key("key");
+    let source = client.image("source", 1, 3_000_000);
+    let sealed = client.replicate_with(&source, under(&key));
+    client.key_call("disable-key", &key);
+    move_to(&admin, &sealed, "cold");
+    assert_eq!(store_of(&client, &sealed), "cold");
+    client.get(&format!("/v2/images/{sealed}/file")).expect(403);
+    client.key_call("enable-key", &key);
+    let wanted = Digests::of(Content::new(1, 3_000_000));
+    assert_eq!(client.download(&sealed), wanted);
+    until_held(&server, 1, 1);
+    server.verify();
+}
+
+#[test]
+fn an_image_that_is_deleted_while_it_is_moved_leaves_nothing_anywhere() {
+    const SEGMENTS: u64 = 8;
+    let server = Server::start(two_stores(&config::reseal_pace(UNBOUNDED, 256 * MIB, 2)));
+    let (client, admin) = (server.user(), server.admin());
+    let image = upload(&client, 1, SEGMENTS);
+    let job = begin_move(&admin, &image, "cold");
+    until("the move to be on", || {
+        (admin.progress(&job)["bytes_done"].as_u64() >= Some(SEGMENT)).then_some(())
+    });
+    client.delete(&format!("/v2/images/{image}")).expect(204);
+    admin.job(&job);
+    until_held(&server, 0, 0);
+    server.verify();
+}
+
+#[test]
+fn a_move_that_is_cancelled_leaves_the_image_where_it_was_and_nothing_elsewhere() {
+    const SEGMENTS: u64 = 8;
+    let server = Server::start(two_stores(&config::reseal_pace(UNBOUNDED, 128 * MIB, 2)));
+    let (client, admin) = (server.user(), server.admin());
+    let image = upload(&client, 1, SEGMENTS);
+    let job = begin_move(&admin, &image, "cold");
+    until("the move to be on", || {
+        (admin.progress(&job)["bytes_done"].as_u64() >= Some(SEGMENT)).then_some(())
+    });
+    let path = format!("/admin/v1/images/{image}/move");
+    admin.post(&path, json!({"store": "cold"})).expect(409);
+    admin.delete(&format!("/admin/v1/jobs/{job}")).expect(202);
+    assert_eq!(admin.job(&job).status(), "FAIL");
+    until_held(&server, 1, 0);
+    assert_eq!(store_of(&client, &image), "main");
+    assert_eq!(client.download(&image), Digests::of(segments(1, SEGMENTS)));
+    server.verify();
+}
+
+#[test]
+fn a_move_that_is_killed_goes_on_where_it_was_noted_and_loses_nothing() {
+    const SEGMENTS: u64 = 12;
+    let kills = number("CALOTYPE_CRASHES").unwrap_or(24);
+    let mut seed = number("CALOTYPE_SEED").unwrap_or(42);
+    println!("CALOTYPE_SEED={seed} CALOTYPE_CRASHES={kills}");
+    let text = [
+        config::reseal_pace(UNBOUNDED, 512 * MIB, 4),
+        config::log("info,calotype_blob=debug"),
+    ];
+    let mut server = Server::start(two_stores(&text.concat()));
+    let (mut client, mut admin) = (server.user(), server.admin());
+    let image = upload(&client, 1, SEGMENTS);
+    let wanted = Digests::of(segments(1, SEGMENTS));
+    let mut target = "cold";
+    let mut job = begin_move(&admin, &image, target);
+    for _ in 0..kills {
+        std::thread::sleep(Duration::from_millis(next(&mut seed) % 900));
+        server.restart();
+        (client, admin) = (client.at(server.base()), admin.at(server.base()));
+        match admin.show_job(&job).expect(200).json()["status"].as_str() {
+            Some("INIT" | "RUNNING") => {}
+            Some("SUCCESS") => {
+                assert_eq!(store_of(&client, &image), target);
+                assert_eq!(client.download(&image), wanted);
+                target = if target == "cold" { "main" } else { "cold" };
+                job = begin_move(&admin, &image, target);
+            }
+            status => panic!("{status:?}"),
+        }
+    }
+    assert_eq!(admin.job(&job).status(), "SUCCESS");
+    assert_eq!(client.download(&image), wanted);
+    let log = server.log();
+    let attempts = attempts(&log);
+    let went_on = attempts.iter().any(|attempt| !attempt.found.is_empty());
+    assert!(went_on, "none went on");
+    let (main, cold) = if target == "main" { (1, 0) } else { (0, 1) };
+    until_held(&server, main, cold);
+    server.verify();
+}
+
+#[test]
+fn a_start_without_a_store_that_has_blobs_or_with_two_names_for_one_is_refused() {
+    let mut server = Server::start(two_stores(""));
+    let image = server.user().image("image", 1, 1000);
+    move_to(&server.admin(), &image, "cold");
+    let alone = server.try_restart(Options::config("[store.main]\n"));
+    let said = alone.expect_err("it started");
+    assert!(said.contains("blobs in the store cold"), "{said}");
+    let path = server.data().join("stores").join("cold");
+    let twice =
+        format!("[store.main]\n[store.cold]\npath = {path:?}\n[store.warm]\npath = {path:?}\n");
+    let said = server.try_restart(Options::config(twice));
+    let said = said.expect_err("it started");
+    assert!(said.contains("is the store cold"), "{said}");
+    server.try_restart(two_stores("")).expect("it starts");
+    let wanted = Digests::of(Content::new(1, 1000));
+    assert_eq!(server.user().download(&image), wanted);
+}
