@@ -9,12 +9,14 @@ use calotype_tests::{Client, Content, Digests, Options, Server, config, until};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::command::{Terminal, exit};
 use crate::crash::number;
 use crate::reseal::{MIB, SEGMENT, UNBOUNDED, segments, under, upload};
 use crate::reseal_kills::attempts;
 
 const TWO: &str =
     "[store.main]\n[store.cold]\ndescription = \"Slow disks\"\n[stores]\ndefault = \"main\"\n";
+const TO_COLD: &str = "[store.main]\n[store.cold]\n[stores]\ndefault = \"cold\"\n";
 
 /// What leaves no bytes behind for long.
 fn two_stores(more: &str) -> Options {
@@ -307,4 +309,60 @@ fn a_start_without_a_store_that_has_blobs_or_with_two_names_for_one_is_refused()
     server.try_restart(two_stores("")).expect("it starts");
     let wanted = Digests::of(Content::new(1, 1000));
     assert_eq!(server.user().download(&image), wanted);
+}
+
+#[test]
+fn a_store_is_emptied_into_another_under_use_by_a_command_that_is_interrupted() {
+    let pace = config::reseal_pace(UNBOUNDED, 128 * MIB, 2);
+    let mut server = Server::start(Options::config(format!("{pace}[store.main]\n")));
+    let client = server.user();
+    let mut images = Vec::new();
+    for seed in 1..6 {
+        let image = client.image("image", seed, 1_000_000);
+        images.push((client.replicate(&image, "replica"), seed));
+        images.push((image, seed));
+    }
+    let large = upload(&client, 9, 6);
+    let words = ["migrate-store", "--from", "main", "--to", "cold"];
+    let terminal = Terminal::new(&server, "calotype-admin", "json");
+    terminal.fails(&words, exit::NOT_FOUND);
+
+    let grace = config::deletion_grace(0);
+    let to_cold = Options::config(format!("{pace}{grace}{TO_COLD}"));
+    server.try_restart(to_cold).expect("it starts");
+    let client = client.at(server.base());
+    let terminal = Terminal::new(&server, "calotype-admin", "json");
+    let back = ["migrate-store", "--from", "cold", "--to", "main"];
+    let said = terminal.fails(&back, exit::REFUSED);
+    assert!(said.contains("still go to the store cold"), "{said}");
+
+    let mut interrupted = terminal.command(&words).spawn().expect("it runs");
+    until("some to have moved", || {
+        (in_cold(&server) > 0).then_some(())
+    });
+    interrupted.kill().expect("killed");
+    interrupted.wait().expect("its end");
+    let new = client.image("meanwhile", 7, 1000);
+    let output = terminal.run(&[&words[..], &["--deep"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["violations"], json!([]), "{report}");
+    for (image, seed) in &images {
+        assert_eq!(store_of(&client, image), "cold");
+        let wanted = Digests::of(Content::new(*seed, 1_000_000));
+        assert_eq!(client.download(image), wanted);
+    }
+    assert_eq!(client.download(&large), Digests::of(segments(9, 6)));
+    until_held(&server, 0, 7);
+
+    // Then the first store can go, and a service with the other one alone finds everything there.
+    let cold_alone = Options::config(format!("{grace}[store.cold]\n"));
+    server.try_restart(cold_alone).expect("it starts");
+    let client = client.at(server.base());
+    let wanted = Digests::of(Content::new(7, 1000));
+    assert_eq!(client.download(&new), wanted);
+    assert_eq!(client.download(&large), Digests::of(segments(9, 6)));
+    assert_eq!(client.show(&new).get("stores"), None, "there is no choice");
+    server.verify();
 }

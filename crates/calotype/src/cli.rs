@@ -15,9 +15,9 @@ use crate::config::{Bytes, parse_bytes, parse_span};
 use crate::output::Format;
 
 pub(crate) use admin::{
-    AccessKeyCommand, AdminCommand, AdoptStoreArgs, EnterpriseProjectCommand, ProjectCommand,
-    QuotaCommand, QuotaLimit, QuotaLimits, RoleCommand, RoleTarget, RootKeyCommand, UserCommand,
-    VerifyArgs,
+    AccessKeyCommand, AdminCommand, AdminImageCommand, AdoptStoreArgs, EnterpriseProjectCommand,
+    ProjectCommand, QuotaCommand, QuotaLimit, QuotaLimits, RoleCommand, RoleTarget, RootKeyCommand,
+    UserCommand, VerifyArgs,
 };
 pub(crate) use image::{
     AcceptArgs, CreateArgs, DataDisk, DownloadArgs, ExportArgs, ImageCommand, ImageTagCommand,
@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Move the catalog of a stopped service out of SQLite into the PostgreSQL of a configuration.
     MigrateCatalog(MigrateCatalogArgs),
+    /// Have a running service move all bytes of one of its stores to another.
+    MigrateStore(MigrateStoreArgs),
     /// Make, find, change, tag, fetch, delete and replicate images.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -163,6 +165,23 @@ pub(crate) struct MigrateCatalogArgs {
     /// How many rows are copied in one transaction.
     #[arg(long, value_name = "ROWS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) rows_at_once: u32,
+}
+
+/// Flags of `migrate-store`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MigrateStoreArgs {
+    /// The store that is to be left.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) from: String,
+    /// The store that the bytes are to be in. New images go there already.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) to: String,
+    /// How many blobs are moved at once.
+    #[arg(long, value_name = "BLOBS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) at_once: u32,
+    /// In the end read and authenticate every byte, not only every manifest.
+    #[arg(long)]
+    pub(crate) deep: bool,
 }
 
 /// Flags of `demo`.

@@ -12,6 +12,7 @@ mod image_tags;
 pub(crate) mod job;
 pub(crate) mod keys;
 mod quota;
+pub(crate) mod stores;
 
 use std::path::Path;
 

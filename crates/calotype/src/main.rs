@@ -101,6 +101,15 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::MigrateCatalog(args) => {
             Box::pin(serve::migrate_catalog(&args, &environment, output)).await
         }
+        Command::MigrateStore(args) => {
+            Box::pin(commands::stores::migrate(
+                &args,
+                &cli.connection,
+                &environment,
+                output,
+            ))
+            .await
+        }
         Command::Image(command) => {
             Box::pin(commands::image::run(
                 command,

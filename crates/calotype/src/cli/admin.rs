@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::WaitArgs;
 use crate::config::parse_bytes;
 
 /// `admin`. Needs the credentials of an administrator.
@@ -20,10 +21,15 @@ pub(crate) enum AdminCommand {
         #[arg(long, value_name = "NUMBER")]
         before: Option<i64>,
     },
+    /// List the stores of blobs, and what is in each.
+    Stores,
+    /// Images, whosever they are.
+    #[command(subcommand)]
+    Image(AdminImageCommand),
     /// The root keys, which wrap every other key.
     #[command(subcommand)]
     RootKey(RootKeyCommand),
-    /// Give the store of blobs to the catalog of a stopped system, though it is another's.
+    /// Give the stores of blobs to the catalog of a stopped system, though it is another's.
     AdoptStore(AdoptStoreArgs),
     /// Enterprise projects.
     #[command(subcommand)]
@@ -62,6 +68,21 @@ pub(crate) struct VerifyArgs {
         requires = "data_dir"
     )]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// `admin image`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminImageCommand {
+    /// Move an image's bytes to another store, with all images that share them. Who reads them meanwhile notices nothing.
+    Move {
+        /// Id, or unique name.
+        image: String,
+        /// The store.
+        #[arg(long, value_name = "NAME")]
+        store: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
 }
 
 /// `admin root-key`

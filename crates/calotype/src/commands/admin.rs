@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::session;
 use crate::cli::{
-    AccessKeyCommand, AdminCommand, Connection, EnterpriseProjectCommand, ProjectCommand,
-    RoleCommand, RoleTarget, RootKeyCommand, UserCommand, VerifyArgs,
+    AccessKeyCommand, AdminCommand, AdminImageCommand, Connection, EnterpriseProjectCommand,
+    ProjectCommand, RoleCommand, RoleTarget, RootKeyCommand, UserCommand, VerifyArgs,
 };
 use crate::client::{Call, Session, encode};
 use crate::config::{Config, Environment};
@@ -55,6 +55,10 @@ pub(crate) async fn run(
             }
             let mut answer = json_of(session.image(Call::get(path)).await?).await?;
             output.result(&answer["events"].take(), events)
+        }
+        AdminCommand::Stores => super::stores::list(&session, output).await,
+        AdminCommand::Image(AdminImageCommand::Move { image, store, wait }) => {
+            super::stores::move_image(&session, &image, &store, &wait, output).await
         }
         AdminCommand::RootKey(command) => root_key(&session, command, output).await,
         // Without a service.
