@@ -53,7 +53,7 @@ fn bucket(ceph: &Ceph, name: &str) -> Bucket {
         time_limit: Duration::from_secs(40),
     };
     let entropy = Arc::new(SystemEntropy::new());
-    Bucket::new(&client.unwrap(), name, limits, entropy).unwrap()
+    Bucket::new(&client.unwrap(), "main", name, limits, entropy).unwrap()
 }
 
 fn store(bucket: Bucket) -> S3Store {

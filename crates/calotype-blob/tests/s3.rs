@@ -73,7 +73,13 @@ fn store_until(endpoint: &str, time_limit: Duration, cache: Option<Cache>) -> S3
         attempt_timeout: time_limit,
         time_limit,
     };
-    let bucket = Bucket::new(&client.unwrap(), BUCKET, limits, Arc::clone(&entropy) as _);
+    let bucket = Bucket::new(
+        &client.unwrap(),
+        "main",
+        BUCKET,
+        limits,
+        Arc::clone(&entropy) as _,
+    );
     S3Store::new(bucket.unwrap(), "calotype", cache, entropy)
 }
 

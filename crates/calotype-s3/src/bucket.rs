@@ -81,12 +81,13 @@ struct Shared {
 }
 
 impl Bucket {
-    /// The bucket of this name. Nothing is asked of the store yet.
+    /// The bucket of this name, in the store that the metrics call `store`. Nothing is asked of it yet.
     ///
     /// # Errors
     /// InvalidRequest where there can be no such bucket; Internal outside a runtime.
     pub fn new(
         client: &Client,
+        store: &str,
         name: &str,
         limits: Limits,
         entropy: Arc<dyn Entropy>,
@@ -102,6 +103,7 @@ impl Bucket {
                 store: client.bucket(name, never)?,
                 http: client.http().clone(),
                 tries: Tries {
+                    store: store.to_owned().into(),
                     limits,
                     permits: Semaphore::new(connections),
                     bulk: Semaphore::new((connections * 3 / 4).max(1)),

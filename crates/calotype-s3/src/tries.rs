@@ -165,6 +165,8 @@ impl From<object_store::Error> for Fault {
 
 /// What all requests to a bucket share.
 pub(crate) struct Tries {
+    /// The store's name, for the metrics.
+    pub(crate) store: metrics::SharedString,
     pub(crate) limits: Limits,
     pub(crate) permits: Semaphore,
     /// What carries the bytes of images takes one of these, too: they are fewer, so that what is small goes beside them.
@@ -225,7 +227,9 @@ impl Tries {
             tokio::time::sleep(now).await;
             waited += now;
             pause = (2 * pause).min(LONGEST_PAUSE);
-            metrics::counter!(RETRIES, "operation" => operation.as_str()).increment(1);
+            let store = self.store.clone();
+            metrics::counter!(RETRIES, "store" => store, "operation" => operation.as_str())
+                .increment(1);
         }
     }
 
@@ -235,7 +239,8 @@ impl Tries {
         request: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
         let begun = Instant::now();
-        let on = metrics::gauge!(IN_FLIGHT);
+        let store = || self.store.clone();
+        let on = metrics::gauge!(IN_FLIGHT, "store" => store());
         on.increment(1);
         let on = InFlight(on);
         let ended = match tokio::time::timeout(self.limits.attempt_timeout, request).await {
@@ -252,8 +257,10 @@ impl Tries {
         drop(on);
         let outcome = ended.as_ref().map_or_else(Fault::outcome, |_| "ok");
         let name = operation.as_str();
-        metrics::counter!(REQUESTS, "operation" => name, "outcome" => outcome).increment(1);
-        metrics::histogram!(DURATION, "operation" => name).record(begun.elapsed().as_secs_f64());
+        metrics::counter!(REQUESTS, "store" => store(), "operation" => name, "outcome" => outcome)
+            .increment(1);
+        metrics::histogram!(DURATION, "store" => store(), "operation" => name)
+            .record(begun.elapsed().as_secs_f64());
         match &ended {
             Err(Fault::Failed(error)) => {
                 tracing::debug!(s3.operation = name, error.chain = %error.chain(), "a request to the store failed");
@@ -263,7 +270,7 @@ impl Tries {
             }
             Ok(_) | Err(_) => self.breaker.answered(),
         }
-        metrics::gauge!(AWAY).set(f64::from(u8::from(self.breaker.is_open())));
+        metrics::gauge!(AWAY, "store" => store()).set(f64::from(u8::from(self.breaker.is_open())));
         ended
     }
 
@@ -299,6 +306,7 @@ mod tests {
 
     fn tries() -> Tries {
         Tries {
+            store: metrics::SharedString::const_str("main"),
             limits: Limits {
                 connections: 4,
                 attempt_timeout: Duration::from_secs(5),

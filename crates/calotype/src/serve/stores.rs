@@ -139,6 +139,6 @@ pub(super) fn open_bucket(
         time_limit,
     };
     let bucket = section.bucket.as_deref().unwrap_or_default();
-    let bucket = Bucket::new(&client, bucket, limits, Arc::clone(entropy));
+    let bucket = Bucket::new(&client, name.as_str(), bucket, limits, Arc::clone(entropy));
     bucket.map_err(|error| broken(name, &error))
 }
