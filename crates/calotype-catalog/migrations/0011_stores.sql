@@ -16,6 +16,6 @@ create table blob_copies (
     deletable_at bigint,
     primary key (store, id),
     check (state in ('arriving', 'leaving', 'deleting')),
-    check ((state = 'leaving') = (deletable_at is not null))
+    check ((state = 'arriving') = (deletable_at is null))
 );
 create index blob_copies_by_time on blob_copies (deletable_at) where deletable_at is not null;

@@ -177,8 +177,8 @@ impl SqlCatalog {
     pub(crate) async fn read_deletable_copies(&self, limit: u32) -> Result<Vec<Place>> {
         let mut tx = self.db.read().await?;
         let now = tx.now().await?;
-        let sql = "select store, id from blob_copies where state = 'deleting' \
-                   or (state = 'leaving' and deletable_at <= $1) order by store, id limit $2";
+        let sql = "select store, id from blob_copies where deletable_at <= $1 \
+                   order by deletable_at, store, id limit $2";
         let args = vec![Arg::time(now), i64::from(limit).into()];
         let rows = tx.fetch_all(sql, args).await?;
         rows.iter().map(copy_of).collect()
@@ -187,9 +187,8 @@ impl SqlCatalog {
     pub(crate) async fn claim_copy_once(&self, place: &Place) -> Result<bool> {
         let mut tx = self.db.write().await?;
         let now = tx.now().await?;
-        let sql = "update blob_copies set state = 'deleting', deletable_at = null \
-                   where store = $1 and id = $2 and (state = 'deleting' \
-                   or (state = 'leaving' and deletable_at <= $3))";
+        let sql = "update blob_copies set state = 'deleting' \
+                   where store = $1 and id = $2 and deletable_at <= $3";
         let args = vec![Arg::text(&place.store), Arg::text(place.id), Arg::time(now)];
         let changed = tx.execute(sql, args).await?;
         tx.commit().await?;
