@@ -182,7 +182,7 @@ fn a_store_is_refused_to_every_catalog_but_its_own() {
     // The database is lost: a new one knows no blob, and would have them all deleted.
     let reason = refusal(&mut server, Options::default());
     assert!(
-        reason.contains("the store belongs to the catalog"),
+        reason.contains("the store main belongs to the catalog"),
         "{reason}"
     );
     assert!(reason.contains("adopt-store"), "{reason}");

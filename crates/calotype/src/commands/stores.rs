@@ -133,21 +133,22 @@ fn check_stores(args: &MigrateStoreArgs, stores: &Value) -> Result<(), Failure> 
     if args.from == args.to {
         return Err(Failure::usage("--from and --to name one store"));
     }
-    for name in [&args.from, &args.to] {
-        let store = find(stores, name);
-        let store = store.ok_or_else(|| {
+    let of = |name: &str| {
+        find(stores, name).ok_or_else(|| {
             Failure::new(format!("there is no store {name:?}")).with_exit(Exit::NotFound)
-        })?;
-        if *name == args.from && store["default"] == "true" {
-            return Err(Failure::new(format!(
-                "new images still go to the store {name}, so it would never be empty"
-            ))
-            .with_exit(Exit::Refused)
-            .with_hint(format!(
-                "set `[stores] default = {:?}` in every node's configuration, and start them again",
-                args.to
-            )));
-        }
+        })
+    };
+    of(&args.to)?;
+    if of(&args.from)?["default"] == "true" {
+        return Err(Failure::new(format!(
+            "new images still go to the store {}, so it would never be empty",
+            args.from
+        ))
+        .with_exit(Exit::Refused)
+        .with_hint(format!(
+            "set `[stores] default = {:?}` in every node's configuration, and start them again",
+            args.to
+        )));
     }
     Ok(())
 }
