@@ -327,10 +327,15 @@ fn a_store_is_emptied_into_another_under_use_by_a_command_that_is_interrupted() 
     let terminal = Terminal::new(&server, "calotype-admin", "json");
     terminal.fails(&words, exit::NOT_FOUND);
 
+    let before = server.base().to_owned();
     let grace = config::deletion_grace(0);
     let to_cold = Options::config(format!("{pace}{grace}{TO_COLD}"));
     server.try_restart(to_cold).expect("it starts");
     let client = client.at(server.base());
+    // It listens elsewhere now.
+    let clouds = server.data().join("clouds.yaml");
+    let text = std::fs::read_to_string(&clouds).expect("the clouds");
+    std::fs::write(&clouds, text.replace(&before, server.base())).expect("the clouds");
     let terminal = Terminal::new(&server, "calotype-admin", "json");
     let back = ["migrate-store", "--from", "cold", "--to", "main"];
     let said = terminal.fails(&back, exit::REFUSED);
@@ -355,6 +360,11 @@ fn a_store_is_emptied_into_another_under_use_by_a_command_that_is_interrupted() 
     }
     assert_eq!(client.download(&large), Digests::of(segments(9, 6)));
     until_held(&server, 0, 7);
+    let admin = server.admin();
+    until("nothing to be left on record either", || {
+        let detail = admin.get("/v2/info/stores/detail").expect(200).json();
+        (detail["stores"][1]["properties"]["leaving"] == 0).then_some(())
+    });
 
     // Then the first store can go, and a service with the other one alone finds everything there.
     let cold_alone = Options::config(format!("{grace}[store.cold]\n"));
