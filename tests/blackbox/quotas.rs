@@ -141,7 +141,7 @@ fn a_quota_is_told_as_each_client_reads_it_and_set_by_who_runs_the_service() {
 
 #[test]
 fn quotas_are_shown_set_and_reset_by_command() {
-    let server = Server::with_defaults();
+    let server = Server::embedded();
     for format in FORMATS {
         let admin = Terminal::new(&server, "calotype-admin", format);
         let project = format!("q-{format}");

@@ -57,7 +57,7 @@ const OF_THEIR_OWN: &str = "test(/^(alerts|balancers|barbican|ceph|coverage|cras
 /// Of the others those that run on engines each time: what is done to images and their bytes, by each API and by clients. The
 /// rest of them is about forms, texts and refusals that engines have no part in, and would take longer than that is worth.
 const ON_ENGINES: &str = "test(/^(clients|cloud_images|copy_results|exports|glance_images|glance_lists|\
-    image_keys|import_archives|import_disks|imports|members|quotas)::/)";
+    image_keys|import_archives|import_disks|imports|members)::/)";
 
 /// Runs every test against real engines, and then those of [`ON_ENGINES`] again with each of their servers on engines. With
 /// `--engines` all of the service's black-box tests run so, and nothing else. Other arguments go to nextest, and then there is
