@@ -8,6 +8,7 @@ use calotype_core::object::is_bucket;
 use calotype_core::size::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::key_services::{all_there, some_time};
 use super::values::{Bytes, Span};
 
 /// `[stores]`
@@ -199,10 +200,7 @@ impl Stores {
     /// What has to be there together, once every source has been read.
     pub(super) fn check_whole(&self, choice: &StoreChoice) -> Result<(), String> {
         for (name, store) in &self.0 {
-            let missing = store.missing();
-            if let Some(field) = missing {
-                return Err(format!("store.{name}.{field} is not set"));
-            }
+            store.check_whole(&format!("store.{name}"))?;
         }
         let default = self.default_of(choice);
         match (self.0.contains_key(&default), &choice.default) {
@@ -218,15 +216,12 @@ impl Stores {
 impl Store {
     fn check(&self) -> Result<(), String> {
         let connection = &self.connection;
-        for (field, span) in [
+        let spans = [
             ("connect_timeout", connection.connect_timeout),
             ("idle_timeout", connection.idle_timeout),
             ("attempt_timeout", connection.attempt_timeout),
-        ] {
-            if span == Span::seconds(0) {
-                return Err(format!("connection.{field} must be more than nothing"));
-            }
-        }
+        ];
+        some_time("connection", &spans)?;
         if connection.requests == 0 {
             return Err("connection.requests must be more than nothing".to_owned());
         }
@@ -244,10 +239,9 @@ impl Store {
         Ok(())
     }
 
-    /// A field that has to be there, and is not.
-    fn missing(&self) -> Option<&'static str> {
+    fn check_whole(&self, section: &str) -> Result<(), String> {
         if self.kind == StoreType::File {
-            return None;
+            return Ok(());
         }
         let fields = [
             ("endpoint", self.endpoint.is_some()),
@@ -255,8 +249,7 @@ impl Store {
             ("access_key", self.access_key.is_some()),
             ("secret_file", self.secret_file.is_some()),
         ];
-        let missing = fields.iter().find(|(_, there)| !there);
-        missing.map(|(field, _)| *field)
+        all_there(section, &fields)
     }
 }
 

@@ -336,20 +336,18 @@ fn catalog_findings(examined: &Examined, here: Timestamp, signs: bool) -> Vec<Fi
         )
     }));
     let off = here.since(examined.time).max(examined.time.since(here));
+    let says = format!(
+        "this machine's clock is {} s off the database's",
+        off.as_secs()
+    );
     findings.push(if signs && off > SIGNED_SLACK {
         Finding::bad(
-            format!(
-                "this machine's clock is {} s off the database's",
-                off.as_secs()
-            ),
+            says,
             "synchronise it: a bucket takes no request that is signed with another time than its own",
         )
     } else if off > CLOCK_SLACK {
         Finding::warning(
-            format!(
-                "this machine's clock is {} s off the database's",
-                off.as_secs()
-            ),
+            says,
             "synchronise it: the service has the database's time, and its log lines this machine's",
         )
     } else {
