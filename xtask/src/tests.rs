@@ -37,7 +37,7 @@ const NEED_CEPH: [&str; 6] = [
     "calotype-tests::blackbox s3_store::",
 ];
 
-/// How many stores the tests' Ceph has.
+/// How many stores Ceph has where they are killed, or servers are on engines. One is enough for all else.
 const STORES: usize = 3;
 
 /// The variable that puts the servers of the black-box tests on engines.
@@ -48,20 +48,18 @@ const BLACK_BOX: &str = "package(calotype-tests)";
 
 /// Of them those that would run again as they ran: they have no server (`coverage`, `workspace`, `jail`, `demo`, `alerts`), or one
 /// of their own on what they are about: one process and its limits, memory, directory, clients and root keys, and that it is
-/// killed by the hundred; SQLite and what becomes of it; one engine, or all of them, and their faults.
+/// killed by the hundred; SQLite and what becomes of it; or one engine, and its faults.
 const OF_THEIR_OWN: &str = "test(/^(alerts|balancers|barbican|ceph|coverage|crash|crash_uploads|damage|\
-    demo|disk_full|doctor|engine_faults|export_faults|import_faults|jail|keystone|kms_elsewhere|load|\
-    migrate_catalog|nodes|reseal_faults|reseal_kills|root_keys|s3_nodes|s3_store|secrets|serve|slow_clients|\
-    stopping|store_faults|two_servers|versions|workspace)::/)";
+    demo|disk_full|doctor|export_faults|import_faults|jail|keystone|kms_elsewhere|load|\
+    migrate_catalog|nodes|reseal_faults|reseal_kills|root_keys|s3_moves|s3_nodes|s3_store|secrets|serve|\
+    slow_clients|stopping|two_servers|workspace)::/)";
 
-/// Of the others those that run on engines each time: what is done to images and their bytes, by each API and by clients. The
-/// rest of them is about forms, texts and refusals that engines have no part in, and would take longer than that is worth.
-const ON_ENGINES: &str = "test(/^(clients|cloud_images|copy_results|exports|glance_images|glance_lists|\
-    image_keys|import_archives|import_disks|imports|members)::/)";
+/// Those that have a dozen processes on all engines and kill these: with all else they would take longer than anybody waits for
+/// a change to be tested. One of that kind, `versions`, is among all tests.
+const ENGINES_KILLED: &str = "test(/^(engine_faults|store_faults)::/)";
 
-/// Runs every test against real engines, and then those of [`ON_ENGINES`] again with each of their servers on engines. With
-/// `--engines` all of the service's black-box tests run so, and nothing else. Other arguments go to nextest, and then there is
-/// one run of what they choose.
+/// Runs every test against real engines, but for [`ENGINES_KILLED`]. With `--engines` those run, and all of the service's black-box
+/// tests again with each of their servers on engines, and nothing else. Other arguments go to nextest.
 pub fn test(arguments: &[String]) -> Outcome {
     let (on_engines, arguments) = match arguments.split_first() {
         Some((first, rest)) if first == "--engines" => (true, rest),
@@ -73,8 +71,9 @@ pub fn test(arguments: &[String]) -> Outcome {
     // One build for the binary and for every test, so that nothing is built twice.
     let build = || run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]));
     let slow = if arguments.is_empty() || on_engines {
+        let stores = if on_engines { STORES } else { 1 };
         std::thread::scope(|scope| {
-            let starting = scope.spawn(|| Slow::start(true, STORES));
+            let starting = scope.spawn(|| Slow::start(true, stores));
             let built = build();
             built.and(joined(starting))
         })?
@@ -84,42 +83,30 @@ pub fn test(arguments: &[String]) -> Outcome {
         let need = |starts: &[&str]| need(listed.as_deref(), starts);
         let openstack = of_environment("CALOTYPE_TEST_IDENTITY", "keystone");
         let all = need(&NEED_ALL);
-        let ceph = all || need(&NEED_CEPH);
-        Slow::start(
-            all || openstack || need(&NEED_OPENSTACK),
-            if ceph { STORES } else { 0 },
-        )?
+        let stores = match (all, need(&NEED_CEPH)) {
+            (true, _) => STORES,
+            (false, true) => 1,
+            (false, false) => 0,
+        };
+        Slow::start(all || openstack || need(&NEED_OPENSTACK), stores)?
     };
     let postgres = Postgres::start(Fsync::Off)?;
-    let nextest = || {
-        let mut command = cargo();
-        command
-            .args(["nextest", "run", "--workspace", "--locked"])
-            .envs(place.environment(&postgres))
-            .envs(slow.environment());
-        command
-    };
-    let again = |filter: &str| {
-        let mut command = nextest();
-        command.args(["-E", filter]).env(DEPLOYMENT.0, DEPLOYMENT.1);
-        timed("on engines", &mut command)
-    };
-    if on_engines && arguments.is_empty() {
-        return again(&format!("{BLACK_BOX} - {OF_THEIR_OWN}")).told();
-    }
-    let mut first = nextest();
-    first.args(arguments);
+    let mut nextest = cargo();
+    nextest
+        .args(["nextest", "run", "--workspace", "--locked"])
+        .args(arguments)
+        .envs(place.environment(&postgres))
+        .envs(slow.environment());
     if on_engines {
-        first.env(DEPLOYMENT.0, DEPLOYMENT.1);
-        return run(&mut first);
+        nextest.env(DEPLOYMENT.0, DEPLOYMENT.1);
     }
-    if !arguments.is_empty() {
-        return run(&mut first);
+    if arguments.is_empty() {
+        nextest.arg("-E").arg(match on_engines {
+            true => format!("{BLACK_BOX} - {OF_THEIR_OWN}"),
+            false => format!("not ({BLACK_BOX} & {ENGINES_KILLED})"),
+        });
     }
-    // Both run, whatever becomes of the first: one failure must not hide another.
-    let first = timed("all tests", &mut first);
-    let second = again(&format!("{BLACK_BOX} & {ON_ENGINES}"));
-    first.told().and(second.told())
+    run(&mut nextest)
 }
 
 /// Builds an older commit beside this one, and replaces its nodes and workers by this one's, under load.
@@ -163,35 +150,6 @@ pub fn versions(arguments: &[String]) -> Outcome {
         .envs(place.environment(&postgres))
         .envs(slow.environment())
         .env("CALOTYPE_TEST_OLD_BIN", home.join("target/debug/calotype")))
-}
-
-/// A run of tests that has ended.
-struct Ended {
-    what: &'static str,
-    seconds: u64,
-    outcome: Outcome,
-}
-
-fn timed(what: &'static str, command: &mut Command) -> Ended {
-    let begin = Instant::now();
-    let outcome = run(command);
-    Ended {
-        what,
-        seconds: begin.elapsed().as_secs(),
-        outcome,
-    }
-}
-
-impl Ended {
-    /// Tells how it ended, once nothing else does.
-    fn told(self) -> Outcome {
-        let Self { what, seconds, .. } = self;
-        match &self.outcome {
-            Ok(()) => eprintln!("{what}: passed in {seconds} s"),
-            Err(failure) => eprintln!("{what}: failed in {seconds} s: {failure}"),
-        }
-        self.outcome
-    }
 }
 
 /// The interpreters that the tests drive.

@@ -131,7 +131,7 @@ const MIGRATIONS: &[Migration] = &[
         indexes: &[
             Index {
                 name: "jobs_queued",
-                on: "jobs (project, due_at, id) where ended_at is null",
+                on: "jobs (project, due_at, created_at, id) where ended_at is null",
             },
             Index {
                 name: "jobs_leased",

@@ -26,12 +26,15 @@ const TURNS: &str = "\
         from queued q where q.project is not null \
     ) \
     select f.project from ( \
-        select q.project, (select min(j.due_at) from jobs j \
-                           where j.project = q.project and j.ended_at is null) as due_at \
+        select q.project, \
+            (select min(j.due_at) from jobs j \
+             where j.project = q.project and j.ended_at is null) as due_at, \
+            (select j.created_at from jobs j where j.project = q.project and j.ended_at is null \
+             order by j.due_at, j.created_at, j.id limit 1) as created_at \
         from queued q where q.project is not null \
     ) f where f.due_at <= $1 \
     order by (select count(*) from jobs r where r.project = f.project and r.ended_at is null \
-              and r.lease_owner is not null and r.due_at > $1), f.due_at, f.project \
+              and r.lease_owner is not null and r.due_at > $1), f.due_at, f.created_at, f.project \
     limit 8";
 
 impl SqlCatalog {
@@ -101,7 +104,7 @@ impl SqlCatalog {
 async fn lock_next(tx: &mut Tx, now: Timestamp) -> Result<Option<String>> {
     for turn in tx.fetch_all(TURNS, vec![Arg::time(now)]).await? {
         let sql = "select id from jobs where project = $1 and ended_at is null and due_at <= $2 \
-                   order by due_at, id limit 1";
+                   order by due_at, created_at, id limit 1";
         let args = vec![Arg::text(turn.text("project")?), Arg::time(now)];
         let lock = "for update skip locked";
         if let Some(row) = tx.fetch_locked(sql, lock, args).await? {
