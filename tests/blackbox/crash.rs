@@ -23,7 +23,7 @@ struct Acknowledged {
 
 #[test]
 fn nothing_that_was_acknowledged_is_lost_and_nothing_half_made_stays_after_kills() {
-    let kills = number("CALOTYPE_CRASHES").unwrap_or(120);
+    let kills = number("CALOTYPE_CRASHES").unwrap_or(90);
     let mut seed = number("CALOTYPE_SEED").unwrap_or(20_261_123);
     println!("CALOTYPE_SEED={seed} CALOTYPE_CRASHES={kills}");
     let mut server = Server::start(Options::config(config::limits(100_000, 100)));
