@@ -5,9 +5,9 @@
 //! stream ─> pieces ─> sha512 ├─> manifest ─> commit
 //!            └─> sealing ─> store
 //! ```
-//! Pieces of up to 1 MiB are shared, not copied, and so is a long chunk of the stream: only short ones are put together, and
-//! what two pieces have of one page. Each digest and the sealing have a thread of their own; taking the stream and the store's
-//! calls happen in the caller's future. Every queue is short: one write holds about ten pieces.
+//! Pieces of 1 MiB are shared, not copied. Each digest and the sealing have a thread of their own; taking
+//! the stream and the store's calls happen in the caller's future. Every queue is short: one write holds
+//! about ten pieces.
 //!
 //! # Cancellation
 //! Dropping the future closes the queues, and the threads end at their next piece. What was staged stays
@@ -33,11 +33,8 @@ use crate::seal::{BlobKeys, PAGE, SegmentSealer, SegmentSize};
 use crate::store::{SegmentWriter, Staged};
 use crate::threads;
 
-/// The most bytes of plaintext in a piece.
+/// Bytes of plaintext in a piece: a whole number of pages.
 pub(crate) const PIECE: usize = 16 * PAGE;
-
-/// A chunk of the stream that is not shorter is a piece as it comes.
-const LONG: usize = 4 * PAGE;
 
 /// A page of zeros, to compare with.
 static ZEROS: [u8; PAGE] = [0; PAGE];
@@ -52,7 +49,7 @@ pub(crate) struct Plan {
     pub(crate) depth: usize,
 }
 
-/// A piece of plaintext, of any length but none.
+/// A piece of plaintext: a full one, or the last.
 struct Piece {
     bytes: Bytes,
     last: bool,
@@ -121,12 +118,8 @@ async fn take(
         limits.check(taken)?;
         options.progress.store(taken, Ordering::Relaxed);
         while !chunk.is_empty() {
-            let piece = if chunk.len() >= LONG {
-                if gathered.is_empty() {
-                    chunk.split_to(chunk.len().min(PIECE))
-                } else {
-                    gathered.split().freeze()
-                }
+            let piece = if gathered.is_empty() && chunk.len() >= PIECE {
+                chunk.split_to(PIECE)
             } else {
                 if gathered.is_empty() {
                     gathered.reserve(PIECE);
@@ -286,8 +279,6 @@ struct Sealing {
     sealer: Option<SegmentSealer>,
     present: Vec<u8>,
     outgoing: Outgoing,
-    /// The beginning of a page whose end comes with the next piece.
-    begun: Vec<u8>,
 }
 
 impl Sealing {
@@ -301,7 +292,6 @@ impl Sealing {
             sealer: None,
             present: Vec::new(),
             outgoing: Outgoing::new(plan.depth),
-            begun: Vec::new(),
         }
     }
 
@@ -328,70 +318,34 @@ impl Sealing {
         }
     }
 
-    /// Seals what is complete of pages with a piece. False where nobody listens any more.
+    /// Seals a piece. False where nobody listens any more.
     fn seal_piece(
         &mut self,
         piece: &Piece,
         send: &mut dyn FnMut(Result<Sealed>) -> bool,
     ) -> Result<bool> {
-        let mut rest = piece.bytes.as_ref();
-        if !self.begun.is_empty() {
-            let (end, after) = rest.split_at(rest.len().min(PAGE - self.begun.len()));
-            self.begun.extend_from_slice(end);
-            rest = after;
-            if self.begun.len() < PAGE && !piece.last {
-                return Ok(true);
-            }
-            let page = std::mem::take(&mut self.begun);
-            let listened = self.seal_next(&page, piece.last && rest.is_empty(), send)?;
-            self.begun = page;
-            self.begun.clear();
-            if !listened {
-                return Ok(false);
-            }
-        }
-        // Of a piece that is not the last, a page that is whole is not the last either.
-        let complete = match piece.last {
-            true => rest.len(),
-            false => rest.len() - rest.len() % PAGE,
-        };
-        let (complete, begun) = rest.split_at(complete);
-        let mut pages = complete.chunks(PAGE).peekable();
-        while let Some(page) = pages.next() {
-            let last = piece.last && pages.peek().is_none();
-            if !self.seal_next(page, last, send)? {
-                return Ok(false);
-            }
-        }
-        self.begun.extend_from_slice(begun);
-        Ok(true)
-    }
-
-    /// Seals the next page, and ends the segment with its last one. False where nobody listens any more.
-    fn seal_next(
-        &mut self,
-        page: &[u8],
-        ends_blob: bool,
-        send: &mut dyn FnMut(Result<Sealed>) -> bool,
-    ) -> Result<bool> {
-        let ends_segment = ends_blob || self.position + 1 == self.size.pages();
-        if page != &ZEROS[..page.len()]
-            && let Some(bytes) = self.seal_page(page, ends_segment)?
-            && !send(Ok(Sealed::Bytes(self.index, bytes)))
-        {
-            return Ok(false);
-        }
-        self.position += 1;
-        if ends_segment {
-            if let Some(bytes) = self.outgoing.end()
+        let pages = piece.bytes.len().div_ceil(PAGE);
+        for (number, page) in piece.bytes.chunks(PAGE).enumerate() {
+            let ends_blob = piece.last && number + 1 == pages;
+            let ends_segment = ends_blob || self.position + 1 == self.size.pages();
+            if page != &ZEROS[..page.len()]
+                && let Some(bytes) = self.seal_page(page, ends_segment)?
                 && !send(Ok(Sealed::Bytes(self.index, bytes)))
             {
                 return Ok(false);
             }
-            if let Some(segment) = self.end_segment()
-                && !send(Ok(Sealed::Segment(segment)))
-            {
-                return Ok(false);
+            self.position += 1;
+            if ends_segment {
+                if let Some(bytes) = self.outgoing.end()
+                    && !send(Ok(Sealed::Bytes(self.index, bytes)))
+                {
+                    return Ok(false);
+                }
+                if let Some(segment) = self.end_segment()
+                    && !send(Ok(Sealed::Segment(segment)))
+                {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
