@@ -152,6 +152,10 @@ impl Server {
     fn launch(&mut self) -> Result<(), String> {
         self.nodes.clear();
         self.workers.clear();
+        // Once, before anybody reads it: a process that begins while it is written would find nothing, and run on the defaults.
+        if let Some(text) = &self.options.config {
+            std::fs::write(self.configuration(), text).expect("the configuration");
+        }
         let listens = match &self.deployment {
             Some(deployment) => deployment.addresses().to_vec(),
             None => vec!["127.0.0.1:0".to_owned()],
@@ -178,11 +182,8 @@ impl Server {
 
     /// What a process is started with.
     fn one(&self, name: String, more: Option<(&str, &str)>) -> Launch {
-        let file = self.home.path().join("calotype.toml");
-        let config = self.options.config.as_ref().map(|text| {
-            std::fs::write(&file, text).expect("the configuration");
-            file
-        });
+        let config = self.options.config.as_ref();
+        let config = config.map(|_| self.configuration());
         let keystone = self.options.keystone.as_ref();
         let mut environment = keystone.map(Keystone::environment).unwrap_or_default();
         if let Some(deployment) = &self.deployment {
@@ -199,6 +200,10 @@ impl Server {
             name,
             environment,
         }
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.home.path().join("calotype.toml")
     }
 
     fn does_no_jobs(&self) -> bool {
