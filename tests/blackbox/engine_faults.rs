@@ -9,7 +9,7 @@ use calotype_tests::client::{text, try_send};
 use calotype_tests::{
     Answer, Ceph, Client, Content, Digests, Engines, Options, Postgres, Server, Weather, Wire,
 };
-use calotype_tests::{config, until};
+use calotype_tests::{config, engine, until};
 use reqwest::Method;
 use reqwest::blocking::{Body, RequestBuilder};
 use serde_json::{Value, json};
@@ -290,11 +290,6 @@ fn a_network_to_barbican_that_fails_in_every_way_loses_nothing_that_was_acknowle
         ..Engines::default()
     });
     fails_in_every_way(&mut server, &wire, true);
-}
-
-fn engine(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("no engine: {name} is not set; run `cargo xtask test`"))
 }
 
 #[test]

@@ -7,10 +7,8 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::engines::{engine, fresh_name};
 use super::local::{free_port, until};
 
 /// The gateway, as its user.
@@ -21,20 +19,15 @@ pub struct Ceph {
     home: tempfile::TempDir,
 }
 
-fn environment(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("no Ceph: {name} is not set; run `cargo xtask test`"))
-}
-
 impl Ceph {
     /// That of this run.
     pub fn connect() -> Self {
-        let secret_key = environment("CALOTYPE_TEST_RGW_SECRET_KEY");
+        let secret_key = engine("CALOTYPE_TEST_RGW_SECRET_KEY");
         let home = tempfile::TempDir::with_prefix("calotype-ceph-").expect("a directory");
         std::fs::write(home.path().join("secret"), &secret_key).expect("the secret");
         Self {
-            url: environment("CALOTYPE_TEST_RGW_URL"),
-            access_key: environment("CALOTYPE_TEST_RGW_ACCESS_KEY"),
+            url: engine("CALOTYPE_TEST_RGW_URL"),
+            access_key: engine("CALOTYPE_TEST_RGW_ACCESS_KEY"),
             secret_key,
             home,
         }
@@ -62,9 +55,7 @@ impl Ceph {
 
     /// A fresh bucket.
     pub fn bucket(&self) -> String {
-        static BUCKETS: AtomicUsize = AtomicUsize::new(0);
-        let number = BUCKETS.fetch_add(1, Ordering::Relaxed);
-        let bucket = format!("bucket-{}-{number}", process_name());
+        let bucket = fresh_name("bucket");
         self.send(&["-X", "PUT"], &bucket);
         bucket
     }
@@ -122,14 +113,14 @@ impl Ceph {
 
     /// Another user of the gateway's: its access key and secret.
     pub fn stranger(&self) -> Self {
-        let name = format!("stranger-{}", process_name());
+        let name = fresh_name("stranger");
         let secret_key = format!("the-secret-of-{name}");
         let output = Command::new("radosgw-admin")
             .args(["user", "create", "--display-name=stranger"])
             .arg(format!("--uid={name}"))
             .arg(format!("--access-key={name}"))
             .arg(format!("--secret={secret_key}"))
-            .env("CEPH_CONF", environment("CALOTYPE_TEST_CEPH_CONF"))
+            .env("CEPH_CONF", engine("CALOTYPE_TEST_CEPH_CONF"))
             .output()
             .expect("radosgw-admin runs");
         assert!(output.status.success(), "radosgw-admin: {output:?}");
@@ -160,7 +151,7 @@ impl Ceph {
         let begun = Command::new("setsid")
             .args(["--fork", "ceph-osd", "-i", &store.0, "-f"])
             .current_dir(cluster())
-            .env("CEPH_CONF", environment("CALOTYPE_TEST_CEPH_CONF"))
+            .env("CEPH_CONF", engine("CALOTYPE_TEST_CEPH_CONF"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)
@@ -173,7 +164,7 @@ impl Ceph {
         until("every store to be up", || {
             let told = Command::new("ceph")
                 .args(["--connect-timeout", "10", "osd", "dump"])
-                .env("CEPH_CONF", environment("CALOTYPE_TEST_CEPH_CONF"))
+                .env("CEPH_CONF", engine("CALOTYPE_TEST_CEPH_CONF"))
                 .output()
                 .expect("ceph runs");
             let told = String::from_utf8_lossy(&told.stdout).into_owned();
@@ -207,7 +198,7 @@ impl Gateway {
         let mut process = Command::new("radosgw")
             .args(["-n", "client.rgw.a", "-f", "--rgw-frontends"])
             .arg(format!("beast endpoint=127.0.0.1:{port} tcp_nodelay=1"))
-            .env("CEPH_CONF", environment("CALOTYPE_TEST_CEPH_CONF"))
+            .env("CEPH_CONF", engine("CALOTYPE_TEST_CEPH_CONF"))
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("the log"))
             .stderr(file)
@@ -262,21 +253,12 @@ impl Drop for Gateway {
     }
 }
 
-/// A name of this process's own: ids of processes come again within a run.
-fn process_name() -> String {
-    static BEGAN: LazyLock<u128> = LazyLock::new(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        now.expect("a time after 1970").as_micros()
-    });
-    format!("{}-{:x}", std::process::id(), *BEGAN)
-}
-
 /// A store that was killed.
 pub struct Store(String);
 
 /// Where the cluster's daemons work.
 fn cluster() -> PathBuf {
-    let settings = PathBuf::from(environment("CALOTYPE_TEST_CEPH_CONF"));
+    let settings = PathBuf::from(engine("CALOTYPE_TEST_CEPH_CONF"));
     let directory = settings.parent().expect("a directory");
     directory.canonicalize().expect("the cluster's directory")
 }

@@ -186,7 +186,7 @@ impl Client {
     /// A name, or one of its own where other tests name things in the same place.
     fn name_of(&self, name: &str) -> String {
         match &self.identity {
-            Some(_) => crate::openstack::fresh_name(name),
+            Some(_) => crate::engines::fresh_name(name),
             None => name.to_owned(),
         }
     }

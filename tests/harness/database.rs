@@ -3,13 +3,12 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
+use crate::engines::engine;
 use crate::program;
 
 /// A fresh database of this name; the result is its URL.
 pub fn fresh(name: &str) -> String {
-    let server = std::env::var("CALOTYPE_TEST_POSTGRES_URL").unwrap_or_else(|_| {
-        panic!("no PostgreSQL: CALOTYPE_TEST_POSTGRES_URL is not set; run `cargo xtask test`")
-    });
+    let server = engine("CALOTYPE_TEST_POSTGRES_URL");
     let name = format!("{name}_{}", std::process::id());
     sql(
         &server,

@@ -12,10 +12,11 @@ use tempfile::TempDir;
 use crate::balancer::Balancer;
 use crate::ceph::Ceph;
 use crate::database;
+use crate::engines::fresh_name;
 use crate::keys::Barbican;
 use crate::keystone::{Keystone, Use};
 use crate::local::free_port;
-use crate::openstack::{User, fresh_name};
+use crate::openstack::User;
 use crate::server::Options;
 
 /// How many nodes serve requests.

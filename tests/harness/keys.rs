@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha512};
 
 use crate::client::{Answer, Client, text, try_send};
-use crate::openstack::fresh_name;
+use crate::engines::fresh_name;
 
 /// Where a server's customers have their keys.
 #[derive(Debug, Clone)]

@@ -223,7 +223,7 @@ impl OpenStack {
 
     /// A region of its own; the result is its id.
     fn new_region(&self) -> String {
-        let region = crate::openstack::fresh_name("region");
+        let region = crate::engines::fresh_name("region");
         let body = json!({"region": {"id": region}});
         self.admin(Method::POST, "regions", Some(&body));
         region

@@ -2,12 +2,11 @@
 //!
 //! Also compiled into the tests of `calotype-keys`, which need the same.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use reqwest::Method;
 use reqwest::blocking::Response;
 use serde_json::{Value, json};
+
+use super::engines::{engine, fresh_name};
 
 /// 32 bytes, in Base64.
 const PAYLOAD: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -36,33 +35,17 @@ pub struct User {
     pub token: String,
 }
 
-/// A name that nothing else has.
-pub fn fresh_name(what: &str) -> String {
-    static NAMES: AtomicUsize = AtomicUsize::new(0);
-    let number = NAMES.fetch_add(1, Ordering::Relaxed);
-    // Ids of processes come again within a run.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.expect("a time after 1970").as_micros();
-    format!("{what}-{}-{now:x}-{number}", std::process::id())
-}
-
-fn environment(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| {
-        panic!("no Keystone and Barbican: {name} is not set; run `cargo xtask test`")
-    })
-}
-
 impl OpenStack {
     /// The services of this run.
     pub fn connect() -> Self {
         let http = reqwest::blocking::Client::builder().no_proxy();
         let mut services = Self {
             http: http.build().expect("an HTTP client"),
-            keystone: environment("CALOTYPE_TEST_KEYSTONE_URL"),
-            barbican: environment("CALOTYPE_TEST_BARBICAN_URL"),
+            keystone: engine("CALOTYPE_TEST_KEYSTONE_URL"),
+            barbican: engine("CALOTYPE_TEST_BARBICAN_URL"),
             admin: String::new(),
         };
-        let password = environment("CALOTYPE_TEST_KEYSTONE_PASSWORD");
+        let password = engine("CALOTYPE_TEST_KEYSTONE_PASSWORD");
         services.admin = services.login("admin", &password, "admin");
         services
     }

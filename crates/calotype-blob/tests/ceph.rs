@@ -13,6 +13,7 @@
 #[path = "../../../tests/harness"]
 mod harness {
     pub mod ceph;
+    mod engines;
     mod local;
 }
 

@@ -8,8 +8,11 @@
     reason = "the harness is shared with the black-box tests, and a test's own functions are tests"
 )]
 
-#[path = "../../../tests/harness/openstack.rs"]
-mod openstack;
+#[path = "../../../tests/harness"]
+mod harness {
+    mod engines;
+    pub mod openstack;
+}
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -25,7 +28,7 @@ use calotype_core::time::Timestamp;
 use calotype_core::{Error, ErrorKind};
 use calotype_keys::{Authorize, Barbican, BarbicanOptions, SystemEntropy};
 use calotype_remote::{Connection, Login, LoginScope};
-use openstack::{OpenStack, User};
+use harness::openstack::{OpenStack, User};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
