@@ -16,8 +16,8 @@
 //!
 //! # Guarantees
 //! Nothing past the front is looked at before the MAC has been verified, and the front only to learn which
-//! key that takes; but for a copy of bytes whose key is not to be had, which needs to know how many there are. There is one encoding of each manifest: anything else is refused, as is anything that
-//! is longer than [`LIMIT`]. Every length that follows from another is computed, not stored.
+//! key that takes; but for a copy of bytes whose key is not to be had, which needs to know how many there are. There is one
+//! encoding of each manifest: anything else is refused, as is anything that is longer than [`LIMIT`]. Every length that follows from another is computed, not stored.
 
 use aws_lc_rs::hmac;
 use calotype_core::id::BlobId;

@@ -582,13 +582,18 @@ struct Sealed {
     bytes: Vec<Bytes>,
 }
 
-/// The two ciphers of a segment, and their memory.
+/// What is done to the pages of a segment.
+enum Step {
+    /// They are opened and sealed again.
+    Seal(SegmentOpener, Box<SegmentSealer>),
+    /// They stay as they are, and are verified where they can be opened.
+    Copy(Option<SegmentOpener>),
+}
+
+/// The ciphers of a segment, and their memory.
 struct Crypt {
     index: u32,
-    /// None where the pages are not verified.
-    opener: Option<SegmentOpener>,
-    /// None where the pages stay as they are.
-    sealer: Option<SegmentSealer>,
+    step: Step,
     /// What the segment's readers will need.
     header: Header,
     plain: Vec<u8>,
@@ -601,27 +606,29 @@ impl Crypt {
         let (blob, size) = (source.manifest().blob, source.manifest().size);
         let opened = source.opened().filter(|_| verified);
         let opener = opened
-            .map(|opened| SegmentOpener::begin(&opened.keys, blob, size, index, &segment.header));
-        let sealer = match &plan.making {
-            Making::Sealed { keys, .. } => {
-                Some(SegmentSealer::begin(keys, plan.target, size, index)?)
+            .map(|opened| SegmentOpener::begin(&opened.keys, blob, size, index, &segment.header))
+            .transpose()?;
+        let (header, step) = match (&plan.making, opener) {
+            (Making::Sealed { keys, .. }, Some(opener)) => {
+                let sealer = SegmentSealer::begin(keys, plan.target, size, index)?;
+                (*sealer.header(), Step::Seal(opener, Box::new(sealer)))
             }
-            Making::AsItIs => None,
+            (Making::Sealed { .. }, None) => {
+                return Err(Error::internal("what is not open can't be sealed again"));
+            }
+            (Making::AsItIs, opener) => (segment.header, Step::Copy(opener)),
         };
         Ok(Self {
             index,
-            opener: opener.transpose()?,
-            header: sealer
-                .as_ref()
-                .map_or(segment.header, |sealer| *sealer.header()),
-            sealer,
+            step,
+            header,
             plain: vec![0; PAGE],
             outgoing: Outgoing::new(2),
         })
     }
 
-    /// Opens the pages of a piece that are not done yet, and seals them or leaves them as they are. What failed at a page can be gone on with, from
-    /// the bytes as they should be.
+    /// Opens the pages of a piece that are not done yet, and seals them or leaves them as they are. What failed at a page can be
+    /// gone on with, from the bytes as they should be.
     fn reseal(&mut self, source: &Source, fetched: &Fetched, sealed: &mut Sealed) -> Result<()> {
         let manifest = source.manifest();
         let bytes = manifest.segment_bytes(self.index);
@@ -638,15 +645,15 @@ impl Crypt {
             let ends = *position == last;
             // Whoever waits for this processor has it after a page, and not when the scheduler's slice is over.
             std::thread::yield_now();
-            if let Some(opener) = &mut self.opener {
+            if let Step::Seal(opener, _) | Step::Copy(Some(opener)) = &mut self.step {
                 opener
                     .open(*position, ends, stored, plain)
                     .map_err(|error| read::locate(error, self.index, *position))?;
             }
             let room = self.outgoing.page();
-            let length = match &mut self.sealer {
-                Some(sealer) => sealer.seal(*position, ends, plain, room)?,
-                None => {
+            let length = match &mut self.step {
+                Step::Seal(_, sealer) => sealer.seal(*position, ends, plain, room)?,
+                Step::Copy(_) => {
                     let same = room.get_mut(..stored.len());
                     same.ok_or_else(|| Error::internal("a page is too long"))?
                         .copy_from_slice(stored);

@@ -230,7 +230,6 @@ pub trait Stored: Send + Sync {
     }
 }
 
-/// An attempt is over once something of it has failed: what is on the device then is not known.
 /// The first failure of an attempt. After it nothing is written or committed any more: every later step fails as that one
 /// did, for the first may have been one that nobody waits for.
 #[derive(Default)]
@@ -255,6 +254,7 @@ impl FirstFailure {
     }
 }
 
+/// An attempt is over once something of it has failed: what is on the device then is not known.
 fn failed_before() -> Error {
     Error::internal("this attempt has failed before")
 }
