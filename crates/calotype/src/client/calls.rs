@@ -258,8 +258,8 @@ impl Session {
         job_of(&document(self.image(Call::post(path, request)).await?).await?)
     }
 
-    /// Starts an import; the job's id comes back.
-    pub(crate) async fn import(&self, path: &str, request: &Value) -> Result<String, Failure> {
+    /// Asks for what a job does; its id comes back.
+    pub(crate) async fn start_job(&self, path: &str, request: &Value) -> Result<String, Failure> {
         let call = Call::post(path, request);
         job_of(&document(self.image(call).await?).await?)
     }

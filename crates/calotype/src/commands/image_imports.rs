@@ -14,7 +14,7 @@ pub(super) async fn import(
     args: &ImportArgs,
     output: &Output,
 ) -> Result<(), Failure> {
-    let job = session.import(path(args), &request(args)).await?;
+    let job = session.start_job(path(args), &request(args)).await?;
     let waiting = args.wait.wait.then_some(args.wait.timeout);
     follow(session, &job, "importing", waiting, output).await
 }

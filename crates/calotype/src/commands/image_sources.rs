@@ -15,7 +15,7 @@ pub(super) async fn capture(
     args: &CaptureArgs,
     output: &Output,
 ) -> Result<(), Failure> {
-    let job = session.import(path(args), &request(args)).await?;
+    let job = session.start_job(path(args), &request(args)).await?;
     let waiting = args.wait.wait.then_some(args.wait.timeout);
     follow(session, &job, "capturing", waiting, output).await
 }

@@ -177,17 +177,13 @@ impl Migration<'_> {
     /// Goes through the store until nothing is left in it but what could not be moved.
     async fn run(&mut self) -> Result<(), Failure> {
         loop {
-            let found = self.blobs().await?;
-            let left = found.iter().filter(|blob| !self.is_refused(blob));
-            if left.count() == 0 {
+            let mut found = self.blobs().await?;
+            if found.is_empty() {
                 return Ok(());
             }
-            let stored: Vec<Value> = found
-                .into_iter()
-                .filter(|blob| blob["status"] == "stored" && !self.is_refused(blob))
-                .collect();
+            found.retain(|blob| blob["status"] == "stored");
             let before = self.moved + self.refused.len() as u64;
-            self.move_all(stored).await?;
+            self.move_all(found).await?;
             if self.moved + self.refused.len() as u64 == before {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -273,10 +269,7 @@ async fn move_blob(session: &Session, blob: &Value, to: &str) -> Result<Outcome,
 
 /// Asks for a move; its job comes back.
 async fn order(session: &Session, path: &str, store: &str) -> Result<String, Failure> {
-    let call = Call::post(path, &json!({ "store": store }));
-    let answer = json_of(session.image(call).await?).await?;
-    let job = answer["job_id"].as_str().map(str::to_owned);
-    job.ok_or_else(|| Failure::new("the service names no job"))
+    session.start_job(path, &json!({ "store": store })).await
 }
 
 async fn details(session: &Session) -> Result<Value, Failure> {
