@@ -171,10 +171,6 @@ impl Reconcile for SqlCatalog {
         self.read_stores_in_use().await
     }
 
-    async fn stores_of(&self, blobs: &[BlobId]) -> Result<Vec<(BlobId, StoreName)>> {
-        self.read_stores_of(blobs).await
-    }
-
     async fn copies(&self, after: Option<&Place>, limit: u32) -> Result<Vec<Place>> {
         self.read_copies(after, limit).await
     }

@@ -11,7 +11,6 @@ use calotype_core::{Error, Result};
 use crate::SqlCatalog;
 use crate::blobs::{RECORD, record_of};
 use crate::db::{Arg, Row};
-use crate::rows::placeholders;
 
 /// Where the blob is that a row of `id`, `store` and `place` is about.
 pub(crate) fn place_of(row: &Row) -> Result<Place> {
@@ -138,25 +137,6 @@ impl SqlCatalog {
         stores.sort_unstable();
         stores.dedup();
         Ok(stores)
-    }
-
-    pub(crate) async fn read_stores_of(
-        &self,
-        blobs: &[BlobId],
-    ) -> Result<Vec<(BlobId, StoreName)>> {
-        if blobs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let sql = format!(
-            "select id, store from blobs where id in ({})",
-            placeholders(1, blobs.len())
-        );
-        let rows = self
-            .db
-            .fetch_all(sql, blobs.iter().map(Arg::text).collect())
-            .await?;
-        let pair = |row: &Row| Ok((row.parsed("id")?, row.parsed("store")?));
-        rows.iter().map(pair).collect()
     }
 
     pub(crate) async fn read_copies(

@@ -91,11 +91,7 @@ pub(super) async fn show(
     ImagePath(id): ImagePath,
 ) -> Reply {
     let image = state.service.show_image(&call, id).await?;
-    let store = state
-        .service
-        .stores_of(std::slice::from_ref(&image))
-        .await?;
-    let Some(Some(store)) = store.first() else {
+    let Some(store) = state.service.store_of(&image).await? else {
         return Ok(document(&state.service, &image));
     };
     let mut shown = json!(ImageDocument::new(&image, state.service.settings()));

@@ -11,7 +11,7 @@ use calotype_core::ports::{AuditEvent, MembersStep, NewMembersJob, Trail};
 use calotype_core::{Error, Result};
 
 use super::endings::{end_job, why_not};
-use super::submit::{check_concurrency, insert_job};
+use super::submit::check_concurrency;
 use crate::SqlCatalog;
 use crate::db::{Arg, Tx};
 use crate::ledger::insert_event;
@@ -32,7 +32,7 @@ impl SqlCatalog {
         let family = job.job_type.family();
         check_concurrency(&mut tx, &job.project, family, members.concurrency).await?;
         let work = Work::ChangeMembers(change.clone());
-        insert_job(&mut tx, job, &work, None, &self.options.new_blobs).await?;
+        self.insert_job(&mut tx, job, &work, None).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }

@@ -13,7 +13,6 @@ use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 
 use super::endings::{end_job, held_by, why_not};
-use super::submit::insert_job;
 use crate::SqlCatalog;
 use crate::db::{Arg, Tx};
 use crate::places::{place_arg, place_of};
@@ -43,7 +42,7 @@ impl SqlCatalog {
             from,
             to: order.to.clone(),
         });
-        insert_job(&mut tx, &order.job, &work, None, &self.options.new_blobs).await?;
+        self.insert_job(&mut tx, &order.job, &work, None).await?;
         write_copy(&mut tx, blob, &order.to, &order.job.id, "arriving", None).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await

@@ -1,7 +1,7 @@
 //! Accepting jobs: each in one transaction with what it is about.
 
 use calotype_core::codes::ImsCode;
-use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId, StoreName};
+use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
 use calotype_core::image::ImageStatus;
 use calotype_core::job::{Job, JobFamily, JobType, ReplicaBytes, Work};
 use calotype_core::ports::{
@@ -57,14 +57,8 @@ impl SqlCatalog {
         account.save(&mut tx).await?;
         insert_image_row(&mut tx, image).await?;
         let work = Work::Replicate(replica.replication.clone());
-        insert_job(
-            &mut tx,
-            job,
-            &work,
-            Some((&image.owner, reserved)),
-            &self.options.new_blobs,
-        )
-        .await?;
+        self.insert_job(&mut tx, job, &work, Some((&image.owner, reserved)))
+            .await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
@@ -100,14 +94,8 @@ impl SqlCatalog {
             }
         }
         let work = Work::Import(order);
-        insert_job(
-            &mut tx,
-            job,
-            &work,
-            Some((&owner, reserved)),
-            &self.options.new_blobs,
-        )
-        .await?;
+        self.insert_job(&mut tx, job, &work, Some((&owner, reserved)))
+            .await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
@@ -134,13 +122,13 @@ impl SqlCatalog {
         account.save(&mut tx).await?;
         let family = whole.job_type.family();
         check_concurrency(&mut tx, &whole.project, family, disks.concurrency).await?;
-        insert_job(&mut tx, whole, &Work::Parts, None, &self.options.new_blobs).await?;
+        self.insert_job(&mut tx, whole, &Work::Parts, None).await?;
         for part in &disks.parts {
             check_enterprise_project(&mut tx, part.image.enterprise_project).await?;
             insert_image_row(&mut tx, &part.image).await?;
             let work = Work::Import(part.import.clone());
             let reserved = Some((&whole.project, part.import.size()));
-            insert_job(&mut tx, &part.job, &work, reserved, &self.options.new_blobs).await?;
+            self.insert_job(&mut tx, &part.job, &work, reserved).await?;
             insert_event(&mut tx, &part.line).await?;
         }
         if let Some(answer) = answer {
@@ -170,7 +158,7 @@ impl SqlCatalog {
             return Err(Error::ims(ImsCode::IMG_0148));
         }
         let work = Work::Export(export.export.clone());
-        insert_job(&mut tx, job, &work, None, &self.options.new_blobs).await?;
+        self.insert_job(&mut tx, job, &work, None).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
@@ -240,55 +228,57 @@ async fn check_enterprise_project(tx: &mut Tx, id: EnterpriseProjectId) -> Resul
     Err(Error::ims(ImsCode::IMG_0155))
 }
 
-/// Writes a job that is due at once, or never where its parts do what there is to do, and the row of the blob that it is to make, with what is reserved for that,
-/// for whom, and in which store.
-pub(super) async fn insert_job(
-    tx: &mut Tx,
-    job: &Job,
-    work: &Work,
-    reserved: Option<(&ProjectId, ByteSize)>,
-    store: &StoreName,
-) -> Result<()> {
-    let target = work.target_blob();
-    if let Some(target) = target {
-        let sql = "insert into blobs (id, state, reserved_for, reserved, store) \
+impl SqlCatalog {
+    /// Writes a job that is due at once, or never where its parts do what there is to do, and the row of the blob that it is to
+    /// make, in the store that new blobs go to, with what is reserved for that and for whom.
+    pub(super) async fn insert_job(
+        &self,
+        tx: &mut Tx,
+        job: &Job,
+        work: &Work,
+        reserved: Option<(&ProjectId, ByteSize)>,
+    ) -> Result<()> {
+        let target = work.target_blob();
+        if let Some(target) = target {
+            let sql = "insert into blobs (id, state, reserved_for, reserved, store) \
                    values ($1, 'writing', $2, $3, $4)";
-        let (project, reserved) = reserved.unzip();
-        let args = vec![
-            Arg::text(target),
-            Arg::opt_text(project),
-            size_arg(Some(reserved.unwrap_or_default()))?,
-            Arg::text(store),
-        ];
-        tx.execute(sql, args).await?;
-    }
-    let due = match work {
-        Work::Parts => Timestamp::from_micros(i64::MAX),
-        _ => tx.now().await?,
-    };
-    let sql = "insert into jobs (id, project, user_id, job_type, status, source_image, image_id, \
+            let (project, reserved) = reserved.unzip();
+            let args = vec![
+                Arg::text(target),
+                Arg::opt_text(project),
+                size_arg(Some(reserved.unwrap_or_default()))?,
+                Arg::text(&self.options.new_blobs),
+            ];
+            tx.execute(sql, args).await?;
+        }
+        let due = match work {
+            Work::Parts => Timestamp::from_micros(i64::MAX),
+            _ => tx.now().await?,
+        };
+        let sql = "insert into jobs (id, project, user_id, job_type, status, source_image, image_id, \
                image_name, blob, done_bytes, total_bytes, attempt, due_at, cancelled, created_at, \
                work, target_blob, parent) \
                values ($1, $2, $3, $4, 'INIT', $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, $14, $15, $16)";
-    let args = vec![
-        Arg::text(&job.id),
-        Arg::text(&job.project),
-        Arg::text(&job.user),
-        Arg::text(job.job_type),
-        Arg::opt_text(job.source),
-        Arg::opt_text(job.image),
-        Arg::opt_text(job.image_name.as_ref()),
-        Arg::opt_text(work.source_blob()),
-        size_arg(Some(job.progress.done))?,
-        size_arg(Some(job.progress.total))?,
-        Arg::time(due),
-        false.into(),
-        Arg::time(job.created_at),
-        Arg::text(serde_json::to_string(work).map_err(Error::internal)?),
-        Arg::opt_text(target),
-        Arg::opt_text(job.parent.as_ref()),
-    ];
-    tx.execute(sql, args).await.map(drop)
+        let args = vec![
+            Arg::text(&job.id),
+            Arg::text(&job.project),
+            Arg::text(&job.user),
+            Arg::text(job.job_type),
+            Arg::opt_text(job.source),
+            Arg::opt_text(job.image),
+            Arg::opt_text(job.image_name.as_ref()),
+            Arg::opt_text(work.source_blob()),
+            size_arg(Some(job.progress.done))?,
+            size_arg(Some(job.progress.total))?,
+            Arg::time(due),
+            false.into(),
+            Arg::time(job.created_at),
+            Arg::text(serde_json::to_string(work).map_err(Error::internal)?),
+            Arg::opt_text(target),
+            Arg::opt_text(job.parent.as_ref()),
+        ];
+        tx.execute(sql, args).await.map(drop)
+    }
 }
 
 /// Whether the project has room for one more unfinished job of the family. Parts count with what they are parts of.

@@ -86,7 +86,8 @@ pub(crate) async fn a_blob_is_where_it_was_until_its_move_ends_well(world: World
     assert!(!catalog.claim_copy(&home(&image)).await.unwrap());
     let stores = catalog.stores_in_use().await.unwrap();
     assert_eq!(stores, [cold(), StoreName::main()]);
-    assert_eq!(catalog.stores_of(&[blob]).await.unwrap(), [(blob, cold())]);
+    let record = catalog.blob(blob).await.unwrap().unwrap();
+    assert_eq!(record.place, order.to);
     assert_eq!(catalog.usage(&project("p1")).await.unwrap(), usage);
     let job = catalog.job(&order.job.id).await.unwrap().unwrap();
     assert_eq!(job.status, JobStatus::Success);

@@ -50,8 +50,8 @@ impl StoreList {
 
     /// The store of this name, if there is one.
     pub fn find(&self, name: &str) -> Option<&StoreName> {
-        let names = self.stores.iter().map(|store| &store.name);
-        names.into_iter().find(|store| store.as_str() == name)
+        let mut names = self.stores.iter().map(|store| &store.name);
+        names.find(|store| store.as_str() == name)
     }
 }
 
@@ -121,18 +121,13 @@ impl Service {
         self.catalog.blobs_in(store, after, limit).await
     }
 
-    /// The store of each image's bytes, in the images' order; none anywhere where there is one store only.
-    pub async fn stores_of(&self, images: &[Image]) -> Result<Vec<Option<StoreName>>> {
-        if !self.settings.stores.is_choice() {
-            return Ok(vec![None; images.len()]);
-        }
-        let blobs: Vec<BlobId> = images.iter().filter_map(|image| image.blob).collect();
-        let known = self.catalog.stores_of(&blobs).await?;
-        let store_of = |image: &Image| {
-            let found = known.iter().find(|(blob, _)| Some(*blob) == image.blob);
-            found.map(|(_, store)| store.clone())
+    /// The store of an image's bytes; none where it has none, or there is one store only.
+    pub async fn store_of(&self, image: &Image) -> Result<Option<StoreName>> {
+        let Some(blob) = image.blob.filter(|_| self.settings.stores.is_choice()) else {
+            return Ok(None);
         };
-        Ok(images.iter().map(store_of).collect())
+        let record = self.catalog.blob(blob).await?;
+        Ok(record.map(|record| record.place.store))
     }
 
     /// Accepts the move of an image's bytes to another store, and returns its job's id. Other images that share them come with
@@ -169,8 +164,8 @@ impl Service {
         let store = self.settings.stores.find(store).ok_or_else(no_store)?;
         let record = self.catalog.blob(blob).await?;
         let stored = record.filter(|record| record.state == BlobState::Stored);
-        let size = stored.and_then(|record| record.facts);
-        let size = size.ok_or_else(|| Error::not_found("There is no such blob."))?;
+        let facts = stored.and_then(|record| record.facts);
+        let facts = facts.ok_or_else(|| Error::not_found("There is no such blob."))?;
         // Who runs the service may do so without a project.
         let project = match (call.principal.project(), image) {
             (Some(project), _) => project.clone(),
@@ -181,7 +176,7 @@ impl Service {
             source: image.map(|image| image.id),
             image_name: image.and_then(|image| image.name.clone()),
             progress: Progress {
-                total: size.size,
+                total: facts.size,
                 ..Progress::default()
             },
             ..Job::accepted(

@@ -100,13 +100,12 @@ impl Service {
                     source: self.reserving(blob, granted, upload.source),
                     ..upload
                 };
-                match self.place_upload(blob, store.as_ref()).await {
-                    Ok(()) => {
-                        self.inspect_and_store(call, &image, blob, max_size, upload)
-                            .await
-                    }
-                    Err(error) => Err(error),
-                }
+                let stored = async {
+                    self.place_upload(blob, store.as_ref()).await?;
+                    self.inspect_and_store(call, &image, blob, max_size, upload)
+                        .await
+                };
+                stored.await
             }
             Err(error) => Err(error),
         };

@@ -647,9 +647,6 @@ pub trait Reconcile: Send + Sync {
     /// The stores that blobs or copies are in.
     async fn stores_in_use(&self) -> Result<Vec<StoreName>>;
 
-    /// The stores that blobs are in, of those that are given.
-    async fn stores_of(&self, blobs: &[BlobId]) -> Result<Vec<(BlobId, StoreName)>>;
-
     /// The places of copies that are being made, or that blobs have left, those after `after`.
     async fn copies(&self, after: Option<&Place>, limit: u32) -> Result<Vec<Place>>;
 
