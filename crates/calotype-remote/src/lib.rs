@@ -1,8 +1,8 @@
 //! Services at the other end of a network: HTTP with bounded time ([`Endpoint`]), and the service's own login at a
 //! Keystone ([`Session`]).
 //!
-//! Key services and identity stand on it, and stores on its [`client`]. It decides nothing: what an answer means is its caller's matter. [`scripted`] is
-//! for tests.
+//! Key services and identity stand on it, and stores on its [`client`]. It decides nothing: what an answer means is its
+//! caller's matter. [`scripted`] is for tests.
 
 mod breaker;
 mod endpoint;

@@ -393,7 +393,7 @@ pub trait Jobs: Send + Sync {
     async fn submit_move(&self, order: &NewMove, trail: Trail) -> Result<()>;
 
     /// Claims the next job that is due or whose lease ended, if there is one, and moves its image to
-    /// `saving`. Fair: the project with the fewest running jobs comes first, then the oldest job.
+    /// `saving`. Fair: the project with the fewest running jobs comes first, and of its jobs the one that was due first.
     async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>>;
 
     /// Writes progress, and extends the lease.
