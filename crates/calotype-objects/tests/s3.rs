@@ -95,7 +95,10 @@ async fn an_object_that_is_replaced_while_it_is_read_ends_the_read() {
     let size = facts.size.bytes();
     let mut bytes = store.read(&address, &facts, 0..size);
     assert!(bytes.next().await.unwrap().is_ok());
-    std::fs::write(&path, vec![2; 24 << 20]).unwrap();
+    // At one instant, as in a store of objects: who reads sees the one or the other, and none that is half written.
+    let other = place.path().join("other");
+    std::fs::write(&other, vec![2; 24 << 20]).unwrap();
+    std::fs::rename(&other, &path).unwrap();
     let rest: Result<Vec<Bytes>> = bytes.try_collect().await;
     assert_eq!(code(rest), Some(ImsCode::IMG_0057));
     std::fs::remove_file(&path).unwrap();
