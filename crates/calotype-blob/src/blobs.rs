@@ -438,18 +438,12 @@ impl Blobs for SealedBlobs {
         }
     }
 
-    async fn list(&self) -> Result<Vec<(Place, Timestamp)>> {
-        let listed = self
-            .stores
-            .listed(|store| async move { store.list().await });
-        listed.await
+    async fn list(&self, store: &StoreName) -> Result<Vec<(BlobId, Timestamp)>> {
+        self.stores.store(store)?.list().await
     }
 
-    async fn list_staged(&self) -> Result<Vec<(Place, Timestamp)>> {
-        let listed = self
-            .stores
-            .listed(|store| async move { store.list_staged().await });
-        listed.await
+    async fn list_staged(&self, store: &StoreName) -> Result<Vec<(BlobId, Timestamp)>> {
+        self.stores.store(store)?.list_staged().await
     }
 
     async fn free_space(&self, store: Option<&StoreName>) -> Result<Option<ByteSize>> {

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use calotype_core::id::{BlobId, StoreName};
 use calotype_core::ports::{Labels, Place, Places};
-use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 
 use crate::store::{BlobStore, Buffer, Slot, Stored, Use};
@@ -154,23 +153,6 @@ impl Stores {
             manifest: stored.manifest().clone(),
             now: Mutex::new((place, stored)),
         })
-    }
-
-    /// What `list` finds in every store.
-    pub(crate) async fn listed<L, F>(&self, list: L) -> Result<Vec<(Place, Timestamp)>>
-    where
-        L: Fn(Arc<dyn BlobStore>) -> F + Send + Sync,
-        F: Future<Output = Result<Vec<(BlobId, Timestamp)>>> + Send,
-    {
-        let mut all = Vec::new();
-        for (store, opened) in &self.0.stores {
-            let found = list(Arc::clone(opened)).await?;
-            all.extend(found.into_iter().map(|(id, at)| {
-                let store = store.clone();
-                (Place { store, id }, at)
-            }));
-        }
-        Ok(all)
     }
 }
 

@@ -29,6 +29,7 @@ use calotype_blob::store::{BlobStore, Buffer, Cache, Note, S3Store, Slot, Staged
 use calotype_blob::{SealedBlobs, conformance};
 use calotype_core::ErrorKind;
 use calotype_core::id::BlobId;
+use calotype_core::id::StoreName;
 use calotype_core::keys::MasterKey;
 use calotype_core::ports::{Blobs as _, ResealOrder};
 use calotype_core::size::ByteSize;
@@ -191,7 +192,11 @@ async fn a_write_survives_one_fault_of_each_of_its_requests() {
             get(&near, id(number as u128)).await.unwrap() == bytes,
             "{fault:?}"
         );
-        assert_eq!(near.list_staged().await.unwrap(), [], "{fault:?}");
+        assert_eq!(
+            near.list_staged(&StoreName::main()).await.unwrap(),
+            [],
+            "{fault:?}"
+        );
     }
 }
 

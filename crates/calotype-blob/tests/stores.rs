@@ -140,8 +140,16 @@ async fn a_copy_is_the_same_and_is_read_in_its_place() {
         assert!(matches!(check, Ok(BlobCheck::Whole(_))), "{check:?}");
     }
     assert!(world.near.list().await.expect("listed").is_empty());
-    assert_eq!(world.blobs.list().await.expect("listed").len(), 5);
-    assert!(world.blobs.list_staged().await.expect("listed").is_empty());
+    let far = &place("far", 0).store;
+    assert_eq!(world.blobs.list(far).await.expect("listed").len(), 5);
+    assert!(
+        world
+            .blobs
+            .list_staged(far)
+            .await
+            .expect("listed")
+            .is_empty()
+    );
 }
 
 #[tokio::test]

@@ -80,16 +80,16 @@ impl Reconcile for SqlCatalog {
         again_on_contention!(self.end_leases_once())
     }
 
-    async fn deletable_blobs(&self, limit: u32) -> Result<Vec<BlobId>> {
+    async fn deletable_blobs(&self, after: Option<BlobId>, limit: u32) -> Result<Vec<BlobId>> {
         let mut tx = self.db.read().await?;
         let now = tx.now().await?;
         let sql = format!(
-            "select b.id from blobs b where b.state = 'deleting' or (b.state = 'stored' \
-             and b.deletable_at <= $1 and {UNREFERENCED}) order by b.id limit $2"
+            "select b.id from blobs b where b.id > $2 and (b.state = 'deleting' or (b.state = 'stored' \
+             and b.deletable_at <= $1 and {UNREFERENCED})) order by b.id limit $3"
         );
-        let rows = tx
-            .fetch_all(sql, vec![Arg::time(now), i64::from(limit).into()])
-            .await?;
+        let after = after.map(|after| after.to_string()).unwrap_or_default();
+        let args = vec![Arg::time(now), Arg::text(after), i64::from(limit).into()];
+        let rows = tx.fetch_all(sql, args).await?;
         rows.iter().map(|row| row.parsed("id")).collect()
     }
 
@@ -175,8 +175,8 @@ impl Reconcile for SqlCatalog {
         self.read_copies(after, limit).await
     }
 
-    async fn deletable_copies(&self, limit: u32) -> Result<Vec<Place>> {
-        self.read_deletable_copies(limit).await
+    async fn deletable_copies(&self, after: Option<&Place>, limit: u32) -> Result<Vec<Place>> {
+        self.read_deletable_copies(after, limit).await
     }
 
     async fn claim_copy(&self, place: &Place) -> Result<bool> {

@@ -139,8 +139,8 @@ impl Jobs for SqlCatalog {
         again_on_contention!(self.finish_move_once(job, attempt, grace))
     }
 
-    async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>> {
-        again_on_contention!(self.pick_job_once(worker, lease))
+    async fn pick_jobs(&self, worker: &str, lease: Duration, most: usize) -> Result<Vec<Claim>> {
+        again_on_contention!(self.pick_jobs_once(worker, lease, most))
     }
 
     async fn heartbeat(
@@ -299,11 +299,11 @@ impl SqlCatalog {
         let Some(held) = held_by(&mut tx, job, attempt).await? else {
             return Ok(Release::Lost);
         };
-        if !end_well(&mut tx, job, attempt, &held, facts, virtual_size).await? {
+        let now = tx.now().await?;
+        if !end_well(&mut tx, job, attempt, &held, facts, virtual_size, now).await? {
             return why_not(&mut tx, job, attempt).await;
         }
-        let now = tx.now().await?;
-        end_whole(&mut tx, job, now).await?;
+        end_whole(&mut tx, held.parent.as_ref(), now).await?;
         tx.commit().await?;
         Ok(Release::Done)
     }
@@ -333,7 +333,7 @@ impl SqlCatalog {
                 lock_usage_of_owner(&mut tx, image).await?;
             }
             let unfinished = cancel_unfinished(&mut tx, id, failure, now).await?;
-            end_whole(&mut tx, id, now).await?;
+            end_whole(&mut tx, job.parent.as_ref(), now).await?;
             unfinished
         };
         if !unfinished {
@@ -360,7 +360,7 @@ impl SqlCatalog {
             return Ok(false);
         }
         undo(&mut tx, &held, now).await?;
-        end_whole(&mut tx, job, now).await?;
+        end_whole(&mut tx, held.parent.as_ref(), now).await?;
         tx.commit().await?;
         Ok(true)
     }

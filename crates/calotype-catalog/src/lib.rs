@@ -10,7 +10,7 @@
 //! # Crash consistency
 //! A crash leaves each transaction done or undone. What it leaves outside (bytes of an upload, a job
 //! without its worker) is found by its lease, through [`calotype_core::ports::Reconcile`] and
-//! [`calotype_core::ports::Jobs::pick_job`].
+//! [`calotype_core::ports::Jobs::pick_jobs`].
 //!
 //! # Cancellation
 //! Dropping a method's future rolls its transaction back, unless the commit was already on its way: then

@@ -29,6 +29,14 @@ fn copy_of(row: &Row) -> Result<Place> {
     })
 }
 
+/// What stands for a place in a comparison that seeks those after it: the beginning, where there is none.
+fn after_args(after: Option<&Place>) -> [Arg; 2] {
+    match after {
+        Some(after) => [Arg::text(&after.store), Arg::text(after.id)],
+        None => [Arg::text(""), Arg::text("")],
+    }
+}
+
 /// What the column `place` says of a place: nothing where the blob is known by its own id.
 pub(crate) fn place_arg(blob: BlobId, place: &Place) -> Arg {
     Arg::opt_text((place.id != blob).then_some(place.id))
@@ -146,20 +154,23 @@ impl SqlCatalog {
     ) -> Result<Vec<Place>> {
         let sql = "select store, id from blob_copies where (store, id) > ($1, $2) \
                    order by store, id limit $3";
-        let (store, id) = after.map_or_else(Default::default, |after| {
-            (after.store.to_string(), after.id.to_string())
-        });
-        let args = vec![Arg::text(store), Arg::text(id), i64::from(limit).into()];
+        let [store, id] = after_args(after);
+        let args = vec![store, id, i64::from(limit).into()];
         let rows = self.db.fetch_all(sql.to_owned(), args).await?;
         rows.iter().map(copy_of).collect()
     }
 
-    pub(crate) async fn read_deletable_copies(&self, limit: u32) -> Result<Vec<Place>> {
+    pub(crate) async fn read_deletable_copies(
+        &self,
+        after: Option<&Place>,
+        limit: u32,
+    ) -> Result<Vec<Place>> {
         let mut tx = self.db.read().await?;
         let now = tx.now().await?;
         let sql = "select store, id from blob_copies where deletable_at <= $1 \
-                   order by deletable_at, store, id limit $2";
-        let args = vec![Arg::time(now), i64::from(limit).into()];
+                   and (store, id) > ($2, $3) order by store, id limit $4";
+        let [store, id] = after_args(after);
+        let args = vec![Arg::time(now), store, id, i64::from(limit).into()];
         let rows = tx.fetch_all(sql, args).await?;
         rows.iter().map(copy_of).collect()
     }

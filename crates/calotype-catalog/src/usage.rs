@@ -288,11 +288,9 @@ pub(crate) async fn lock_usage_and_image(tx: &mut Tx, id: ImageId) -> Result<Opt
 
 /// Locks the usage of an image's owner. The owner never changes, so it may be read before.
 pub(crate) async fn lock_usage_of_owner(tx: &mut Tx, id: ImageId) -> Result<()> {
-    let sql = "select owner from images where id = $1";
-    if let Some(row) = tx.fetch_optional(sql, vec![Arg::text(id)]).await? {
-        lock_usage(tx, &row.text("owner")?).await?;
-    }
-    Ok(())
+    let sql = "select project from project_usage where project = (select owner from images where id = $1)";
+    let args = vec![Arg::text(id)];
+    tx.fetch_locked(sql, "for update", args).await.map(drop)
 }
 
 /// The most members that an image of a project may have. The project is locked, as by who changes its limits.

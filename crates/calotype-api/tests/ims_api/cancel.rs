@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use calotype_core::id::StoreName;
 use calotype_core::job::{Job, JobStatus};
 use calotype_core::ports::{Blobs as _, Images as _, Jobs as _, Reconcile as _};
 use calotype_keys::Wrong;
@@ -27,7 +28,10 @@ async fn assert_cancelled(world: &World, job: &Job) {
     let replica = world.catalog.image(job.image.unwrap(), None).await;
     assert_eq!(replica.unwrap(), None);
     world.service.reconcile().await.unwrap();
-    let (stored, staged) = (world.blobs.list().await, world.blobs.list_staged().await);
+    let (stored, staged) = (
+        world.blobs.list(&StoreName::main()).await,
+        world.blobs.list_staged(&StoreName::main()).await,
+    );
     assert_eq!(stored.unwrap().len(), 1, "the source's");
     assert_eq!(staged.unwrap(), []);
     assert_eq!(world.catalog.violations().await.unwrap(), []);
@@ -72,8 +76,8 @@ async fn a_job_whose_worker_died_ends_at_the_next_one_where_it_was_cancelled() {
     let source = sealed(&world).await;
     let accepted = copy(&world, MEMBER, &source, &under(Some(K))).await;
     let job = accepted.json()["job_id"].as_str().unwrap().to_owned();
-    let claim = world.catalog.pick_job("dies", Duration::ZERO).await;
-    assert!(claim.unwrap().is_some());
+    let claims = world.catalog.pick_jobs("dies", Duration::ZERO, 1).await;
+    assert_eq!(claims.unwrap().len(), 1);
     cancel(&world, &job).await;
     world.keys.set(S, Some(Wrong::Away));
     let ended = world.work_until(&job, |job| job.ended_at.is_some()).await;

@@ -235,7 +235,7 @@ impl World {
     }
 
     /// Writes [`BYTES`], under a customer's key where one is given.
-    async fn write(&self, blob: BlobId, key: Option<KeyId>) -> BlobFacts {
+    pub(crate) async fn write(&self, blob: BlobId, key: Option<KeyId>) -> BlobFacts {
         let user = KeyUser {
             project: OWN.parse().unwrap(),
             user: "alice".parse().unwrap(),
@@ -573,11 +573,11 @@ impl Blobs for Hindered {
     async fn clear_staged(&self, place: &Place) -> Result<()> {
         self.inner.clear_staged(place).await
     }
-    async fn list(&self) -> Result<Vec<(Place, Timestamp)>> {
-        self.inner.list().await
+    async fn list(&self, store: &StoreName) -> Result<Vec<(BlobId, Timestamp)>> {
+        self.inner.list(store).await
     }
-    async fn list_staged(&self) -> Result<Vec<(Place, Timestamp)>> {
-        self.inner.list_staged().await
+    async fn list_staged(&self, store: &StoreName) -> Result<Vec<(BlobId, Timestamp)>> {
+        self.inner.list_staged(store).await
     }
     async fn free_space(&self, store: Option<&StoreName>) -> Result<Option<ByteSize>> {
         self.inner.free_space(store).await

@@ -534,11 +534,12 @@ async fn a_resealed_job_tells_its_bytes_and_keeps_its_plan_to_itself() {
     let job = accepted.json()["job_id"].as_str().unwrap().to_owned();
     let shown = world.get(MEMBER, &format!("/v1/{OWN}/jobs/{job}")).await;
     assert_eq!(shown.json()["calotype"]["bytes_total"], BYTES.len());
-    let claim = world.catalog.pick_job("w", Duration::from_secs(9)).await;
-    let Work::Replicate(replication) = claim.unwrap().unwrap().work else {
+    let lease = Duration::from_secs(9);
+    let claims = world.catalog.pick_jobs("w", lease, 1).await.unwrap();
+    let Work::Replicate(replication) = &claims[0].work else {
         panic!("it replicates");
     };
-    let ReplicaBytes::Reseal(plan) = replication.bytes else {
+    let ReplicaBytes::Reseal(plan) = &replication.bytes else {
         panic!("it is resealed");
     };
     let secret = hex::encode(&plan.target_key.sealed);

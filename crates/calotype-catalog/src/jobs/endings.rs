@@ -30,6 +30,8 @@ pub(super) struct Held {
     job_type: JobType,
     pub(super) image: Option<ImageId>,
     pub(super) work: Work,
+    /// The job that it is a part of.
+    pub(super) parent: Option<JobId>,
 }
 
 /// What an unfinished job has to do.
@@ -43,13 +45,14 @@ pub(super) fn held_of(row: &Row) -> Result<Held> {
         job_type: row.parsed("job_type")?,
         image: row.opt_parsed("image_id")?,
         work: work_of(row)?,
+        parent: row.opt_parsed("parent")?,
     })
 }
 
 /// What the job is about, if this attempt has it. Read before the locks that the ending takes: none of it
 /// changes while the job is unfinished, and [`end_job`] checks the attempt again.
 pub(super) async fn held_by(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Option<Held>> {
-    let sql = "select job_type, image_id, work from jobs \
+    let sql = "select job_type, image_id, work, parent from jobs \
                where id = $1 and attempt = $2 and ended_at is null and lease_owner is not null";
     let row = tx
         .fetch_optional(sql, vec![Arg::text(job), attempt.into()])
@@ -59,6 +62,7 @@ pub(super) async fn held_by(tx: &mut Tx, job: &JobId, attempt: i64) -> Result<Op
 
 /// Ends a job that makes an image active well, if this attempt still has it and nobody cancelled it: the image has the blob
 /// that the job made, which these facts make a stored one, or else shares its source's; and the disk's size, where it is given.
+/// Who shares a blob pays since its submission, so that then nothing of the project's usage changes, and it is not locked.
 pub(super) async fn end_well(
     tx: &mut Tx,
     job: &JobId,
@@ -66,28 +70,28 @@ pub(super) async fn end_well(
     held: &Held,
     facts: Option<&BlobFacts>,
     virtual_size: Option<ByteSize>,
+    now: Timestamp,
 ) -> Result<bool> {
-    let now = tx.now().await?;
     let blob = held.work.target_blob().or(held.work.source_blob());
     let (Some(image), Some(blob)) = (held.image, blob) else {
         return Err(Error::internal("a job names no image or no blob"));
     };
-    lock_usage_of_owner(tx, image).await?;
+    if facts.is_some() {
+        lock_usage_of_owner(tx, image).await?;
+    }
     if !end_job(tx, job, attempt, JobStatus::Success, None, now).await? {
         return Ok(false);
     }
     let Some(row) = lock_image(tx, image).await? else {
         return Err(Error::internal("the image of an unfinished job is gone"));
     };
-    // As much was reserved as it takes, so no limit is asked for. Who shares a blob pays since its submission.
+    // As much was reserved as it takes, so no limit is asked for.
     if let Some(facts) = facts
         && !store_blob(tx, &row.owner, blob, facts, ByteLimit::NONE).await?
     {
         return Err(Error::internal("a job's new blob is not being written"));
     }
-    let sql = "update blobs set deletable_at = null where id = $1 and state = 'stored'";
-    let changed = tx.execute(sql, vec![Arg::text(blob)]).await?;
-    one(changed, "a job holds a blob that is not stored")?;
+    keep_blob(tx, blob).await?;
     // The wrap that the image's readers are to use; none: the one in the blob's manifest.
     let wrapped = match &held.work {
         Work::Replicate(Replication {
@@ -121,6 +125,22 @@ pub(super) async fn end_well(
     let changed = tx.execute(sql, args).await?;
     one(changed, "the image of an unfinished job is not being made")?;
     Ok(true)
+}
+
+/// Takes back that a blob may be deleted: an image is about to refer to it, and a job did until now.
+async fn keep_blob(tx: &mut Tx, blob: BlobId) -> Result<()> {
+    let sql = "select deletable_at from blobs where id = $1 and state = 'stored'";
+    // Who releases the blob waits for us, or we for him. Others that end with the same blob do not.
+    let row = tx
+        .fetch_locked(sql, "for key share", vec![Arg::text(blob)])
+        .await?;
+    let row = row.ok_or_else(|| Error::internal("a job holds a blob that is not stored"))?;
+    if row.opt_time("deletable_at")?.is_none() {
+        return Ok(());
+    }
+    let sql = "update blobs set deletable_at = null where id = $1 and state = 'stored'";
+    let changed = tx.execute(sql, vec![Arg::text(blob)]).await?;
+    one(changed, "a locked blob is gone")
 }
 
 /// Removes what a job that has ended badly was making. The usage of its image's owner is locked.

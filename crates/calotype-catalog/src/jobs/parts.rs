@@ -26,16 +26,12 @@ pub(super) async fn begin_whole(tx: &mut Tx, whole: &JobId, now: Timestamp) -> R
     tx.execute(sql, args).await.map(drop)
 }
 
-/// Ends the job that this one, which has ended, was the last unfinished part of, if it was one.
-pub(super) async fn end_whole(tx: &mut Tx, part: &JobId, now: Timestamp) -> Result<()> {
-    let sql = "select parent from jobs where id = $1 and parent is not null";
-    let Some(row) = tx.fetch_optional(sql, vec![Arg::text(part)]).await? else {
-        return Ok(());
-    };
-    let whole: JobId = row.parsed("parent")?;
-    let this = || vec![Arg::text(&whole)];
+/// Ends the job that one which has ended was the last unfinished part of, if it was a part.
+pub(super) async fn end_whole(tx: &mut Tx, whole: Option<&JobId>, now: Timestamp) -> Result<()> {
+    let Some(whole) = whole else { return Ok(()) };
+    let this = || vec![Arg::text(whole)];
     let sql = "select id from jobs where id = $1 and ended_at is null and job_type = $2";
-    let args = vec![Arg::text(&whole), Arg::text(JobType::ImportOvaImage)];
+    let args = vec![Arg::text(whole), Arg::text(JobType::ImportOvaImage)];
     if tx.fetch_locked(sql, "for update", args).await?.is_none() {
         return Ok(());
     }
@@ -62,7 +58,7 @@ pub(super) async fn end_whole(tx: &mut Tx, part: &JobId, now: Timestamp) -> Resu
                where p.parent = $1) where id = $1";
     tx.execute(sql, this()).await?;
     let sql = format!("{END_JOB} where id = $1");
-    let args = end_args(&whole, status, failure.as_ref(), now);
+    let args = end_args(whole, status, failure.as_ref(), now);
     one(tx.execute(sql, args).await?, "a locked job is gone")
 }
 
@@ -82,16 +78,14 @@ pub(super) async fn cancel_parts(
             lock_usage_of_owner(tx, image).await?;
         }
     }
-    let mut last = None;
+    let mut unfinished = false;
     for row in &rows {
-        let part: JobId = row.parsed("id")?;
-        if cancel_unfinished(tx, &part, failure, now).await? {
-            last = Some(part);
-        }
+        unfinished |= cancel_unfinished(tx, &row.parsed("id")?, failure, now).await?;
     }
-    let Some(last) = last else { return Ok(false) };
-    end_whole(tx, &last, now).await?;
-    Ok(true)
+    if unfinished {
+        end_whole(tx, Some(whole), now).await?;
+    }
+    Ok(unfinished)
 }
 
 /// Ends a job that no worker has, and marks another for its worker to end. False, and nothing changed, where it has ended. The
@@ -102,7 +96,8 @@ pub(super) async fn cancel_unfinished(
     failure: &JobFailure,
     now: Timestamp,
 ) -> Result<bool> {
-    let sql = "select lease_owner, ended_at, job_type, image_id, work from jobs where id = $1";
+    let sql =
+        "select lease_owner, ended_at, job_type, image_id, work, parent from jobs where id = $1";
     let row = tx
         .fetch_locked(sql, "for update", vec![Arg::text(id)])
         .await?;

@@ -14,7 +14,9 @@ use calotype_core::ports::{
 use calotype_core::size::ByteSize;
 
 use crate::imports::{failure, import_of, new_image};
-use crate::world::{LEASE, NO_LIMIT, World, assert_kind, event, facts, project, trail};
+use crate::world::{
+    LEASE, NO_LIMIT, PickJob as _, World, assert_kind, event, facts, project, trail,
+};
 
 /// An import of a system's disk and of this many others, each of 100 bytes.
 fn disks_of(world: &World, others: usize) -> NewDisksImport {

@@ -11,7 +11,7 @@ use calotype_core::ports::{
     BlobState, Images as _, Jobs as _, NewExport, Quotas as _, Reconcile as _,
 };
 
-use crate::world::{LEASE, World, project, trail};
+use crate::world::{LEASE, PickJob as _, World, project, trail};
 
 fn export_of(world: &World, image: &Image, owner: &str) -> NewExport {
     let number = world.image(owner).id;

@@ -7,7 +7,8 @@ use calotype_core::codes::ImsCode;
 use calotype_core::id::BlobId;
 use calotype_core::image::ImageStatus;
 use calotype_core::job::{
-    Heartbeat, JobFailure, JobFamily, JobStatus, Progress, Release, ReplicaBytes, ResealPlan, Work,
+    Claim, Heartbeat, JobFailure, JobFamily, JobStatus, Progress, Release, ReplicaBytes,
+    ResealPlan, Work,
 };
 use calotype_core::ports::{
     BlobState, ImageLimit, Images as _, Jobs as _, Ledger as _, NewReplica, Quotas as _,
@@ -15,7 +16,9 @@ use calotype_core::ports::{
 };
 use calotype_core::size::ByteSize;
 
-use crate::world::{LEASE, World, assert_kind, facts, project, trail, with_bytes, wrapped};
+use crate::world::{
+    LEASE, PickJob as _, World, assert_kind, facts, project, trail, with_bytes, wrapped,
+};
 
 fn failure() -> JobFailure {
     JobFailure {
@@ -220,7 +223,7 @@ pub(crate) async fn a_resealed_replica_gets_a_blob_of_its_own(world: World) {
     // A blob that a job makes has no lease that could end.
     catalog.end_leases().await.unwrap();
     assert_eq!(catalog.expire_uploads().await.unwrap(), []);
-    assert_eq!(catalog.deletable_blobs(9).await.unwrap(), []);
+    assert_eq!(catalog.deletable_blobs(None, 9).await.unwrap(), []);
 
     let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
     assert_eq!(claim.work, Work::Replicate(replica.replication.clone()));
@@ -390,7 +393,7 @@ pub(crate) async fn a_reseal_that_failed_leaves_a_blob_to_be_collected(world: Wo
     let failed = catalog.fail_job(&claim.job.id, 1, &failure()).await;
     assert!(failed.unwrap());
     assert_eq!(world.find(replica.image.id).await, None);
-    assert_eq!(catalog.deletable_blobs(9).await.unwrap(), [target]);
+    assert_eq!(catalog.deletable_blobs(None, 9).await.unwrap(), [target]);
     assert!(catalog.claim_deletion(target).await.unwrap());
     catalog.forget_blob(target).await.unwrap();
     world.assert_sound().await;
@@ -586,6 +589,32 @@ pub(crate) async fn picking_is_fair_between_projects(world: World) {
     assert_eq!(order, ["many", "few", "many", "many"]);
 }
 
+pub(crate) async fn picks_of_several_at_once_are_as_fair(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    for owner in ["many", "many", "many", "many", "few", "few", "one"] {
+        catalog
+            .submit_replica(&world.replica(&source, owner), trail())
+            .await
+            .unwrap();
+    }
+    let pick = async |most| {
+        let claims = catalog.pick_jobs("w1", LEASE, most).await.unwrap();
+        let of = |claim: &Claim| {
+            assert_eq!((claim.attempt, claim.job.status), (1, JobStatus::Running));
+            claim.job.project.to_string()
+        };
+        let mut of: Vec<_> = claims.iter().map(of).collect();
+        of.sort();
+        of
+    };
+    assert_eq!(pick(0).await, [""; 0]);
+    assert_eq!(pick(1).await, ["many"]);
+    assert_eq!(pick(4).await, ["few", "few", "many", "one"]);
+    assert_eq!(pick(8).await, ["many", "many"]);
+    assert_eq!(pick(8).await, [""; 0]);
+}
+
 pub(crate) async fn jobs_are_paged_newest_first(world: World) {
     let catalog = &world.catalog;
     let source = world.active("p1", 100).await;
@@ -639,7 +668,7 @@ pub(crate) async fn a_deleted_source_keeps_its_blob_until_the_replica_is_done(wo
         .delete_image(&source, Duration::ZERO, trail())
         .await
         .unwrap();
-    assert_eq!(catalog.deletable_blobs(9).await.unwrap(), []);
+    assert_eq!(catalog.deletable_blobs(None, 9).await.unwrap(), []);
     assert!(!catalog.claim_deletion(blob).await.unwrap());
     for _ in 0..2 {
         let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();

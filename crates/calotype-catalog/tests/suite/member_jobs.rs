@@ -14,7 +14,7 @@ use calotype_core::ports::{
     Quotas as _, Reconcile as _,
 };
 
-use crate::world::{LEASE, World, assert_kind, at_most, event, project, trail};
+use crate::world::{LEASE, PickJob as _, World, assert_kind, at_most, event, project, trail};
 
 const ACCEPT: MembersVerb = MembersVerb::Accept { with_vault: false };
 

@@ -18,7 +18,7 @@ use calotype_core::size::ByteSize;
 use tokio::task::JoinSet;
 
 use crate::world::{
-    LEASE, NO_LIMIT, World, assert_kind, at_most, event, facts, open, project, trail,
+    LEASE, NO_LIMIT, PickJob as _, World, assert_kind, at_most, event, facts, open, project, trail,
 };
 
 mod model;

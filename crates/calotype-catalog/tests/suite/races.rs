@@ -13,7 +13,7 @@ use calotype_core::ports::{
 use tokio::task::JoinSet;
 
 use crate::images::trail_with_answer;
-use crate::world::{LEASE, NO_LIMIT, World, open, project, trail};
+use crate::world::{LEASE, NO_LIMIT, PickJob as _, World, open, project, trail};
 
 async fn count_ok(mut set: JoinSet<calotype_core::Result<()>>, loser: ErrorKind) -> usize {
     let mut done = 0;
@@ -89,20 +89,25 @@ pub(crate) async fn no_job_is_picked_twice(world: World) {
             .unwrap();
     }
     let mut set = JoinSet::new();
-    for n in 0..8 {
+    for n in 1..=8 {
         let catalog = Arc::clone(&world.catalog);
         set.spawn(async move {
             let worker = format!("w{n}");
             let mut picked = Vec::new();
-            while let Some(claim) = catalog.pick_job(&worker, LEASE).await.unwrap() {
-                assert_eq!(claim.attempt, 1);
-                assert_eq!(
-                    catalog.finish_share(&claim.job.id, 1).await.unwrap(),
-                    Release::Done
-                );
-                picked.push(claim.job.id);
+            loop {
+                let claims = catalog.pick_jobs(&worker, LEASE, n).await.unwrap();
+                if claims.is_empty() {
+                    break picked;
+                }
+                for claim in claims {
+                    assert_eq!(claim.attempt, 1);
+                    assert_eq!(
+                        catalog.finish_share(&claim.job.id, 1).await.unwrap(),
+                        Release::Done
+                    );
+                    picked.push(claim.job.id);
+                }
             }
-            picked
         });
     }
     let picked: Vec<_> = set.join_all().await.into_iter().flatten().collect();
@@ -174,6 +179,33 @@ pub(crate) async fn images_that_share_a_blob_can_all_go_at_once(world: World) {
             .await
             .unwrap()
     );
+}
+
+pub(crate) async fn replicas_that_end_while_their_source_goes_keep_its_blob(world: World) {
+    for _ in 0..10 {
+        let source = world.active("p1", 100).await;
+        for owner in ["p2", "p2", "p3"] {
+            let replica = world.replica(&source, owner);
+            let taken = world.catalog.submit_replica(&replica, trail()).await;
+            taken.unwrap();
+        }
+        let claims = world.catalog.pick_jobs("w1", LEASE, 3).await.unwrap();
+        assert_eq!(claims.len(), 3);
+        let blob = source.blob.unwrap();
+        let mut set = JoinSet::new();
+        for claim in claims {
+            let catalog = Arc::clone(&world.catalog);
+            set.spawn(async move {
+                let ended = catalog.finish_share(&claim.job.id, claim.attempt).await;
+                ended.map(|ended| assert_eq!(ended, Release::Done))
+            });
+        }
+        let catalog = Arc::clone(&world.catalog);
+        set.spawn(async move { catalog.delete_image(&source, Duration::ZERO, trail()).await });
+        assert_eq!(count_ok(set, ErrorKind::Conflict).await, 4);
+        assert!(!world.catalog.claim_deletion(blob).await.unwrap());
+    }
+    world.assert_sound().await;
 }
 
 pub(crate) async fn uploads_of_one_image_begin_once(world: World) {

@@ -11,7 +11,7 @@ use calotype_core::{Error, ErrorKind, Result};
 use uuid::Uuid;
 
 use crate::engines::Server;
-use crate::world::{LEASE, StoppedClock, World, assert_kind, open};
+use crate::world::{LEASE, PickJob as _, StoppedClock, World, assert_kind, open};
 
 /// A catalog in a file, with some of everything that the world can make.
 struct Source {

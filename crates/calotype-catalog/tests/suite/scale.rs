@@ -18,7 +18,7 @@ use calotype_core::query::{
 use sqlx::{Connection as _, Row as _};
 
 use crate::engines::Server;
-use crate::world::{LEASE, World, open, project, trail};
+use crate::world::{LEASE, PickJob as _, World, open, project, trail};
 
 /// The tables that grow without bound.
 const LARGE: [&str; 8] = [
@@ -316,7 +316,7 @@ async fn no_call_reads_more_of_a_great_many_rows_than_it_answers() {
         &mut wrong,
         async |catalog| {
             catalog.expire_uploads().await.unwrap();
-            catalog.deletable_blobs(500).await.unwrap();
+            catalog.deletable_blobs(None, 500).await.unwrap();
             catalog.purge_expired().await.unwrap();
             catalog.blobs(Some(blob), 500).await.unwrap();
         },
@@ -350,7 +350,7 @@ async fn no_call_reads_more_of_a_great_many_rows_than_it_answers() {
                 .delete_image(&found.image, grace, trail())
                 .await
                 .unwrap();
-            for blob in catalog.deletable_blobs(500).await.unwrap() {
+            for blob in catalog.deletable_blobs(None, 500).await.unwrap() {
                 assert!(catalog.claim_deletion(blob).await.unwrap());
                 catalog.forget_blob(blob).await.unwrap();
             }

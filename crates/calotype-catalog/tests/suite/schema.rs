@@ -8,7 +8,7 @@ use calotype_core::ports::{Directory as _, Images as _, Jobs as _, Quotas as _, 
 use sqlx::{Connection as _, Row as _};
 
 use crate::quotas::{limit, needing};
-use crate::world::{LEASE, World, assert_kind, open, project, trail};
+use crate::world::{LEASE, PickJob as _, World, assert_kind, open, project, trail};
 
 pub(crate) async fn a_newer_schema_is_refused(world: World) {
     let later =

@@ -11,7 +11,7 @@ use calotype_core::ports::{
     Images as _, Jobs as _, NewMove, Place, Places as _, Quotas as _, Reconcile as _, Reservation,
 };
 
-use crate::world::{LEASE, World, project, trail};
+use crate::world::{LEASE, PickJob as _, World, project, trail};
 
 fn cold() -> StoreName {
     "cold".parse().unwrap()
@@ -67,7 +67,7 @@ pub(crate) async fn a_blob_is_where_it_was_until_its_move_ends_well(world: World
         catalog.copies(None, 9).await.unwrap(),
         std::slice::from_ref(&order.to)
     );
-    assert_eq!(catalog.deletable_copies(9).await.unwrap(), []);
+    assert_eq!(catalog.deletable_copies(None, 9).await.unwrap(), []);
     assert!(!catalog.claim_copy(&order.to).await.unwrap());
     let content = catalog.store_content(&cold()).await.unwrap();
     assert_eq!((content.blobs, content.arriving), (0, 1));
@@ -105,7 +105,7 @@ pub(crate) async fn a_copy_that_a_blob_has_left_goes_after_the_grace(world: Worl
     assert_eq!(ended.await.unwrap(), Release::Done);
     let left = home(&image);
     assert_eq!(
-        catalog.deletable_copies(9).await.unwrap(),
+        catalog.deletable_copies(None, 9).await.unwrap(),
         std::slice::from_ref(&left)
     );
     // A second one that does the same, and a crash in between, are no matter.
@@ -157,7 +157,9 @@ pub(crate) async fn a_move_that_ends_badly_leaves_the_blob_and_its_copy_goes(wor
         world.assert_sound().await;
     }
     given_up.sort();
-    assert_eq!(catalog.deletable_copies(9).await.unwrap(), given_up);
+    assert_eq!(catalog.deletable_copies(None, 9).await.unwrap(), given_up);
+    let second = catalog.deletable_copies(given_up.first(), 9).await;
+    assert_eq!(second.unwrap(), given_up[1..]);
 }
 
 pub(crate) async fn a_move_holds_its_blob_though_every_image_goes(world: World) {

@@ -10,7 +10,7 @@ use calotype_core::ports::{
     StoredAnswer, Trail,
 };
 
-use crate::world::{LEASE, NO_LIMIT, World, assert_kind, event, project, trail};
+use crate::world::{LEASE, NO_LIMIT, PickJob as _, World, assert_kind, event, project, trail};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const KINDS: [&str; 3] = ["over", "young", "later"];

@@ -9,10 +9,10 @@ use calotype_catalog::{DirectUrl, Options, Pooler, SqlCatalog};
 use calotype_core::ErrorKind;
 use calotype_core::id::{BlobId, ImageId, ProjectId};
 use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
-use calotype_core::job::{Job, JobType, ReplicaBytes, Replication, ResealPlan};
+use calotype_core::job::{Claim, Job, JobType, ReplicaBytes, Replication, ResealPlan};
 use calotype_core::ports::{
-    AuditEvent, BlobFacts, ByteLimit, Clock, ImageLimit, Images as _, MemberLimit, NewReplica,
-    Reconcile as _, Reservation, Trail, WrappedKey,
+    AuditEvent, BlobFacts, ByteLimit, Clock, ImageLimit, Images as _, Jobs as _, MemberLimit,
+    NewReplica, Reconcile as _, Reservation, Trail, WrappedKey,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -302,4 +302,23 @@ pub(crate) const fn at_most(most: u64) -> MemberLimit {
 #[track_caller]
 pub(crate) fn assert_kind<T: std::fmt::Debug>(result: calotype_core::Result<T>, kind: ErrorKind) {
     assert_eq!(result.unwrap_err().kind(), kind);
+}
+
+/// Jobs one by one.
+pub(crate) trait PickJob {
+    /// The next job, if there is one.
+    async fn pick_job(&self, worker: &str, lease: Duration)
+    -> calotype_core::Result<Option<Claim>>;
+}
+
+impl PickJob for SqlCatalog {
+    async fn pick_job(
+        &self,
+        worker: &str,
+        lease: Duration,
+    ) -> calotype_core::Result<Option<Claim>> {
+        let claims = self.pick_jobs(worker, lease, 1).await?;
+        assert!(claims.len() <= 1, "more than was asked for: {claims:?}");
+        Ok(claims.into_iter().next())
+    }
 }

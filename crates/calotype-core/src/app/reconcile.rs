@@ -10,13 +10,13 @@
 //! that no row knows are removed once they are older than the grace, and so is what is staged of a blob that is stored:
 //! it was left by an attempt that another one overtook.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::Service;
-use crate::error::Result;
-use crate::id::BlobId;
+use crate::error::{Error, Result};
+use crate::id::{BlobId, StoreName};
 #[cfg(doc)]
 use crate::ports::Reconcile;
 use crate::ports::{BlobState, Place};
@@ -211,14 +211,27 @@ impl Service {
             uploads_expired: self.expire_uploads().await?,
             ..Reconciled::default()
         };
-        for blob in self.catalog.deletable_blobs(BATCH).await? {
-            if self.catalog.claim_deletion(blob).await? && self.remove_bytes(blob).await {
-                done.blobs_deleted += 1;
+        // Page by page: what stays, in a store that does not answer, hides nothing behind it.
+        let mut after = None;
+        loop {
+            let page = self.catalog.deletable_blobs(after, BATCH).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            for blob in page {
+                if self.catalog.claim_deletion(blob).await? && self.remove_bytes(blob).await {
+                    done.blobs_deleted += 1;
+                }
             }
         }
-        for copy in self.catalog.deletable_copies(BATCH).await? {
-            if self.catalog.claim_copy(&copy).await? && self.remove_copy(&copy).await {
-                done.copies_deleted += 1;
+        let mut after: Option<Place> = None;
+        loop {
+            let page = self.catalog.deletable_copies(after.as_ref(), BATCH).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.clone());
+            for copy in page {
+                if self.catalog.claim_copy(&copy).await? && self.remove_copy(&copy).await {
+                    done.copies_deleted += 1;
+                }
             }
         }
         done.records_purged = self.purge().await?;
@@ -273,23 +286,57 @@ impl Service {
     /// Removes stored and staged bytes that no row knows. A row is written before the first byte, so bytes
     /// without a row are garbage whatever their age; the grace only guards against a catalog that was restored
     /// from an older backup. What is staged of a stored blob is garbage too: a blob is committed once.
+    ///
+    /// A store that does not answer is left for the next sweep, and holds up none of the others.
     async fn remove_orphans(&self) -> Result<usize> {
         let oldest = self.clock.now().minus(self.settings.deletion_grace);
-        let mut stored = old_enough(self.blobs.list().await?, oldest);
-        let mut staged = old_enough(self.blobs.list_staged().await?, oldest);
+        let (mut stored, mut staged) = (BTreeSet::new(), BTreeSet::new());
+        for store in &self.settings.stores.stores {
+            match self.bytes_in(&store.name).await {
+                Ok(found) => {
+                    stored.extend(old_enough(found.stored, oldest));
+                    staged.extend(old_enough(found.staged, oldest));
+                }
+                Err(error) => {
+                    tracing::warn!(store.name = %store.name, error.chain = %error.chain(), "a store was not looked through for bytes without a row");
+                }
+            }
+        }
         if stored.is_empty() && staged.is_empty() {
             return Ok(0);
         }
         self.subtract_known(&mut stored, &mut staged).await?;
-        for place in &staged {
+        let mut removed = BTreeSet::new();
+        for place in staged {
             tracing::warn!(store.name = %place.store, blob.id = %place.id, "staged bytes that nobody goes on with removed");
-            self.blobs.clear_staged(place).await?;
+            match self.blobs.clear_staged(&place).await {
+                Ok(()) => _ = removed.insert(place),
+                Err(error) => not_removed(&place, &error),
+            }
         }
-        for place in &stored {
+        for place in stored {
             tracing::warn!(store.name = %place.store, blob.id = %place.id, "bytes without a row removed");
-            self.blobs.clear(place).await?;
+            match self.blobs.clear(&place).await {
+                Ok(()) => _ = removed.insert(place),
+                Err(error) => not_removed(&place, &error),
+            }
         }
-        Ok(stored.union(&staged).count())
+        Ok(removed.len())
+    }
+
+    /// What is in a store.
+    pub(super) async fn bytes_in(&self, store: &StoreName) -> Result<BytesIn> {
+        let places = |found: Vec<(BlobId, Timestamp)>| {
+            let place = |(id, at)| {
+                let store = store.clone();
+                (Place { store, id }, at)
+            };
+            found.into_iter().map(place).collect()
+        };
+        Ok(BytesIn {
+            stored: places(self.blobs.list(store).await?),
+            staged: places(self.blobs.list_staged(store).await?),
+        })
     }
 
     /// Leaves the stored bytes that no row knows, and the staged ones that none knows or one knows as stored.
@@ -335,10 +382,18 @@ impl Service {
     }
 }
 
-fn old_enough(found: Vec<(Place, Timestamp)>, oldest: Timestamp) -> BTreeSet<Place> {
-    found
-        .into_iter()
-        .filter(|(_, at)| *at <= oldest)
-        .map(|(place, _)| place)
-        .collect()
+/// The bytes in a store by their places, each with the time of its commit, or of its last write.
+pub(super) struct BytesIn {
+    pub(super) stored: BTreeMap<Place, Timestamp>,
+    pub(super) staged: BTreeMap<Place, Timestamp>,
+}
+
+fn old_enough(found: BTreeMap<Place, Timestamp>, oldest: Timestamp) -> impl Iterator<Item = Place> {
+    let old = found.into_iter().filter(move |(_, at)| *at <= oldest);
+    old.map(|(place, _)| place)
+}
+
+/// Says what is left for the next sweep.
+fn not_removed(place: &Place, error: &Error) {
+    tracing::warn!(store.name = %place.store, blob.id = %place.id, error.chain = %error.chain(), "bytes without a row not removed");
 }

@@ -37,8 +37,12 @@ impl Service {
     /// the presence of the segments is checked.
     pub async fn verify(&self, deep: bool) -> Result<Verification> {
         // The store is listed first: a blob committed meanwhile has a row by the time the rows are read.
-        let mut stored: BTreeMap<_, _> = self.blobs.list().await?.into_iter().collect();
-        let mut staged: BTreeMap<_, _> = self.blobs.list_staged().await?.into_iter().collect();
+        let (mut stored, mut staged) = (BTreeMap::new(), BTreeMap::new());
+        for store in &self.settings.stores.stores {
+            let mut found = self.bytes_in(&store.name).await?;
+            stored.append(&mut found.stored);
+            staged.append(&mut found.staged);
+        }
         let mut seen = Verification {
             violations: self.catalog.violations().await?,
             ..Default::default()

@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -33,7 +32,7 @@ use crate::job::{
 };
 use crate::ports::ResealProgress;
 
-/// The most jobs that a worker picks at the same time.
+/// The most jobs that a worker picks at once.
 const MOST_PICKS: usize = 8;
 
 /// How a worker works.
@@ -101,13 +100,13 @@ impl Worker {
             bell.as_mut().enable();
             while running.try_join_next().is_some() {}
             let room = this.options.concurrency.saturating_sub(running.len());
-            let picks = (0..at_once.min(room)).map(|_| this.pick());
-            let claims: Vec<_> = join_all(picks).await.into_iter().flatten().collect();
-            // One, then more: a few jobs are for all workers, and a long queue must not wait for one pick after the other.
-            at_once = if claims.len() == at_once {
-                (2 * at_once).min(MOST_PICKS)
-            } else {
+            let wanted = at_once.min(room);
+            let claims = this.pick(wanted).await;
+            // One, then more: a few jobs are for all workers, and of a long queue each takes many with one commit.
+            at_once = if claims.len() < wanted {
                 1
+            } else {
+                (2 * at_once).min(MOST_PICKS)
             };
             let picked = !claims.is_empty();
             for claim in claims {
@@ -130,19 +129,16 @@ impl Worker {
         while running.join_next().await.is_some() {}
     }
 
-    async fn pick(&self) -> Option<Claim> {
-        match self
-            .service
-            .catalog
-            .pick_job(&self.options.name, self.options.lease)
-            .await
-        {
-            Ok(claim) => claim,
-            Err(error) => {
-                tracing::warn!(error.chain = %error.chain(), "no job could be picked");
-                None
-            }
+    async fn pick(&self, most: usize) -> Vec<Claim> {
+        if most == 0 {
+            return Vec::new();
         }
+        let (name, lease) = (&self.options.name, self.options.lease);
+        let picked = self.service.catalog.pick_jobs(name, lease, most).await;
+        picked.unwrap_or_else(|error| {
+            tracing::warn!(error.chain = %error.chain(), "no job could be picked");
+            Vec::new()
+        })
     }
 
     async fn execute(&self, claim: Claim, mut halted: watch::Receiver<bool>) {

@@ -262,11 +262,17 @@ pub trait Blobs: Send + Sync {
     /// Removes what is staged in a place. Not an error where there is nothing.
     async fn clear_staged(&self, place: &Place) -> Result<()>;
 
-    /// The places of committed bytes in every store, each with the time of the commit.
-    async fn list(&self) -> Result<Vec<(Place, Timestamp)>>;
+    /// The committed bytes in a store by their ids there, each with the time of the commit.
+    ///
+    /// # Errors
+    /// Unavailable where the store is not this process's, or does not answer.
+    async fn list(&self, store: &StoreName) -> Result<Vec<(BlobId, Timestamp)>>;
 
-    /// The places of staged, unfinished bytes in every store, each with the time of the last write.
-    async fn list_staged(&self) -> Result<Vec<(Place, Timestamp)>>;
+    /// The staged, unfinished bytes in a store by their ids there, each with the time of the last write.
+    ///
+    /// # Errors
+    /// As [`Blobs::list`].
+    async fn list_staged(&self, store: &StoreName) -> Result<Vec<(BlobId, Timestamp)>>;
 
     /// Bytes that a store still takes, where it can say so; without a name, the one that new blobs go to.
     async fn free_space(&self, store: Option<&StoreName>) -> Result<Option<ByteSize>>;

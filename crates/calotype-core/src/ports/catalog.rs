@@ -392,9 +392,11 @@ pub trait Jobs: Send + Sync {
     /// moved.
     async fn submit_move(&self, order: &NewMove, trail: Trail) -> Result<()>;
 
-    /// Claims the next job that is due or whose lease ended, if there is one, and moves its image to
-    /// `saving`. Fair: the project with the fewest running jobs comes first, and of its jobs the one that was due first.
-    async fn pick_job(&self, worker: &str, lease: Duration) -> Result<Option<Claim>>;
+    /// Claims the next jobs that are due or whose lease ended, `most` of them or fewer, and moves their images to `saving`.
+    /// Fair: each claim is of the project with the fewest running jobs, the earlier claims among them, and of its jobs the
+    /// one that was due first. None where nothing is due; fewer than there are where others claim at the same time, or where
+    /// the projects whose turn it is have no more.
+    async fn pick_jobs(&self, worker: &str, lease: Duration, most: usize) -> Result<Vec<Claim>>;
 
     /// Writes progress, and extends the lease.
     async fn heartbeat(
@@ -608,8 +610,8 @@ pub trait Reconcile: Send + Sync {
     /// caller who knows that no other process lives on this catalog.
     async fn end_leases(&self) -> Result<()>;
 
-    /// Blobs that may be deletable: unreferenced and past their grace, or half deleted.
-    async fn deletable_blobs(&self, limit: u32) -> Result<Vec<BlobId>>;
+    /// Blobs that may be deletable, unreferenced and past their grace, or half deleted: by id, those after `after`.
+    async fn deletable_blobs(&self, after: Option<BlobId>, limit: u32) -> Result<Vec<BlobId>>;
 
     /// Decides, in the transaction that checks it, that nothing refers to the blob and that its grace is
     /// over. Only after `true` may its bytes be removed.
@@ -650,8 +652,8 @@ pub trait Reconcile: Send + Sync {
     /// The places of copies that are being made, or that blobs have left, those after `after`.
     async fn copies(&self, after: Option<&Place>, limit: u32) -> Result<Vec<Place>>;
 
-    /// The places of copies whose time is over, or that are half removed.
-    async fn deletable_copies(&self, limit: u32) -> Result<Vec<Place>>;
+    /// The places of copies whose time is over, or that are half removed, those after `after`.
+    async fn deletable_copies(&self, after: Option<&Place>, limit: u32) -> Result<Vec<Place>>;
 
     /// Decides that nobody needs a copy any more. Only after `true` may its bytes be removed.
     async fn claim_copy(&self, place: &Place) -> Result<bool>;

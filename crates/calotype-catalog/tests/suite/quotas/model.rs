@@ -15,7 +15,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::failure;
-use crate::world::{LEASE, World, facts, project, trail};
+use crate::world::{LEASE, PickJob as _, World, facts, project, trail};
 
 const PROJECTS: [&str; 2] = ["p1", "p2"];
 const MOST: u64 = 1000;
