@@ -62,7 +62,8 @@ impl Default for SealOptions {
 /// How this node reseals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResealOptions {
-    /// Segments in flight, of all reseals together; none: twice the processors, and at least four. What is in flight
+    /// Segments in flight, of all reseals together; none: four times the processors, and at least eight: each waits for the
+    /// device most of the time, for a read and a write at once, and a device is fast with many. What is in flight
     /// is done again after a crash.
     pub segments: Option<usize>,
     /// The most memory that the segments in flight take together: fewer are, where it does not suffice.
@@ -88,7 +89,7 @@ impl ResealOptions {
     /// Of a store that takes so many bytes itself for a segment.
     fn flow(&self, memory: u64) -> Flow {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let wanted = self.segments.unwrap_or((2 * processors).max(4));
+        let wanted = self.segments.unwrap_or((4 * processors).max(8));
         let fit =
             usize::try_from(self.memory.bytes() / (SEGMENT_MEMORY + memory)).unwrap_or(usize::MAX);
         let segments = wanted.min(fit).max(1);
