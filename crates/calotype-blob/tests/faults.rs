@@ -20,7 +20,6 @@ use calotype_blob::store::{
     BlobStore, Disk, Fault, Faults, FaultyStore, FileStore, Operation, Step,
 };
 use calotype_core::ErrorKind;
-use calotype_core::id::StoreName;
 use calotype_core::ports::{BlobCheck, Blobs};
 use common::*;
 
@@ -130,13 +129,7 @@ async fn two_faults_in_a_row_leave_the_blob_absent_or_whole() {
         }
         assert_eq!(check, BlobCheck::Missing);
         blobs.discard(id(1)).await.expect("discarded");
-        assert!(
-            blobs
-                .list_staged(&StoreName::main())
-                .await
-                .expect("listed")
-                .is_empty()
-        );
+        assert!(staged(&blobs).await.is_empty());
     }
 }
 
@@ -167,13 +160,7 @@ async fn a_fault_at_any_step_of_the_disk_leaves_the_blob_absent_or_whole() {
             }
             blobs.delete(id(1)).await.expect("deleted");
             blobs.discard(id(1)).await.expect("discarded");
-            assert!(
-                blobs
-                    .list_staged(&StoreName::main())
-                    .await
-                    .expect("listed")
-                    .is_empty()
-            );
+            assert!(staged(&blobs).await.is_empty());
             put(&blobs, id(1), &bytes)
                 .await
                 .expect("written when the fault is over");
@@ -201,13 +188,7 @@ async fn a_sync_that_fails_is_never_made_good_by_a_later_one() {
         syncs += 1;
         let error = written.expect_err("a sync failed");
         assert!(!error.is_transient());
-        assert!(
-            blobs
-                .list(&StoreName::main())
-                .await
-                .expect("listed")
-                .is_empty()
-        );
+        assert!(stored(&blobs).await.is_empty());
     }
     // At least one in the background, the body's last and the manifest's.
     assert!(syncs >= 3);
@@ -246,13 +227,7 @@ async fn a_fault_at_any_step_of_a_delete_leaves_the_blob_whole_or_gone() {
             blobs.check(id(1), None, true).await.expect("checked"),
             BlobCheck::Missing
         );
-        assert!(
-            blobs
-                .list_staged(&StoreName::main())
-                .await
-                .expect("listed")
-                .is_empty()
-        );
+        assert!(staged(&blobs).await.is_empty());
     }
 }
 
@@ -323,13 +298,7 @@ async fn the_state_before_any_step_of_a_write_is_a_blob_that_is_absent_or_whole(
         let root = crashes.path().join(number.to_string());
         let blobs = in_directory(&root);
         match blobs.check(id(1), None, true).await.expect("checked") {
-            BlobCheck::Missing => assert!(
-                blobs
-                    .list(&StoreName::main())
-                    .await
-                    .expect("listed")
-                    .is_empty()
-            ),
+            BlobCheck::Missing => assert!(stored(&blobs).await.is_empty()),
             BlobCheck::Whole(_) => {
                 whole += 1;
                 assert!(get(&blobs, id(1)).await.expect("read") == bytes);
@@ -338,13 +307,7 @@ async fn the_state_before_any_step_of_a_write_is_a_blob_that_is_absent_or_whole(
             BlobCheck::Damaged(why) => panic!("before step {number}: {why}"),
         }
         blobs.discard(id(1)).await.expect("discarded");
-        assert!(
-            blobs
-                .list_staged(&StoreName::main())
-                .await
-                .expect("listed")
-                .is_empty()
-        );
+        assert!(staged(&blobs).await.is_empty());
     }
     assert!(whole >= 3, "after the rename it is whole: {whole}");
 }
@@ -386,13 +349,7 @@ async fn a_discard_at_any_step_of_a_write_leaves_the_blob_absent_or_whole() {
             BlobCheck::Closed => panic!("its key is at hand"),
             BlobCheck::Damaged(why) => panic!("before step {nth}: {why}"),
         }
-        assert!(
-            blobs
-                .list_staged(&StoreName::main())
-                .await
-                .expect("listed")
-                .is_empty()
-        );
+        assert!(staged(&blobs).await.is_empty());
         if done {
             break;
         }

@@ -14,7 +14,6 @@ use calotype_blob::store::FileStore;
 use calotype_blob::{SealOptions, SealedBlobs};
 use calotype_core::ErrorKind;
 use calotype_core::codes::ImsCode;
-use calotype_core::id::StoreName;
 use calotype_core::ports::{BlobCheck, Blobs, Clock, KeyService};
 use calotype_core::time::Timestamp;
 use calotype_keys::ScriptedKeys;
@@ -70,22 +69,8 @@ async fn without_a_key_service_nothing_is_written() {
         .await
         .expect_err("away");
     assert!(error.is_transient());
-    assert!(
-        setup
-            .blobs
-            .list(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
-    assert!(
-        setup
-            .blobs
-            .list_staged(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
+    assert!(stored(&setup.blobs).await.is_empty());
+    assert!(staged(&setup.blobs).await.is_empty());
     setup.keys.set(SERVICE, None);
     put(&setup.writer, id(1), b"secret").await.expect("written");
 }

@@ -16,7 +16,7 @@ use calotype_blob::store::{Fault, Faults, FaultyStore, FileStore, MemoryStore, O
 use calotype_blob::{ResealOptions, SealOptions, SealedBlobs};
 use calotype_core::ErrorKind;
 use calotype_core::codes::ImsCode;
-use calotype_core::id::{BlobId, StoreName};
+use calotype_core::id::BlobId;
 use calotype_core::keys::{KeyRole, MasterKey};
 use calotype_core::ports::{BlobCheck, BlobFacts, Blobs, ResealOrder, WrappedKey};
 use common::*;
@@ -93,13 +93,7 @@ async fn a_resealed_blob_has_the_sources_bytes_and_digests_under_a_key_of_its_ow
                 blobs.delete(source).await.expect("deleted");
                 assert!(get(&blobs, target).await.expect("read") == bytes);
                 blobs.delete(target).await.expect("deleted");
-                assert!(
-                    blobs
-                        .list_staged(&StoreName::main())
-                        .await
-                        .expect("listed")
-                        .is_empty()
-                );
+                assert!(staged(&blobs).await.is_empty());
             }
         }
     }
@@ -200,13 +194,7 @@ async fn after_a_fault_at_any_call_the_next_attempt_makes_the_target_whole() {
             let facts = after.reseal(broken.order()).await.expect("resealed");
             assert_same(&after, id(TARGET), &broken.bytes, &facts).await;
             after.discard(id(TARGET)).await.expect("discarded");
-            assert!(
-                after
-                    .list_staged(&StoreName::main())
-                    .await
-                    .expect("listed")
-                    .is_empty()
-            );
+            assert!(staged(&after).await.is_empty());
             if !struck {
                 break;
             }
@@ -298,13 +286,7 @@ async fn an_attempt_that_another_overtook_takes_what_that_one_committed() {
     let late = zombie.await.expect("it ran").expect("taken over");
     assert_eq!(late, facts);
     assert_same(&blobs, id(TARGET), &broken.bytes, &facts).await;
-    assert!(
-        blobs
-            .list_staged(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
+    assert!(staged(&blobs).await.is_empty());
 }
 
 #[tokio::test]
@@ -421,10 +403,7 @@ async fn a_page_that_does_not_authenticate_ends_the_reseal_and_nothing_of_it_is_
         assert_eq!(error.kind(), ErrorKind::Damaged, "{page}");
         assert_eq!(error.code(), Some(ImsCode::IMG_0057));
         assert_eq!(error.damaged_blob(), Some(id(SOURCE)), "{page}");
-        assert!(
-            blobs.list(&StoreName::main()).await.expect("listed").len() == 1,
-            "{page}"
-        );
+        assert!(stored(&blobs).await.len() == 1, "{page}");
         // Of its segment, at most the pages before it are in the staged body.
         let staged = fs::read(find(&directory.path().join("staged"), "body")).expect("read");
         let slot = PAGES as usize * SEALED_PAGE;

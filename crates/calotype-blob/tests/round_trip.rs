@@ -10,7 +10,6 @@ use bytes::Bytes;
 use calotype_blob::conformance;
 use calotype_blob::seal::{PAGE, PAGE_OVERHEAD, SEALED_PAGE};
 use calotype_blob::store::{Faults, FaultyStore, FileStore};
-use calotype_core::id::StoreName;
 use calotype_core::ports::{BlobCheck, Blobs};
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, ErrorKind};
@@ -127,20 +126,8 @@ async fn more_than_the_limit_is_refused_and_leaves_nothing() {
         .expect_err("too large");
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert!(progress.load(Ordering::Relaxed) <= bytes.len() as u64);
-    assert!(
-        blobs
-            .list(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
-    assert!(
-        blobs
-            .list_staged(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
+    assert!(stored(&blobs).await.is_empty());
+    assert!(staged(&blobs).await.is_empty());
 }
 
 #[tokio::test]
@@ -154,20 +141,8 @@ async fn another_size_than_the_announced_one_is_refused_and_leaves_nothing() {
         let error = refused.expect_err("another size");
         assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     }
-    assert!(
-        blobs
-            .list(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
-    assert!(
-        blobs
-            .list_staged(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
+    assert!(stored(&blobs).await.is_empty());
+    assert!(staged(&blobs).await.is_empty());
 }
 
 #[tokio::test]
@@ -187,13 +162,7 @@ async fn a_source_that_fails_is_the_writes_own_error() {
             .expect_err("failed");
         assert_eq!(error.kind(), ErrorKind::Gone);
     }
-    assert!(
-        blobs
-            .list_staged(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
+    assert!(staged(&blobs).await.is_empty());
 }
 
 #[tokio::test]
@@ -214,29 +183,10 @@ async fn a_write_that_is_dropped_is_never_committed() {
         _ = write => panic!("the source never ends"),
         () = all_taken => {}
     }
-    assert!(
-        blobs
-            .list(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
-    assert_eq!(
-        blobs
-            .list_staged(&StoreName::main())
-            .await
-            .expect("listed")
-            .len(),
-        1
-    );
+    assert!(stored(&blobs).await.is_empty());
+    assert_eq!(staged(&blobs).await.len(), 1);
     blobs.discard(id(1)).await.expect("discarded");
-    assert!(
-        blobs
-            .list_staged(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
+    assert!(staged(&blobs).await.is_empty());
     let bytes = noise(10, 2);
     put(&blobs, id(1), &bytes)
         .await
@@ -284,13 +234,7 @@ async fn two_writes_of_one_blob_at_once_leave_one_of_them_whole() {
             both => panic!("{both:?}"),
         };
         assert_eq!(error.kind(), ErrorKind::Conflict);
-        assert!(
-            blobs
-                .list_staged(&StoreName::main())
-                .await
-                .expect("listed")
-                .is_empty()
-        );
+        assert!(staged(&blobs).await.is_empty());
     }
 }
 
@@ -332,13 +276,7 @@ async fn a_deleted_blob_is_missing_and_what_was_open_stays_readable() {
             .expect("read")
             == bytes
     );
-    assert!(
-        blobs
-            .list_staged(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
+    assert!(staged(&blobs).await.is_empty());
     assert!(
         blobs
             .free_space(None)

@@ -29,13 +29,12 @@ use calotype_blob::store::{BlobStore, Buffer, Cache, Note, S3Store, Slot, Staged
 use calotype_blob::{SealedBlobs, conformance};
 use calotype_core::ErrorKind;
 use calotype_core::id::BlobId;
-use calotype_core::id::StoreName;
 use calotype_core::keys::MasterKey;
 use calotype_core::ports::{Blobs as _, ResealOrder};
 use calotype_core::size::ByteSize;
 use calotype_keys::{ScriptedKeys, SystemEntropy};
 use calotype_s3::{AccessKey, Bucket, Client, Connection, Limits, S3Options};
-use common::{get, keys, noise, put, sealed_by, segments_of};
+use common::{get, keys, noise, put, sealed_by, segments_of, staged};
 use harness::faults::{Fault, Network};
 use harness::s3_files;
 
@@ -192,11 +191,7 @@ async fn a_write_survives_one_fault_of_each_of_its_requests() {
             get(&near, id(number as u128)).await.unwrap() == bytes,
             "{fault:?}"
         );
-        assert_eq!(
-            near.list_staged(&StoreName::main()).await.unwrap(),
-            [],
-            "{fault:?}"
-        );
+        assert_eq!(staged(&near).await, [], "{fault:?}");
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use calotype_blob::SealedBlobs;
 use calotype_blob::seal::{PAGE, SEALED_PAGE};
 use calotype_blob::store::{Fault, Faults, FaultyStore, Operation};
-use calotype_core::id::{BlobId, StoreName};
+use calotype_core::id::BlobId;
 use calotype_core::ports::{BlobCheck, Blobs};
 use calotype_core::{Error, ErrorKind};
 use common::*;
@@ -276,14 +276,7 @@ async fn a_shallow_check_finds_lost_manifests_bodies_and_segments() {
     fs::remove_file(manifest).expect("removed");
     let check = disk.blobs.check(id(1), None, false).await.expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)));
-    assert_eq!(
-        disk.blobs
-            .list(&StoreName::main())
-            .await
-            .expect("listed")
-            .len(),
-        1
-    );
+    assert_eq!(stored(&disk.blobs).await.len(), 1);
 }
 
 #[tokio::test]

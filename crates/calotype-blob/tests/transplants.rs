@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use calotype_blob::SealedBlobs;
 use calotype_blob::seal::{PAGE, SEALED_PAGE};
-use calotype_core::id::{BlobId, StoreName};
+use calotype_core::id::BlobId;
 use calotype_core::keys::MasterKey;
 use calotype_core::ports::{BlobCheck, Blobs, ResealOrder, ResealProgress, WrappedKey};
 use calotype_core::{Error, ErrorKind};
@@ -257,13 +257,7 @@ async fn a_jobs_wrap_that_was_changed_makes_no_replica_and_a_resealed_blob_is_gu
         let error = node.reseal(order).await.expect_err("resealed");
         assert_eq!(error.kind(), ErrorKind::Damaged);
     }
-    assert!(
-        pair.blobs
-            .list_staged(&StoreName::main())
-            .await
-            .expect("listed")
-            .is_empty()
-    );
+    assert!(staged(&pair.blobs).await.is_empty());
     let order = order_to(&pair.blobs, id(3), &mut Some(key)).await;
     pair.blobs.reseal(order).await.expect("resealed");
     for name in ["body", "manifest"] {

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use calotype_core::id::StoreName;
 use calotype_core::job::{Job, JobStatus};
-use calotype_core::ports::{Blobs as _, Images as _, Jobs as _, Reconcile as _};
+use calotype_core::ports::{Images as _, Jobs as _, Reconcile as _};
 use calotype_keys::Wrong;
 
 use crate::harness::{ADMIN, MEMBER, Opening, STRANGER, World};
@@ -28,12 +27,8 @@ async fn assert_cancelled(world: &World, job: &Job) {
     let replica = world.catalog.image(job.image.unwrap(), None).await;
     assert_eq!(replica.unwrap(), None);
     world.service.reconcile().await.unwrap();
-    let (stored, staged) = (
-        world.blobs.list(&StoreName::main()).await,
-        world.blobs.list_staged(&StoreName::main()).await,
-    );
-    assert_eq!(stored.unwrap().len(), 1, "the source's");
-    assert_eq!(staged.unwrap(), []);
+    assert_eq!(world.stored().await.len(), 1, "the source's");
+    assert_eq!(world.staged().await, []);
     assert_eq!(world.catalog.violations().await.unwrap(), []);
 }
 

@@ -234,6 +234,16 @@ impl World {
         found.unwrap().image
     }
 
+    /// What is committed in the only store that there is.
+    pub(crate) async fn stored(&self) -> Vec<(BlobId, Timestamp)> {
+        self.blobs.list(&StoreName::main()).await.unwrap()
+    }
+
+    /// What is staged there.
+    pub(crate) async fn staged(&self) -> Vec<(BlobId, Timestamp)> {
+        self.blobs.list_staged(&StoreName::main()).await.unwrap()
+    }
+
     /// Writes [`BYTES`], under a customer's key where one is given.
     pub(crate) async fn write(&self, blob: BlobId, key: Option<KeyId>) -> BlobFacts {
         let user = KeyUser {

@@ -1,7 +1,8 @@
 //! What surrounds the operations: unknown paths, wrong methods, health, metrics, the description, administration.
 
 use axum::body::Body;
-use calotype_core::id::{BlobId, StoreName};
+use calotype_core::app::{Settings, StoreEntry};
+use calotype_core::id::BlobId;
 use http::header;
 use serde_json::json;
 
@@ -183,13 +184,7 @@ async fn staged_bytes_of_a_stored_blob_are_told_of_and_removed_after_the_grace()
         fed.send(Ok(bytes::Bytes::from_static(b"late")))
             .await
             .unwrap();
-        while world
-            .blobs
-            .list_staged(&StoreName::main())
-            .await
-            .unwrap()
-            .is_empty()
-        {
+        while world.staged().await.is_empty() {
             tokio::task::yield_now().await;
         }
     };
@@ -218,13 +213,11 @@ async fn staged_bytes_of_a_stored_blob_are_told_of_and_removed_after_the_grace()
         (&json!(0), &json!([]))
     );
     assert_eq!(seen["orphans"], 0);
-    assert_eq!(world.blobs.list(&StoreName::main()).await.unwrap().len(), 1);
+    assert_eq!(world.stored().await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_store_that_does_not_answer_holds_up_no_other() {
-    use calotype_core::app::{Settings, StoreEntry};
-    use calotype_core::ports::Blobs as _;
     let mut settings = Settings::default();
     // In the order in which they are looked through; this process can't reach the first.
     let away = StoreEntry {
@@ -240,8 +233,8 @@ async fn a_store_that_does_not_answer_holds_up_no_other() {
     world.clock.advance(grace * 3);
     let done = world.service.reconcile().await.unwrap();
     assert_eq!(done.orphans_deleted, 1);
-    let left = world.blobs.list(&StoreName::main()).await.unwrap();
-    assert_eq!(left.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [kept]);
+    let left: Vec<_> = world.stored().await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(left, [kept]);
     // Who verifies is told that not all was looked at.
     assert_eq!(world.get(ADMIN, "/admin/v1/verify").await.status, 503);
 }

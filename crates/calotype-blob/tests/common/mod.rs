@@ -15,7 +15,7 @@ use calotype_blob::seal::{PAGE, SegmentSize};
 use calotype_blob::store::{BlobStore, FileStore, MemoryStore};
 use calotype_blob::{SealOptions, SealedBlobs};
 use calotype_core::Result;
-use calotype_core::id::BlobId;
+use calotype_core::id::{BlobId, StoreName};
 use calotype_core::keys::{Authority, KeyUser, MasterKey};
 use calotype_core::ports::{
     BlobFacts, Blobs, ByteStream, Clock, DigestChoice, Entropy, WriteOptions,
@@ -163,6 +163,16 @@ pub async fn collect(stream: ByteStream) -> Result<Vec<u8>> {
 pub async fn get(blobs: &SealedBlobs, blob: BlobId) -> Result<Vec<u8>> {
     let reader = blobs.open(blob, None).await?;
     collect(reader.read(0..reader.facts().size.bytes())).await
+}
+
+/// What is committed in the only store.
+pub async fn stored(blobs: &impl Blobs) -> Vec<(BlobId, Timestamp)> {
+    blobs.list(&StoreName::main()).await.expect("listed")
+}
+
+/// What is staged in the only store.
+pub async fn staged(blobs: &impl Blobs) -> Vec<(BlobId, Timestamp)> {
+    blobs.list_staged(&StoreName::main()).await.expect("listed")
 }
 
 /// The one file of this name under `root`, with its path.

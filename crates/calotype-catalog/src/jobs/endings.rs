@@ -130,7 +130,7 @@ pub(super) async fn end_well(
 /// Takes back that a blob may be deleted: an image is about to refer to it, and a job did until now.
 async fn keep_blob(tx: &mut Tx, blob: BlobId) -> Result<()> {
     let sql = "select deletable_at from blobs where id = $1 and state = 'stored'";
-    // Who releases the blob waits for us, or we for him. Others that end with the same blob do not.
+    // Who releases the blob waits for this, or this for it. Others that end with the same blob do not.
     let row = tx
         .fetch_locked(sql, "for key share", vec![Arg::text(blob)])
         .await?;

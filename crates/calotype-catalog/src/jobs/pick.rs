@@ -4,6 +4,7 @@
 //! which the fewest jobs run. What a pick reads grows with the projects that have unfinished jobs and with the jobs that run,
 //! and not with the jobs that wait.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use calotype_core::job::Claim;
@@ -99,7 +100,9 @@ impl SqlCatalog {
             );
             tx.execute(sql, args).await?;
         }
-        for whole in claims.iter().filter_map(|claim| claim.job.parent.as_ref()) {
+        // Each once, and in one order: others that pick at the same time take these locks too.
+        let wholes = claims.iter().filter_map(|claim| claim.job.parent.as_ref());
+        for whole in wholes.collect::<BTreeSet<_>>() {
             begin_whole(&mut tx, whole, now).await?;
         }
         tx.commit().await?;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::Service;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::{BlobId, StoreName};
 #[cfg(doc)]
 use crate::ports::Reconcile;
@@ -308,17 +308,15 @@ impl Service {
         self.subtract_known(&mut stored, &mut staged).await?;
         let mut removed = BTreeSet::new();
         for place in staged {
-            tracing::warn!(store.name = %place.store, blob.id = %place.id, "staged bytes that nobody goes on with removed");
-            match self.blobs.clear_staged(&place).await {
-                Ok(()) => _ = removed.insert(place),
-                Err(error) => not_removed(&place, &error),
+            let cleared = self.blobs.clear_staged(&place).await;
+            if is_removed(&place, "staged bytes that nobody goes on with", cleared) {
+                removed.insert(place);
             }
         }
         for place in stored {
-            tracing::warn!(store.name = %place.store, blob.id = %place.id, "bytes without a row removed");
-            match self.blobs.clear(&place).await {
-                Ok(()) => _ = removed.insert(place),
-                Err(error) => not_removed(&place, &error),
+            let cleared = self.blobs.clear(&place).await;
+            if is_removed(&place, "bytes without a row", cleared) {
+                removed.insert(place);
             }
         }
         Ok(removed.len())
@@ -393,7 +391,17 @@ fn old_enough(found: BTreeMap<Place, Timestamp>, oldest: Timestamp) -> impl Iter
     old.map(|(place, _)| place)
 }
 
-/// Says what is left for the next sweep.
-fn not_removed(place: &Place, error: &Error) {
-    tracing::warn!(store.name = %place.store, blob.id = %place.id, error.chain = %error.chain(), "bytes without a row not removed");
+/// Whether bytes are gone from their place; says so. Those that are not are left for the next sweep.
+fn is_removed(place: &Place, what: &str, cleared: Result<()>) -> bool {
+    let (store, blob) = (&place.store, place.id);
+    match cleared {
+        Ok(()) => {
+            tracing::warn!(store.name = %store, blob.id = %blob, "{what} removed");
+            true
+        }
+        Err(error) => {
+            tracing::warn!(store.name = %store, blob.id = %blob, error.chain = %error.chain(), "{what} not removed");
+            false
+        }
+    }
 }
