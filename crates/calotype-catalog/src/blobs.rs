@@ -80,17 +80,23 @@ impl Reconcile for SqlCatalog {
         again_on_contention!(self.end_leases_once())
     }
 
-    async fn deletable_blobs(&self, after: Option<BlobId>, limit: u32) -> Result<Vec<BlobId>> {
+    async fn deletable_blobs(
+        &self,
+        after: Option<BlobId>,
+        limit: u32,
+    ) -> Result<Vec<(BlobId, StoreName)>> {
         let mut tx = self.db.read().await?;
         let now = tx.now().await?;
         let sql = format!(
-            "select b.id from blobs b where b.id > $2 and (b.state = 'deleting' or (b.state = 'stored' \
+            "select b.id, b.store from blobs b where b.id > $2 and (b.state = 'deleting' or (b.state = 'stored' \
              and b.deletable_at <= $1 and {UNREFERENCED})) order by b.id limit $3"
         );
         let after = after.map(|after| after.to_string()).unwrap_or_default();
         let args = vec![Arg::time(now), Arg::text(after), i64::from(limit).into()];
         let rows = tx.fetch_all(sql, args).await?;
-        rows.iter().map(|row| row.parsed("id")).collect()
+        rows.iter()
+            .map(|row| Ok((row.parsed("id")?, row.parsed("store")?)))
+            .collect()
     }
 
     async fn claim_deletion(&self, blob: BlobId) -> Result<bool> {

@@ -125,6 +125,7 @@ impl World {
             ),
             opening: Arc::clone(&opening),
             meanwhile: Mutex::default(),
+            keeps: Mutex::default(),
         });
         let ports = calotype_core::app::Ports {
             catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
@@ -502,6 +503,8 @@ pub(crate) struct Hindered {
     opening: Arc<Mutex<Opening>>,
     /// What happens when a blob is opened next.
     meanwhile: Mutex<Option<Meanwhile>>,
+    /// Whether nothing can be removed, and how often that was asked for meanwhile.
+    pub(crate) keeps: Mutex<Option<usize>>,
 }
 
 type Meanwhile = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -568,6 +571,10 @@ impl Blobs for Hindered {
         self.inner.delete(blob).await
     }
     async fn discard(&self, blob: BlobId) -> Result<()> {
+        if let Some(asked) = self.keeps.lock().unwrap().as_mut() {
+            *asked += 1;
+            return Err(Error::unavailable("as the test asked"));
+        }
         self.inner.discard(blob).await
     }
     async fn check(&self, blob: BlobId, key: Option<&WrappedKey>, deep: bool) -> Result<BlobCheck> {

@@ -1,8 +1,11 @@
 //! What surrounds the operations: unknown paths, wrong methods, health, metrics, the description, administration.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use calotype_core::app::{Settings, StoreEntry};
 use calotype_core::id::BlobId;
+use calotype_core::ports::Images as _;
 use http::header;
 use serde_json::json;
 
@@ -237,6 +240,28 @@ async fn a_store_that_does_not_answer_holds_up_no_other() {
     assert_eq!(left, [kept]);
     // Who verifies is told that not all was looked at.
     assert_eq!(world.get(ADMIN, "/admin/v1/verify").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_store_that_removes_nothing_is_asked_once_a_round() {
+    let world = World::new().await;
+    for _ in 0..3 {
+        let image = world.image(|_| ()).await;
+        let gone = world
+            .catalog
+            .delete_image(&image, Duration::ZERO, world.trail());
+        gone.await.unwrap();
+    }
+    *world.blobs.keeps.lock().unwrap() = Some(0);
+    for round in 1..=2 {
+        let done = world.service.reconcile().await.unwrap();
+        assert_eq!(done.blobs_deleted, 0);
+        assert_eq!(*world.blobs.keeps.lock().unwrap(), Some(round));
+    }
+    *world.blobs.keeps.lock().unwrap() = None;
+    let done = world.service.reconcile().await.unwrap();
+    assert_eq!(done.blobs_deleted, 3);
+    assert_eq!(world.stored().await, []);
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@ use calotype_core::ports::{
 use calotype_core::size::ByteSize;
 
 use crate::world::{
-    LEASE, NO_LIMIT, PickJob as _, World, assert_kind, event, facts, project, trail, wrapped,
+    LEASE, NO_LIMIT, PickJob as _, World, assert_kind, deletable, event, facts, project, trail,
+    wrapped,
 };
 
 pub(crate) fn import_of(
@@ -121,7 +122,7 @@ pub(crate) async fn an_import_makes_its_image_and_leaves_nothing_where_it_fails(
             assert!(failed.unwrap());
             assert_eq!(world.find(image.id).await, None);
             assert_eq!(catalog.usage(&project("p1")).await.unwrap(), before);
-            let deletable = catalog.deletable_blobs(None, 10).await.unwrap();
+            let deletable = deletable(catalog, None, 10).await;
             assert_eq!(deletable, [target]);
         }
     }

@@ -17,7 +17,7 @@ use calotype_core::ports::{
 use calotype_core::size::ByteSize;
 
 use crate::world::{
-    LEASE, PickJob as _, World, assert_kind, facts, project, trail, with_bytes, wrapped,
+    LEASE, PickJob as _, World, assert_kind, deletable, facts, project, trail, with_bytes, wrapped,
 };
 
 fn failure() -> JobFailure {
@@ -223,7 +223,7 @@ pub(crate) async fn a_resealed_replica_gets_a_blob_of_its_own(world: World) {
     // A blob that a job makes has no lease that could end.
     catalog.end_leases().await.unwrap();
     assert_eq!(catalog.expire_uploads().await.unwrap(), []);
-    assert_eq!(catalog.deletable_blobs(None, 9).await.unwrap(), []);
+    assert_eq!(deletable(catalog, None, 9).await, []);
 
     let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();
     assert_eq!(claim.work, Work::Replicate(replica.replication.clone()));
@@ -393,7 +393,7 @@ pub(crate) async fn a_reseal_that_failed_leaves_a_blob_to_be_collected(world: Wo
     let failed = catalog.fail_job(&claim.job.id, 1, &failure()).await;
     assert!(failed.unwrap());
     assert_eq!(world.find(replica.image.id).await, None);
-    assert_eq!(catalog.deletable_blobs(None, 9).await.unwrap(), [target]);
+    assert_eq!(deletable(catalog, None, 9).await, [target]);
     assert!(catalog.claim_deletion(target).await.unwrap());
     catalog.forget_blob(target).await.unwrap();
     world.assert_sound().await;
@@ -668,7 +668,7 @@ pub(crate) async fn a_deleted_source_keeps_its_blob_until_the_replica_is_done(wo
         .delete_image(&source, Duration::ZERO, trail())
         .await
         .unwrap();
-    assert_eq!(catalog.deletable_blobs(None, 9).await.unwrap(), []);
+    assert_eq!(deletable(catalog, None, 9).await, []);
     assert!(!catalog.claim_deletion(blob).await.unwrap());
     for _ in 0..2 {
         let claim = catalog.pick_job("w1", LEASE).await.unwrap().unwrap();

@@ -350,7 +350,7 @@ async fn no_call_reads_more_of_a_great_many_rows_than_it_answers() {
                 .delete_image(&found.image, grace, trail())
                 .await
                 .unwrap();
-            for blob in catalog.deletable_blobs(None, 500).await.unwrap() {
+            for (blob, _) in catalog.deletable_blobs(None, 500).await.unwrap() {
                 assert!(catalog.claim_deletion(blob).await.unwrap());
                 catalog.forget_blob(blob).await.unwrap();
             }

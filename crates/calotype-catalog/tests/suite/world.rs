@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use calotype_catalog::{DirectUrl, Options, Pooler, SqlCatalog};
 use calotype_core::ErrorKind;
-use calotype_core::id::{BlobId, ImageId, ProjectId};
+use calotype_core::id::{BlobId, ImageId, ProjectId, StoreName};
 use calotype_core::image::{Digests, Image, ImageStatus, Visibility};
 use calotype_core::job::{Claim, Job, JobType, ReplicaBytes, Replication, ResealPlan};
 use calotype_core::ports::{
@@ -302,6 +302,20 @@ pub(crate) const fn at_most(most: u64) -> MemberLimit {
 #[track_caller]
 pub(crate) fn assert_kind<T: std::fmt::Debug>(result: calotype_core::Result<T>, kind: ErrorKind) {
     assert_eq!(result.unwrap_err().kind(), kind);
+}
+
+/// The blobs after one that may be deletable. All are in the one store of the world.
+pub(crate) async fn deletable(
+    catalog: &SqlCatalog,
+    after: Option<BlobId>,
+    most: u32,
+) -> Vec<BlobId> {
+    let found = catalog.deletable_blobs(after, most).await.unwrap();
+    let blobs = found.into_iter().map(|(blob, store)| {
+        assert_eq!(store, StoreName::main());
+        blob
+    });
+    blobs.collect()
 }
 
 /// Jobs one by one.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::Service;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{BlobId, StoreName};
 #[cfg(doc)]
 use crate::ports::Reconcile;
@@ -211,15 +211,21 @@ impl Service {
             uploads_expired: self.expire_uploads().await?,
             ..Reconciled::default()
         };
-        // Page by page: what stays, in a store that does not answer, hides nothing behind it.
+        // A store that does not answer is asked once a round; and page by page, so that what stays there hides nothing behind it.
+        let mut away = BTreeSet::new();
         let mut after = None;
         loop {
             let page = self.catalog.deletable_blobs(after, BATCH).await?;
-            let Some(last) = page.last() else { break };
+            let Some((last, _)) = page.last() else { break };
             after = Some(*last);
-            for blob in page {
-                if self.catalog.claim_deletion(blob).await? && self.remove_bytes(blob).await {
-                    done.blobs_deleted += 1;
+            for (blob, store) in page {
+                if away.contains(&store) || !self.catalog.claim_deletion(blob).await? {
+                    continue;
+                }
+                match self.remove_bytes(blob).await {
+                    Removal::Done => done.blobs_deleted += 1,
+                    Removal::Left => {}
+                    Removal::Away => _ = away.insert(store),
                 }
             }
         }
@@ -229,8 +235,13 @@ impl Service {
             let Some(last) = page.last() else { break };
             after = Some(last.clone());
             for copy in page {
-                if self.catalog.claim_copy(&copy).await? && self.remove_copy(&copy).await {
-                    done.copies_deleted += 1;
+                if away.contains(&copy.store) || !self.catalog.claim_copy(&copy).await? {
+                    continue;
+                }
+                match self.remove_copy(&copy).await {
+                    Removal::Done => done.copies_deleted += 1,
+                    Removal::Left => {}
+                    Removal::Away => _ = away.insert(copy.store),
                 }
             }
         }
@@ -239,16 +250,16 @@ impl Service {
     }
 
     /// Removes a copy's bytes, and then its record.
-    async fn remove_copy(&self, place: &Place) -> bool {
+    async fn remove_copy(&self, place: &Place) -> Removal {
         let removed = async {
             self.blobs.clear(place).await?;
             self.catalog.forget_copy(place).await
         };
         match removed.await {
-            Ok(()) => true,
+            Ok(()) => Removal::Done,
             Err(error) => {
                 tracing::warn!(store.name = %place.store, copy.id = %place.id, error.chain = %error.chain(), "copy not removed");
-                false
+                Removal::not_done(&error)
             }
         }
     }
@@ -268,17 +279,17 @@ impl Service {
 
     /// Removes a blob's bytes, staged or committed, and then its row. The caller has the right to: the blob
     /// is claimed for deletion, or its upload has ended.
-    pub(super) async fn remove_bytes(&self, blob: BlobId) -> bool {
+    pub(super) async fn remove_bytes(&self, blob: BlobId) -> Removal {
         let removed = async {
             self.blobs.discard(blob).await?;
             self.blobs.delete(blob).await?;
             self.catalog.forget_blob(blob).await
         };
         match removed.await {
-            Ok(()) => true,
+            Ok(()) => Removal::Done,
             Err(error) => {
                 tracing::warn!(blob.id = %blob, error.chain = %error.chain(), "blob not removed");
-                false
+                Removal::not_done(&error)
             }
         }
     }
@@ -376,6 +387,25 @@ impl Service {
             };
             after = Some(last.clone());
             copies.extend(page);
+        }
+    }
+}
+
+/// What became of bytes that were to be removed.
+pub(super) enum Removal {
+    /// They are gone, and so is their record.
+    Done,
+    /// They are left for the next round.
+    Left,
+    /// So are they, and all that is in the same store: it does not answer.
+    Away,
+}
+
+impl Removal {
+    fn not_done(error: &Error) -> Self {
+        match error.is_transient() {
+            true => Self::Away,
+            false => Self::Left,
         }
     }
 }

@@ -610,8 +610,13 @@ pub trait Reconcile: Send + Sync {
     /// caller who knows that no other process lives on this catalog.
     async fn end_leases(&self) -> Result<()>;
 
-    /// Blobs that may be deletable, unreferenced and past their grace, or half deleted: by id, those after `after`.
-    async fn deletable_blobs(&self, after: Option<BlobId>, limit: u32) -> Result<Vec<BlobId>>;
+    /// Blobs that may be deletable, unreferenced and past their grace, or half deleted, and the stores that they are in: by
+    /// id, those after `after`.
+    async fn deletable_blobs(
+        &self,
+        after: Option<BlobId>,
+        limit: u32,
+    ) -> Result<Vec<(BlobId, StoreName)>>;
 
     /// Decides, in the transaction that checks it, that nothing refers to the blob and that its grace is
     /// over. Only after `true` may its bytes be removed.
