@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::report::Report;
 
 const LENGTH: u64 = 1 << 30;
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 10;
 
 pub(crate) fn measure(report: &mut Report) {
     let server = Server::start(Options::config(config::deletion_grace(0)));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use calotype_tests::client::try_send;
 use calotype_tests::program::{python, run};
-use calotype_tests::{Client, Content, Server};
+use calotype_tests::{Client, Content, Server, until};
 use reqwest::Method;
 use samples::Sample;
 use serde_json::{Value, json};
@@ -187,7 +187,7 @@ fn every_good_sample_is_taken_and_every_hostile_one_leaves_nothing_but_a_queued_
         assert_eq!(shown["virtual_size"].as_u64(), size, "{name}");
     }
     let stored = server.stored();
-    let before = resident_at_most(server.pid());
+    let before = resident_at_most(&mut server);
     for sample in hostile::hostile() {
         let what = format!("{} as {}", sample.name, sample.format);
         let reason = sample.outcome.expect_err("a reason");
@@ -209,9 +209,13 @@ fn every_good_sample_is_taken_and_every_hostile_one_leaves_nothing_but_a_queued_
         }
         assert_eq!(client.show(&id)["status"], "queued", "{what}");
     }
-    let grown = resident_at_most(server.pid()).saturating_sub(before);
-    assert!(grown < 64 << 20, "the server grew by {grown} bytes");
-    assert_eq!((server.stored(), server.staged()), (stored, 0));
+    for (before, now) in before.into_iter().zip(resident_at_most(&mut server)) {
+        let grown = now.saturating_sub(before);
+        assert!(grown < 64 << 20, "the server grew by {grown} bytes");
+    }
+    until("nothing of them to be left", || {
+        (server.stored() == stored && server.staged() == 0).then_some(())
+    });
     server.verify_stopped();
 }
 
@@ -222,12 +226,16 @@ fn create(client: &Client, sample: &Sample) -> String {
         "container_format": sample.container}))
 }
 
-/// The most memory that a process had, in bytes.
-fn resident_at_most(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kib.and_then(|kib| kib.parse::<u64>().ok()).expect("kB") * 1024
+/// The most memory that each of the server's processes had, in bytes.
+fn resident_at_most(server: &mut Server) -> Vec<u64> {
+    let of = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.parse::<u64>().ok()).expect("kB") * 1024
+    };
+    let nodes = server.nodes().iter();
+    nodes.map(|node| of(node.pid())).collect()
 }
 
 #[test]

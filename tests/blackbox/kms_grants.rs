@@ -85,16 +85,32 @@ fn a_grant_lets_another_projects_user_do_what_it_says_until_it_ends() {
     other
         .kms("describe-key", json!({"key_id": key}))
         .kms_refused(403, "KMS.0306");
-    owner.kms("revoke-grant", this).expect(200);
-    let body = json!({"key_id": key, "grantee_principal": "default",
-        "grantee_principal_type": "domain", "operations": ["describe-key", "decrypt-datakey"]});
-    let id = grant_id(owner.kms("create-grant", body));
-    open().expect(200);
     let elsewhere = owner.create_key("elsewhere");
     let wrong = json!({"key_id": elsewhere, "grant_id": id});
     owner
         .kms("revoke-grant", wrong)
         .kms_refused(400, "KMS.2502");
+    owner.kms("revoke-grant", this).expect(200);
+}
+
+#[test]
+fn a_grant_to_a_domain_lets_all_of_its_users_in_where_the_service_knows_them() {
+    let server = Server::embedded();
+    let owner = server.user();
+    let other = server.admin().new_project("other", "member");
+    let key = owner.create_key("k");
+    other
+        .kms("describe-key", json!({"key_id": key}))
+        .kms_refused(403, "KMS.0306");
+    let body = json!({"key_id": key, "grantee_principal": "default",
+        "grantee_principal_type": "domain", "operations": ["describe-key"]});
+    let id = grant_id(owner.kms("create-grant", body));
+    assert_eq!(other.describe_key(&key)["key_alias"], "k");
+    let this = json!({"key_id": key, "grant_id": id});
+    owner.kms("revoke-grant", this).expect(200);
+    other
+        .kms("describe-key", json!({"key_id": key}))
+        .kms_refused(403, "KMS.0306");
 }
 
 #[test]

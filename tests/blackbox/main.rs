@@ -68,3 +68,4 @@ mod stores;
 mod two_servers;
 mod versions;
 mod workspace;
+mod zombie;

@@ -59,8 +59,14 @@ pub(crate) fn move_to(admin: &Client, image: &str, store: &str) {
     assert_eq!(job.status(), "SUCCESS", "{}", job.document);
 }
 
+/// The store that a record says an image to be in; the list says the same.
 fn store_of(client: &Client, image: &str) -> Value {
-    client.show(image)["stores"].clone()
+    let shown = client.show(image)["stores"].clone();
+    let listed = client.get("/v2/images?limit=1000").expect(200).json();
+    let listed = listed["images"].as_array().expect("a list").iter();
+    let mut listed = listed.filter(|listed| listed["id"] == image);
+    assert_eq!(listed.next().expect("it is listed")["stores"], shown);
+    shown
 }
 
 #[test]

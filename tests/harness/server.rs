@@ -283,6 +283,11 @@ impl Server {
         &mut self.workers
     }
 
+    /// Whether its catalog, store, identity and keys are other services.
+    pub fn is_on_engines(&self) -> bool {
+        self.deployment.is_some()
+    }
+
     /// The database's URL, of a server on engines.
     pub fn database(&self) -> &str {
         self.deployment.as_ref().expect("engines").database()

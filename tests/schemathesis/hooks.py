@@ -16,6 +16,10 @@ BASE = os.environ["CALOTYPE_URL"]
 TOKEN = os.environ["CALOTYPE_TOKEN"]
 PROJECT = os.environ["CALOTYPE_PROJECT"]
 USER = os.environ["CALOTYPE_USER"]
+# Where identity or keys are another service's, these are what there is.
+OTHER_PROJECTS = os.environ["CALOTYPE_OTHER_PROJECTS"].split()
+OTHER_USERS = os.environ["CALOTYPE_OTHER_USERS"].split()
+KEYS = os.environ["CALOTYPE_KEYS"].split()
 # Of ten requests, so many get what is there.
 SHARE = 7
 # And so many a body that is taken, where there is one.
@@ -62,16 +66,19 @@ def new_job():
 
 def new_user():
     user = {"name": name("user"), "domain_id": "default", "password": "a phrase to log in by"}
-    return ask("POST", "/identity/v3/users", {"user": user})["user"]["id"]
+    made = ask("POST", "/identity/v3/users", {"user": user})
+    return made["user"]["id"] if made else DRAW.choice(OTHER_USERS)
 
 
 def new_project():
     project = {"name": name("project"), "domain_id": "default"}
-    return ask("POST", "/identity/v3/projects", {"project": project})["project"]["id"]
+    made = ask("POST", "/identity/v3/projects", {"project": project})
+    return made["project"]["id"] if made else DRAW.choice(OTHER_PROJECTS)
 
 
 def new_role():
-    return ask("POST", "/identity/v3/roles", {"role": {"name": name("role")}})["role"]["id"]
+    made = ask("POST", "/identity/v3/roles", {"role": {"name": name("role")}})
+    return made["role"]["id"] if made else None
 
 
 def new_enterprise_project():
@@ -80,7 +87,7 @@ def new_enterprise_project():
 
 def new_key():
     made = ask("POST", f"/kms/v1.0/{PROJECT}/kms/create-key", {"key_alias": name("key")})
-    return made["key_info"]["key_id"] if made else None
+    return made["key_info"]["key_id"] if made else DRAW.choice(KEYS)
 
 
 def new_access_key(user):

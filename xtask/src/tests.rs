@@ -20,10 +20,11 @@ const NEED_OPENSTACK: [&str; 3] = [
 ];
 
 /// How those begin that need all of them.
-const NEED_ALL: [&str; 3] = [
+const NEED_ALL: [&str; 4] = [
     "calotype-tests::blackbox engine_faults::",
     "calotype-tests::blackbox store_faults::",
     "calotype-tests::blackbox versions::",
+    "calotype-tests::blackbox zombie::",
 ];
 
 /// How those begin that need a Ceph.
@@ -53,9 +54,9 @@ const OF_THEIR_OWN: &str = "test(/^(alerts|balancers|barbican|ceph|coverage|cras
     migrate_catalog|nodes|reseal_faults|reseal_kills|root_keys|s3_moves|s3_nodes|s3_store|secrets|serve|\
     slow_clients|stopping|two_servers|workspace)::/)";
 
-/// Those that have a dozen processes on all engines and kill these: with all else they would take longer than anybody waits for
+/// Those that have a dozen processes on all engines and kill these, or wait for ten minutes: with all else they would take longer than anybody waits for
 /// a change to be tested. One of that kind, `versions`, is among all tests.
-const ENGINES_KILLED: &str = "test(/^(engine_faults|store_faults)::/)";
+const ENGINES_KILLED: &str = "test(/^(engine_faults|store_faults|zombie)::/)";
 
 /// Runs every test against real engines, but for [`ENGINES_KILLED`]. With `--engines` those run, and all of the service's black-box
 /// tests again with each of their servers on engines, and nothing else. Other arguments go to nextest.

@@ -4,7 +4,10 @@
 //! `active_at` are strings, sizes and `min_*` are numbers, `protected` and `os_hidden` are booleans. A property
 //! never takes the place of an attribute that the service itself tells.
 
+use std::collections::BTreeMap;
+
 use calotype_core::app::Settings;
+use calotype_core::id::{BlobId, StoreName};
 use calotype_core::image::{Image, Visibility};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -22,6 +25,7 @@ pub struct ImageDocument<'a> {
     image: &'a Image,
     settings: &'a Settings,
     listed: bool,
+    store: Option<&'a StoreName>,
 }
 
 impl<'a> ImageDocument<'a> {
@@ -31,7 +35,14 @@ impl<'a> ImageDocument<'a> {
             image,
             settings,
             listed: false,
+            store: None,
         }
+    }
+
+    /// As the Image API has it: with the store of its bytes, where `stores` has that.
+    pub fn in_stores(self, stores: &'a BTreeMap<BlobId, StoreName>) -> Self {
+        let store = self.image.blob.and_then(|blob| stores.get(&blob));
+        Self { store, ..self }
     }
 
     /// As the Image API's list has it: with the enterprise project by the name that this list alone has for it (spec
@@ -52,6 +63,9 @@ impl Serialize for ImageDocument<'_> {
         };
         glance_attributes(&mut told, self.image)?;
         ims_attributes(&mut told, self.image, self.settings)?;
+        if let Some(store) = self.store {
+            told.tell("stores", store.as_str())?;
+        }
         if self.listed {
             let enterprise_project = self.image.enterprise_project;
             told.tell(

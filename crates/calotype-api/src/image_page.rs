@@ -11,7 +11,7 @@ use crate::state::ApiState;
 
 /// A page.
 pub(crate) struct Page {
-    images: Vec<Image>,
+    pub(crate) images: Vec<Image>,
     /// The last image where the page is full: there may be more behind it.
     pub(crate) last: Option<ImageId>,
 }

@@ -83,9 +83,12 @@ pub async fn list_images(
     let page = Page::read(&state, &call, listing)
         .await
         .map_err(unknown_marker)?;
+    let stores = state.service.stores_of(&page.images).await?;
     let documents = page.documents(state.service.settings());
     let body = Images {
-        images: documents.map(ImageDocument::listed).collect(),
+        images: documents
+            .map(|document| document.listed().in_stores(&stores))
+            .collect(),
         first: link(&params, None),
         schema: "/v2/schemas/images",
         next: page.last.map(|last| link(&params, Some(last))),

@@ -4,6 +4,7 @@
 //! checks that nothing refers to it, its bytes are removed, its row is removed. A crash between them
 //! leaves a row in `deleting`, which [`Reconcile::deletable_blobs`] names again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use calotype_core::Result;
@@ -167,6 +168,10 @@ impl Reconcile for SqlCatalog {
         limit: u32,
     ) -> Result<Vec<BlobRecord>> {
         self.read_blobs_in(store, after, limit).await
+    }
+
+    async fn stores_of(&self, blobs: &[BlobId]) -> Result<BTreeMap<BlobId, StoreName>> {
+        self.read_stores_of(blobs).await
     }
 
     async fn store_content(&self, store: &StoreName) -> Result<BlobsIn> {

@@ -3,6 +3,8 @@
 //! A copy is removed in three steps, as a blob is: its record goes to `deleting` in a transaction of its own, its bytes are removed, its
 //! record is removed. A name in a store is never used twice, so whoever removes late removes nothing else.
 
+use std::collections::BTreeMap;
+
 use calotype_core::id::{BlobId, StoreName};
 use calotype_core::ports::{BlobRecord, BlobsIn, Place, Places};
 use calotype_core::size::ByteSize;
@@ -11,6 +13,7 @@ use calotype_core::{Error, Result};
 use crate::SqlCatalog;
 use crate::blobs::{RECORD, record_of};
 use crate::db::{Arg, Row};
+use crate::rows::placeholders;
 
 /// Where the blob is that a row of `id`, `store` and `place` is about.
 pub(crate) fn place_of(row: &Row) -> Result<Place> {
@@ -123,6 +126,27 @@ impl SqlCatalog {
             leaving: (row.count("n")? - blobs).saturating_sub(writing) + all - arriving,
             arriving,
         })
+    }
+
+    pub(crate) async fn read_stores_of(
+        &self,
+        blobs: &[BlobId],
+    ) -> Result<BTreeMap<BlobId, StoreName>> {
+        let Some(last) = blobs.last() else {
+            return Ok(BTreeMap::new());
+        };
+        // The last again and again up to a power of two: a statement for each length of a page would not be one to prepare.
+        let count = blobs.len().next_power_of_two();
+        let wanted = blobs.iter().chain(std::iter::repeat(last)).take(count);
+        let sql = format!(
+            "select id, store from blobs where id in ({})",
+            placeholders(1, count)
+        );
+        let mut tx = self.db.read().await?;
+        let rows = tx.fetch_all(sql, wanted.map(Arg::text).collect()).await?;
+        rows.iter()
+            .map(|row| Ok((row.parsed("id")?, row.parsed("store")?)))
+            .collect()
     }
 
     pub(crate) async fn read_stores_in_use(&self) -> Result<Vec<StoreName>> {

@@ -46,6 +46,9 @@ const MOST_TABLES: u64 = 64 << 20;
 /// Room on the file system that is left to others.
 const LEFT_FREE: u64 = 64 << 20;
 
+/// How long an output grows before it is written to its disk.
+const BEHIND: Duration = Duration::from_millis(100);
+
 /// How long a conversion waits for others. Then it is put off, and its worker does something else.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,6 +59,8 @@ pub struct QemuOptions {
     pub program: PathBuf,
     /// Where outputs are made: on the file system of the buckets they need no second copy.
     pub folder: PathBuf,
+    /// Whether outputs are written to the disk as they come: they are to stay there.
+    pub write_behind: bool,
     /// Conversions at once.
     pub at_once: usize,
     /// The longest that one may take.
@@ -213,7 +218,11 @@ impl Converter for QemuImg {
         // It holds the client's end of the connection, which must end with the program.
         drop(command);
         let run = run(child, ours, &source, &wanted);
-        let ended = tokio::time::timeout(self.options.timeout, run).await;
+        let run = tokio::time::timeout(self.options.timeout, run);
+        let ended = match self.options.write_behind {
+            true => beside(run, &output.file).await?,
+            false => run.await,
+        };
         let (status, said) = ended.map_err(|_| too_long())??;
         if status.success() {
             return Ok(output.file);
@@ -232,6 +241,30 @@ const FULL: &str = "There is no room to convert the image.";
 struct Bounds {
     file_size: u64,
     cpu_seconds: u64,
+}
+
+/// Has what is in a file written to its disk while something else goes on, so that little is left to wait for at the end.
+///
+/// # Errors
+/// What the disk says: nobody is told it a second time.
+async fn beside<T>(work: impl Future<Output = T>, file: &Arc<File>) -> Result<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        if let Ok(done) = tokio::time::timeout(BEHIND, &mut work).await {
+            return Ok(done);
+        }
+        let file = Arc::clone(file);
+        let mut written = tokio::task::spawn_blocking(move || file.sync_data());
+        let (done, written) = tokio::select! {
+            done = &mut work => (Some(done), written.await),
+            result = &mut written => (None, result),
+        };
+        let written = written.map_err(Error::internal)?;
+        written.map_err(|error| Error::storage(error, FULL))?;
+        if let Some(done) = done {
+            return Ok(done);
+        }
+    }
 }
 
 /// Serves the disk to the program until that has ended: how, and what it said.
@@ -390,4 +423,30 @@ fn too_long() -> Error {
 
 fn not_started(error: io::Error) -> Error {
     Error::unavailable(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_disk_says_of_bytes_that_are_written_behind_ends_the_work() {
+        // What can't be written to a disk at all.
+        let (_reader, pipe) = io::pipe().unwrap();
+        let pipe = Arc::new(File::from(std::os::fd::OwnedFd::from(pipe)));
+        let ended = beside(std::future::pending::<()>(), &pipe).await;
+        assert!(ended.is_err());
+    }
+
+    #[tokio::test]
+    async fn work_ends_as_it_does_however_often_its_file_is_written_behind() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let work = async {
+            for _ in 0..4 {
+                tokio::time::sleep(BEHIND).await;
+            }
+            7
+        };
+        assert_eq!(beside(work, &file).await.unwrap(), 7);
+    }
 }

@@ -91,12 +91,7 @@ pub(super) async fn show(
     ImagePath(id): ImagePath,
 ) -> Reply {
     let image = state.service.show_image(&call, id).await?;
-    let Some(store) = state.service.store_of(&image).await? else {
-        return Ok(document(&state.service, &image));
-    };
-    let mut shown = json!(ImageDocument::new(&image, state.service.settings()));
-    shown["stores"] = store.as_str().into();
-    Ok(Json(shown).into_response())
+    shown(&state.service, &image).await
 }
 
 /// Changes an image's record, wholly or not at all.
@@ -132,7 +127,7 @@ pub(super) async fn update(
     let bytes = bodies::whole(&state, request.into_body()).await?;
     let changes = patch_body::changes(form, &bodies::parse(&bytes)?)?;
     let image = state.service.update_image(&call, id, &changes).await?;
-    Ok(document(&state.service, &image))
+    shown(&state.service, &image).await
 }
 
 /// Deletes an image. Its id is never used again.
@@ -162,6 +157,12 @@ pub(super) async fn delete(
     bodies::whole(&state, request.into_body()).await?;
     state.service.delete_image(&call, id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn shown(service: &Service, image: &Image) -> Reply {
+    let stores = service.stores_of(std::slice::from_ref(image)).await?;
+    let document = ImageDocument::new(image, service.settings()).in_stores(&stores);
+    Ok(Json(document).into_response())
 }
 
 fn document(service: &Service, image: &Image) -> Response {

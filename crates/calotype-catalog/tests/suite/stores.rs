@@ -88,6 +88,13 @@ pub(crate) async fn a_blob_is_where_it_was_until_its_move_ends_well(world: World
     assert_eq!(stores, [cold(), StoreName::main()]);
     let record = catalog.blob(blob).await.unwrap().unwrap();
     assert_eq!(record.place, order.to);
+    let other = world.active("p2", 100).await.blob.unwrap();
+    let stores = catalog.stores_of(&[blob, other, world.blob_id()]).await;
+    assert_eq!(
+        stores.unwrap(),
+        [(blob, cold()), (other, StoreName::main())].into()
+    );
+    assert_eq!(catalog.stores_of(&[]).await.unwrap(), [].into());
     assert_eq!(catalog.usage(&project("p1")).await.unwrap(), usage);
     let job = catalog.job(&order.job.id).await.unwrap().unwrap();
     assert_eq!(job.status, JobStatus::Success);

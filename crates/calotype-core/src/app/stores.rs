@@ -9,6 +9,7 @@
 //! An attempt goes on where the last one noted its segments. Before the last transaction the blob is where it was; what is left of
 //! the copy on the other side has a record, by which the reconciler removes it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Call, Service};
@@ -121,13 +122,13 @@ impl Service {
         self.catalog.blobs_in(store, after, limit).await
     }
 
-    /// The store of an image's bytes; none where it has none, or there is one store only.
-    pub async fn store_of(&self, image: &Image) -> Result<Option<StoreName>> {
-        let Some(blob) = image.blob.filter(|_| self.settings.stores.is_choice()) else {
-            return Ok(None);
-        };
-        let record = self.catalog.blob(blob).await?;
-        Ok(record.map(|record| record.place.store))
+    /// The stores of images' bytes, by their blobs; nothing where there is one store only.
+    pub async fn stores_of(&self, images: &[Image]) -> Result<BTreeMap<BlobId, StoreName>> {
+        if !self.settings.stores.is_choice() {
+            return Ok(BTreeMap::new());
+        }
+        let blobs: Vec<BlobId> = images.iter().filter_map(|image| image.blob).collect();
+        self.catalog.stores_of(&blobs).await
     }
 
     /// Accepts the move of an image's bytes to another store, and returns its job's id. Other images that share them come with

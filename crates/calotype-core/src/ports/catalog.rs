@@ -1,6 +1,7 @@
 //! The port to the metadata. Each method is one transaction: it happens wholly or not at all, is durable
 //! when it returns, and is seen by every later call.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -647,6 +648,9 @@ pub trait Reconcile: Send + Sync {
         after: Option<BlobId>,
         limit: u32,
     ) -> Result<Vec<BlobRecord>>;
+
+    /// The stores that blobs are in, without those that there are no more.
+    async fn stores_of(&self, blobs: &[BlobId]) -> Result<BTreeMap<BlobId, StoreName>>;
 
     /// What a store holds.
     async fn store_content(&self, store: &StoreName) -> Result<BlobsIn>;

@@ -452,8 +452,8 @@ async fn exports(options: &ServeOptions) -> Finding {
     let version = async {
         // Not the service's own folder: opening that removes what a process has left in it, or is writing.
         let folder = tempfile::tempdir()?;
-        let mut config = options.config.export.clone();
-        config.folder = Some(folder.path().to_owned());
+        let mut config = options.config.clone();
+        config.export.folder = Some(folder.path().to_owned());
         let converter = parts::converter(&config, &options.data_dir)?;
         converter.version().await.map_err(parts::failed("qemu-img"))
     };

@@ -28,6 +28,7 @@ use crate::clouds::{FirstUsers, write_clouds_yaml};
 use crate::config::Bytes;
 use crate::config::Config;
 use crate::config::identity::IdentityType;
+use crate::config::objects::ObjectsType;
 use crate::config::sections::{self, Digest, Permission};
 use crate::exit::Failure;
 use crate::system::SystemClock;
@@ -77,7 +78,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
 
     let secrets = Arc::clone(&keys) as Arc<dyn Secrets>;
     let identity = Identity::open(config, &catalog, secrets, &access, (&clock, &entropy))?;
-    let converter = Arc::new(converter(&config.export, data_dir)?);
+    let converter = Arc::new(converter(config, data_dir)?);
     let service_ports = calotype_core::app::Ports {
         projects: identity.projects(&catalog),
         catalog: catalog as Arc<dyn Catalog>,
@@ -100,14 +101,16 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
 }
 
 /// What makes disks in other formats. Nothing is run yet.
-pub(super) fn converter(config: &sections::Export, data_dir: &Path) -> Result<QemuImg, Failure> {
-    let folder = config.folder.clone();
+pub(super) fn converter(config: &Config, data_dir: &Path) -> Result<QemuImg, Failure> {
+    let export = &config.export;
+    let folder = export.folder.clone();
     let options = QemuOptions {
-        program: config.qemu_img.clone(),
+        program: export.qemu_img.clone(),
         folder: folder.unwrap_or_else(|| data_dir.join("exports")),
-        at_once: usize::try_from(config.conversions).unwrap_or(usize::MAX),
-        timeout: config.timeout.duration(),
-        memory: config.memory.0,
+        write_behind: config.objects.kind == ObjectsType::Directory,
+        at_once: usize::try_from(export.conversions).unwrap_or(usize::MAX),
+        timeout: export.timeout.duration(),
+        memory: export.memory.0,
     };
     let folder = options.folder.display().to_string();
     QemuImg::open(options)
