@@ -502,6 +502,7 @@ fn a_crowd_stays_within_its_quota(servers: &[Server]) {
     assert_eq!(told["bytes"]["of_images"], sum);
     assert_eq!(told["bytes"]["reserved"], 0, "{told}");
     assert!(told["bytes"]["used"].as_u64() > Some(0), "{told}");
+    admin.collected();
     admin.verify();
     // What is left fits to the byte.
     let room = most - told["bytes"]["used"].as_u64().expect("a number");
@@ -514,6 +515,7 @@ fn a_crowd_stays_within_its_quota(servers: &[Server]) {
         .expect(204);
     delete_all_but(&client, &[]);
     assert_eq!(bytes(&admin, &project), (0, 0));
+    admin.collected();
     admin.verify();
 }
 
@@ -532,15 +534,16 @@ fn two_hundred_and_fifty_six_clients_at_once_never_pass_their_quota_on_sqlite() 
 fn two_hundred_and_fifty_six_clients_of_two_servers_never_pass_their_quota_on_postgresql() {
     let url = database::fresh("quotas_crowd");
     let store = tempfile::tempdir().expect("a directory");
-    let text = format!(
-        "{}\n{}",
+    let text = [
         config::shared(
             &url,
             &store.path().join("blobs"),
-            &store.path().join("root.key")
+            &store.path().join("root.key"),
         ),
-        config::limits(10, 200)
-    );
+        config::limits(10, 200),
+        config::deletion_grace(1),
+    ];
+    let text = text.join("\n");
     let servers = [(), ()].map(|()| Server::start(Options::config(text.clone())));
     a_crowd_stays_within_its_quota(&servers);
 }

@@ -160,6 +160,14 @@ impl Client {
         assert_eq!(report["orphans"], 0, "{report}");
     }
 
+    /// Waits until the collector has removed all that nothing needs.
+    pub fn collected(&self) {
+        until("what nothing needs to go", || {
+            let report = self.get("/admin/v1/verify").expect(200).json();
+            (report["orphans"] == 0 && report["leftovers"] == 0).then_some(())
+        });
+    }
+
     fn sound(&self, path: &str) -> Value {
         let report = self.get(path).expect(200).json();
         let violations = report["violations"].as_array().expect("violations");

@@ -68,7 +68,10 @@ impl Ceph {
         output(program("ceph-mon").args(["--mkfs", "-i", "a", "--monmap", "monitors"]))?;
         let mut daemon = program("ceph-mon");
         daemon.args(["-i", "a", "-f"]);
-        let monitor = Service::start("ceph-mon", daemon)?;
+        let mut monitor = Service::start("ceph-mon", daemon)?;
+        // It may take a connection before it takes a command, which it then refuses.
+        let asked = ["--connect-timeout", "10", "osd", "dump"];
+        monitor.wait(|| output(program("ceph").args(asked)).is_ok())?;
         let stores = std::thread::scope(|scope| {
             let begun = (0..count).map(|number| {
                 let (number, disk) = (number.to_string(), uuid()?);
