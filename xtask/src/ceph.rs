@@ -69,14 +69,12 @@ impl Ceph {
         let mut daemon = program("ceph-mon");
         daemon.args(["-i", "a", "-f"]);
         let mut monitor = Service::start("ceph-mon", daemon)?;
-        // It may take a connection before it takes a command, which it then refuses.
-        let asked = ["--connect-timeout", "10", "osd", "dump"];
-        monitor.wait(|| output(program("ceph").args(asked)).is_ok())?;
         let stores = std::thread::scope(|scope| {
             let begun = (0..count).map(|number| {
                 let (number, disk) = (number.to_string(), uuid()?);
                 let new = ["--connect-timeout", "60", "osd", "new", &disk, &number];
-                output(program("ceph").args(new))?;
+                // The monitor answers for a while before it takes commands, which it then refuses now and then.
+                monitor.wait(|| output(program("ceph").args(new)).is_ok())?;
                 fs::create_dir(directory.join(format!("store.{number}")))?;
                 let program = &program;
                 Ok(scope.spawn(move || start_store(program, &number, &disk)))
