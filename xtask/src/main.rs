@@ -25,7 +25,7 @@ struct Chore {
 const CHORES: &[Chore] = &[
     Chore {
         name: "test",
-        about: "install what is missing, start the engines, run every test; --engines: those of the service on engines; other arguments go to nextest",
+        about: "install what is missing, start the engines, run every test, and those of the service again on engines; --once, --engines: the first, the second alone; other arguments go to nextest",
         run: tests::test,
     },
     Chore {
@@ -35,7 +35,7 @@ const CHORES: &[Chore] = &[
     },
     Chore {
         name: "ci",
-        about: "check, then test: what the continuous integration runs",
+        about: "check, then test --once: what the continuous integration runs",
         run: ci,
     },
     Chore {
@@ -90,5 +90,6 @@ fn help(name: &str) -> ExitCode {
 
 fn ci(arguments: &[String]) -> process::Outcome {
     checks::check(&[])?;
-    tests::test(arguments)
+    let once = std::iter::once("--once".to_owned());
+    tests::test(&once.chain(arguments.iter().cloned()).collect::<Vec<_>>())
 }

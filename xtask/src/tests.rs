@@ -58,16 +58,30 @@ const OF_THEIR_OWN: &str = "test(/^(alerts|balancers|barbican|ceph|coverage|cras
 /// a change to be tested. One of that kind, `versions`, is among all tests.
 const ENGINES_KILLED: &str = "test(/^(engine_faults|store_faults|zombie)::/)";
 
-/// Runs every test against real engines, but for [`ENGINES_KILLED`]. With `--engines` those run, and all of the service's black-box
-/// tests again with each of their servers on engines, and nothing else. Other arguments go to nextest.
+/// Runs every test against real engines, but for [`ENGINES_KILLED`]; then those, and all of the service's black-box tests again with
+/// each of their servers on engines. With `--once` the first half alone, with `--engines` the second. Other arguments go to nextest,
+/// in the first half if none is named.
 pub fn test(arguments: &[String]) -> Outcome {
-    let (on_engines, arguments) = match arguments.split_first() {
-        Some((first, rest)) if first == "--engines" => (true, rest),
-        _ => (false, arguments),
+    let named = arguments.split_first();
+    let on_engines = of_environment(DEPLOYMENT.0, DEPLOYMENT.1);
+    let (halves, arguments): (&[bool], _) = match named {
+        Some((first, rest)) if first == "--engines" => (&[true], rest),
+        Some((first, rest)) if first == "--once" => (&[false], rest),
+        _ if on_engines => (&[true], arguments),
+        None => (&[false, true], arguments),
+        Some(_) => (&[false], arguments),
     };
-    let of_environment = |name, value| std::env::var_os(name).is_some_and(|set| set == value);
-    let on_engines = on_engines || of_environment(DEPLOYMENT.0, DEPLOYMENT.1);
     let place = Prepared::install()?;
+    // The second half too where the first has failed.
+    let halves = halves.iter().map(|on| half(&place, *on, arguments));
+    halves.collect::<Vec<_>>().into_iter().collect()
+}
+
+fn of_environment(name: &str, value: &str) -> bool {
+    std::env::var_os(name).is_some_and(|set| set == value)
+}
+
+fn half(place: &Prepared, on_engines: bool, arguments: &[String]) -> Outcome {
     // One build for the binary and for every test, so that nothing is built twice.
     let build = || run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]));
     let slow = if arguments.is_empty() || on_engines {
