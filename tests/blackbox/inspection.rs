@@ -213,6 +213,10 @@ fn every_good_sample_is_taken_and_every_hostile_one_leaves_nothing_but_a_queued_
         let grown = now.saturating_sub(before);
         assert!(grown < 64 << 20, "the server grew by {grown} bytes");
     }
+    if !server.is_on_engines() {
+        assert_eq!((server.stored(), server.staged()), (stored, 0));
+    }
+    // A bucket is cleared behind the answers.
     until("nothing of them to be left", || {
         (server.stored() == stored && server.staged() == 0).then_some(())
     });

@@ -102,10 +102,16 @@ fn a_grant_to_a_domain_lets_all_of_its_users_in_where_the_service_knows_them() {
     other
         .kms("describe-key", json!({"key_id": key}))
         .kms_refused(403, "KMS.0306");
+    let made = json!({"key_id": key, "datakey_length": 512});
+    let made = owner.kms("create-datakey", made).expect(200).json();
     let body = json!({"key_id": key, "grantee_principal": "default",
-        "grantee_principal_type": "domain", "operations": ["describe-key"]});
+        "grantee_principal_type": "domain", "operations": ["describe-key", "decrypt-datakey"]});
     let id = grant_id(owner.kms("create-grant", body));
     assert_eq!(other.describe_key(&key)["key_alias"], "k");
+    let sealed = json!({"key_id": key, "cipher_text": made["cipher_text"],
+        "datakey_cipher_length": 64});
+    let opened = other.kms("decrypt-datakey", sealed).expect(200).json();
+    assert_eq!(opened["data_key"], made["plain_text"]);
     let this = json!({"key_id": key, "grant_id": id});
     owner.kms("revoke-grant", this).expect(200);
     other

@@ -54,8 +54,8 @@ const OF_THEIR_OWN: &str = "test(/^(alerts|balancers|barbican|ceph|coverage|cras
     migrate_catalog|nodes|reseal_faults|reseal_kills|root_keys|s3_moves|s3_nodes|s3_store|secrets|serve|\
     slow_clients|stopping|two_servers|workspace)::/)";
 
-/// Those that have a dozen processes on all engines and kill these, or wait for ten minutes: with all else they would take longer than anybody waits for
-/// a change to be tested. One of that kind, `versions`, is among all tests.
+/// Those that have a dozen processes on all engines and kill these, or wait for ten minutes: with all else they would take longer
+/// than anybody waits for a change to be tested. One of that kind, `versions`, is among all tests.
 const ENGINES_KILLED: &str = "test(/^(engine_faults|store_faults|zombie)::/)";
 
 /// Runs every test against real engines, but for [`ENGINES_KILLED`]; then those, and all of the service's black-box tests again with
@@ -81,6 +81,7 @@ fn of_environment(name: &str, value: &str) -> bool {
     std::env::var_os(name).is_some_and(|set| set == value)
 }
 
+/// One half of [`test`], with engines of its own.
 fn half(place: &Prepared, on_engines: bool, arguments: &[String]) -> Outcome {
     // One build for the binary and for every test, so that nothing is built twice.
     let build = || run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]));

@@ -127,7 +127,9 @@ pub(super) async fn update(
     let bytes = bodies::whole(&state, request.into_body()).await?;
     let changes = patch_body::changes(form, &bodies::parse(&bytes)?)?;
     let image = state.service.update_image(&call, id, &changes).await?;
-    shown(&state.service, &image).await
+    // The change is made: that nobody says now where the bytes are takes nothing from that.
+    let shown = shown(&state.service, &image).await;
+    Ok(shown.unwrap_or_else(|_| document(&state.service, &image)))
 }
 
 /// Deletes an image. Its id is never used again.
@@ -159,6 +161,7 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// The image with the store of its bytes.
 async fn shown(service: &Service, image: &Image) -> Reply {
     let stores = service.stores_of(std::slice::from_ref(image)).await?;
     let document = ImageDocument::new(image, service.settings()).in_stores(&stores);
