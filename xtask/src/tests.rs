@@ -81,7 +81,7 @@ fn of_environment(name: &str, value: &str) -> bool {
     std::env::var_os(name).is_some_and(|set| set == value)
 }
 
-/// One half of [`test`], with engines of its own.
+/// One half of [`test()`], with engines of its own.
 fn half(place: &Prepared, on_engines: bool, arguments: &[String]) -> Outcome {
     // One build for the binary and for every test, so that nothing is built twice.
     let build = || run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]));
