@@ -24,17 +24,58 @@ fn migrate(data: &Path, file: &Path) -> Command {
     command
 }
 
-/// How many rows have arrived, or none where there is no schema yet.
-fn arrived(url: &str) -> u64 {
-    let schema = database::sql(
-        url,
-        "select count(*) from pg_tables where tablename = 'catalog_copies'",
-    );
-    if schema.trim() == "0" {
-        return 0;
+/// A place in a move that it does not get past: it stands still in the transaction of a row, as on a server that has stopped.
+struct Gate<'a> {
+    url: &'a str,
+}
+
+impl<'a> Gate<'a> {
+    /// On a database that has the schema.
+    fn on(url: &'a str) -> Self {
+        database::sql(
+            url,
+            "create table gate (name text, row bigint);
+             create function hold() returns trigger language plpgsql as $$ begin
+                 if exists (select from gate where name = new.name and row = new.copied) then
+                     perform pg_sleep(600);
+                 end if;
+                 return new;
+             end $$;
+             create trigger hold before insert or update on catalog_copies
+                 for each row execute function hold();",
+        );
+        // What the server does for a client that is gone ends soon.
+        let name = database::sql(url, "select current_database()");
+        let name = name.trim();
+        database::sql(
+            url,
+            &format!("alter database {name} set client_connection_check_interval = '20ms'"),
+        );
+        Self { url }
     }
-    let sum = database::sql(url, "select coalesce(sum(copied), 0) from catalog_copies");
-    sum.trim().parse().expect("a number")
+
+    fn close(&self, table: &str, row: u64) {
+        database::sql(
+            self.url,
+            &format!("delete from gate; insert into gate values ('{table}', {row})"),
+        );
+    }
+
+    fn holds(&self) -> bool {
+        let sql = "select count(*) from pg_stat_activity \
+                   where datname = current_database() and wait_event = 'PgSleep'";
+        database::sql(self.url, sql).trim() == "1"
+    }
+
+    fn open(self) {
+        database::sql(self.url, "drop function hold cascade; drop table gate");
+    }
+}
+
+/// How many rows of a table have arrived.
+fn arrived(url: &str, table: &str) -> u64 {
+    let sql = format!("select copied from catalog_copies where name = '{table}'");
+    database::sql(url, &sql).trim().parse().expect("a number")
 }
 
 #[test]
@@ -60,20 +101,36 @@ fn a_service_moves_to_postgresql_though_the_move_is_killed_again_and_again() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("in use"));
 
     server.kill9();
-    for kill in 1..=3_u64 {
+    // The schema, and nothing in it: what is moved is a catalog that no service has made.
+    let nothing = tempfile::tempdir().expect("a directory");
+    std::fs::write(nothing.path().join("catalog.db"), "").expect("a file");
+    let refused = migrate(nothing.path(), &file)
+        .output()
+        .expect("calotype runs");
+    assert_eq!(refused.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(told.contains("No service has ever run"), "{told}");
+
+    let gate = Gate::on(&url);
+    for (table, row) in [("images", 1), ("images", 20), ("jobs", 30)] {
+        gate.close(table, row);
         let mut process = migrate(&data, &file)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("calotype runs");
-        let begun = arrived(&url);
-        until("some rows to arrive", || {
+        until("the move to come to the row", || {
             let ended = process.try_wait().expect("the process's state");
-            assert!(ended.is_none(), "it was not slow enough to be killed");
-            (arrived(&url) >= begun + 20 * kill).then_some(())
+            assert!(ended.is_none(), "it has not come by");
+            gate.holds().then_some(())
         });
         process.kill().expect("a process that lives");
         process.wait().expect("the process's end");
+        until("the server to see it", || (!gate.holds()).then_some(()));
+        // The rows before it are there, and it is not.
+        if row > 1 {
+            assert_eq!(arrived(&url, table), row - 1);
+        }
         // Nobody serves half a catalog.
         let half = Server::try_start(Options::config(moved(&url, &data)));
         let Err(refusal) = half else {
@@ -81,6 +138,7 @@ fn a_service_moves_to_postgresql_though_the_move_is_killed_again_and_again() {
         };
         assert!(refusal.contains("has not wholly arrived"), "{refusal}");
     }
+    gate.open();
     let output = migrate(&data, &file).output().expect("calotype runs");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
