@@ -137,7 +137,9 @@ fn a_server_that_is_asked_to_stop_ends_its_converters_and_hands_the_jobs_back() 
     let mut place = Place::new("", LARGE);
     let (job, converter) = place.held();
     assert!(place.server.stop().success());
-    assert!(is_gone(converter), "it ended with the server");
+    until("the converter to end with the server", || {
+        is_gone(converter).then_some(())
+    });
     assert!(!place.server.object("out.qcow2").exists());
     place.server.restart();
     let ended = place.client.at(place.server.base()).job(&job);
@@ -179,7 +181,7 @@ fn an_object_that_the_job_had_made_when_its_server_died_is_not_made_again() {
 #[test]
 fn a_conversion_that_takes_too_long_or_all_memory_fails() {
     for (text, reason) in [
-        ("[export]\ntimeout = \"1s\"\n", "takes too long"),
+        ("[export]\ntimeout = \"5s\"\n", "takes too long"),
         ("[export]\nmemory = \"20 MiB\"\n", "could not be converted"),
     ] {
         let place = Place::new(text, LARGE);

@@ -67,8 +67,9 @@ fn pages_follow_one_another_without_a_gap_or_a_repetition() {
 
 #[test]
 fn images_come_in_the_order_that_was_asked_for() {
-    let server = Server::with_defaults();
-    let client = server.user();
+    let mut server = Server::with_defaults();
+    // One clock tells when each was made.
+    let client = server.user().at(server.nodes()[0].base());
     for (name, size) in [("b", 3), ("a", 2), ("c", 1)] {
         client.image(name, 1, size);
     }
@@ -95,8 +96,9 @@ fn images_come_in_the_order_that_was_asked_for() {
 
 #[test]
 fn filters_leave_what_matches_them_all() {
-    let server = Server::with_defaults();
-    let client = server.user();
+    let mut server = Server::with_defaults();
+    // One clock tells when each was made.
+    let client = server.user().at(server.nodes()[0].base());
     client.create_with(
         json!({"name": "one", "disk_format": "raw", "container_format": "bare",
         "tags": ["web", "old"], "min_ram": 512, "os_distro": "debian"}),

@@ -9,8 +9,9 @@ use crate::kms_data::{decrypt, encrypted};
 const UNKNOWN: &str = "0d0466b0-e727-4d9c-b35d-f84bb474a37f";
 #[test]
 fn a_key_is_made_shown_and_listed_as_clients_read_it() {
-    let server = Server::with_own_keys();
-    let client = server.user();
+    let mut server = Server::with_own_keys();
+    // One clock tells when each was made.
+    let client = server.user().at(server.nodes()[0].base());
     let made = client.kms(
         "create-key",
         json!({"key_alias": "k:1/_-", "key_description": "ü", "realm": "eu-de",
@@ -58,8 +59,9 @@ fn a_key_is_made_shown_and_listed_as_clients_read_it() {
 
 #[test]
 fn lists_are_paged_by_how_many_come_before() {
-    let server = Server::with_own_keys();
-    let client = server.user();
+    let mut server = Server::with_own_keys();
+    // One clock tells when each was made.
+    let client = server.user().at(server.nodes()[0].base());
     let mut made: Vec<String> = (0..3)
         .map(|n| client.create_key(&format!("k{n}")))
         .collect();

@@ -368,7 +368,7 @@ fn a_key_service_that_throttles_or_wants_a_permission_is_told_by_its_code() {
 
 /// A job that is slow enough to be caught at work, with its key service.
 fn at_work() -> (World, String, String) {
-    let world = World::with("", &config::reseal_pace(1 << 40, 16 * MIB, 2));
+    let world = World::with("", &config::reseal_pace(1 << 40, 8 * MIB, 2));
     let key = world.key("key");
     let source = world.client.image("source", 1, 96 * MIB);
     let job = world.client.begin_copy(&source, under(&key));

@@ -203,15 +203,22 @@ fn a_job_about_members_has_one_effect_although_its_workers_are_killed() {
         results.map_or(0, Vec::len)
     };
     let worker = shared + &config::jobs(4, 3);
+    let gate = database::Gate::on(&url, "image_members", "new.image_id");
     let mut before = 0;
     // Whoever goes on begins where the one before it got to.
-    for _ in 0..3 {
+    for image in [&images[10], &images[45], &images[80]] {
+        gate.close(image);
         let mut doomed = Worker::start(&worker);
-        until("a further result", || (done() > before).then_some(()));
+        until("the worker to come to the image", || {
+            gate.holds().then_some(())
+        });
         doomed.kill9();
+        until("the database to see it", || (!gate.holds()).then_some(()));
+        assert!(done() > before, "each did something");
         before = done();
     }
     assert!(before < IMAGES * PROJECTS, "each was killed in the middle");
+    gate.open();
     let _rest = Worker::start(&worker);
     let ended = owner.job(job);
     assert_eq!(ended.status(), "SUCCESS", "{}", ended.document);

@@ -24,54 +24,6 @@ fn migrate(data: &Path, file: &Path) -> Command {
     command
 }
 
-/// A place in a move that it does not get past: it stands still in the transaction of a row, as on a server that has stopped.
-struct Gate<'a> {
-    url: &'a str,
-}
-
-impl<'a> Gate<'a> {
-    /// On a database that has the schema.
-    fn on(url: &'a str) -> Self {
-        database::sql(
-            url,
-            "create table gate (name text, row bigint);
-             create function hold() returns trigger language plpgsql as $$ begin
-                 if exists (select from gate where name = new.name and row = new.copied) then
-                     perform pg_sleep(600);
-                 end if;
-                 return new;
-             end $$;
-             create trigger hold before insert or update on catalog_copies
-                 for each row execute function hold();",
-        );
-        // What the server does for a client that is gone ends soon.
-        let name = database::sql(url, "select current_database()");
-        let name = name.trim();
-        database::sql(
-            url,
-            &format!("alter database {name} set client_connection_check_interval = '20ms'"),
-        );
-        Self { url }
-    }
-
-    fn close(&self, table: &str, row: u64) {
-        database::sql(
-            self.url,
-            &format!("delete from gate; insert into gate values ('{table}', {row})"),
-        );
-    }
-
-    fn holds(&self) -> bool {
-        let sql = "select count(*) from pg_stat_activity \
-                   where datname = current_database() and wait_event = 'PgSleep'";
-        database::sql(self.url, sql).trim() == "1"
-    }
-
-    fn open(self) {
-        database::sql(self.url, "drop function hold cascade; drop table gate");
-    }
-}
-
 /// How many rows of a table have arrived.
 fn arrived(url: &str, table: &str) -> u64 {
     let sql = format!("select copied from catalog_copies where name = '{table}'");
@@ -111,9 +63,9 @@ fn a_service_moves_to_postgresql_though_the_move_is_killed_again_and_again() {
     let told = String::from_utf8_lossy(&refused.stderr);
     assert!(told.contains("No service has ever run"), "{told}");
 
-    let gate = Gate::on(&url);
+    let gate = database::Gate::on(&url, "catalog_copies", "new.name || ' ' || new.copied");
     for (table, row) in [("images", 1), ("images", 20), ("jobs", 30)] {
-        gate.close(table, row);
+        gate.close(&format!("{table} {row}"));
         let mut process = migrate(&data, &file)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -145,10 +145,12 @@ fn hundreds_that_never_end_a_head_are_closed_and_a_good_client_is_served() {
 
 #[test]
 fn connections_that_fall_silent_are_closed_before_their_first_request_and_after_it() {
-    let server = Server::start(Options::config(config::patience(1, 1, 60)));
+    let server = Server::start(Options::config(config::patience(5, 1, 60)));
     let mut wires: Vec<Wire> = (0..40).map(|_| Wire::open(&server)).collect();
     for wire in &mut wires[..20] {
         wire.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    for wire in &mut wires[..20] {
         assert_eq!(wire.status(), 200);
     }
     all_are_closed(wires, b"");

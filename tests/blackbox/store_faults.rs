@@ -17,7 +17,7 @@ fn one_store_of_three_that_is_killed_is_not_noticed_and_two_only_cost_time() {
         ceph.start_store(&first);
         load.goes_on(4);
         ceph.start_store(&second);
+        ceph.wait_until_up();
         load.goes_on(4);
     });
-    ceph.wait_until_up();
 }

@@ -239,7 +239,7 @@ fn an_image_that_is_deleted_while_it_is_moved_leaves_nothing_anywhere() {
 #[test]
 fn a_move_that_is_cancelled_leaves_the_image_where_it_was_and_nothing_elsewhere() {
     const SEGMENTS: u64 = 8;
-    let server = Server::start(two_stores(&config::reseal_pace(UNBOUNDED, 128 * MIB, 2)));
+    let server = Server::start(two_stores(&config::reseal_pace(UNBOUNDED, 32 * MIB, 2)));
     let (client, admin) = (server.user(), server.admin());
     let image = upload(&client, 1, SEGMENTS);
     let job = begin_move(&admin, &image, "cold");

@@ -88,7 +88,8 @@ job = signed.copy_image_in_region(CopyImageInRegionRequest(image_id=source.id, b
 
 
 def ended(job):
-    for _ in range(600):
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
         document = signed.show_job(ShowJobRequest(job_id=job))
         if document.status in ("SUCCESS", "FAIL"):
             return document

@@ -48,7 +48,8 @@ ims = ImsClient.new_builder().with_credentials(credentials).with_endpoint(os.env
 
 
 def done(answer, job_type):
-    for _ in range(600):
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
         job = ims.show_job(ShowJobRequest(job_id=answer.job_id))
         if job.status in ("SUCCESS", "FAIL"):
             break
@@ -79,7 +80,8 @@ image = done(ims.create_data_image(CreateDataImageRequest(body=body)), "imsImpor
 assert (image.virtual_env_type, image.os_type) == ("DataImage", "Windows"), image
 
 def job(answer):
-    for _ in range(600):
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
         job = ims.show_job(ShowJobRequest(job_id=answer.job_id))
         if job.status in ("SUCCESS", "FAIL"):
             return job

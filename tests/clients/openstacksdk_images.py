@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import time
 
 import openstack
 
@@ -58,10 +59,12 @@ image_api = cloud.image
 base = os.environ["CALOTYPE_URL"]
 response = cloud.session.post(f"{base}/v1/cloudimages/{image.id}/copy", json={"name": "replica"})
 job = response.json()["job_id"]
-for _ in range(600):
+deadline = time.monotonic() + 90
+while time.monotonic() < deadline:
     document = cloud.session.get(f"{base}/v1/{os.environ['CALOTYPE_PROJECT']}/jobs/{job}").json()
     if document["status"] in ("SUCCESS", "FAIL"):
         break
+    time.sleep(0.02)
 assert document["status"] == "SUCCESS", document
 target = io.BytesIO()
 image_api.download_image(document["entities"]["image_id"], output=target)

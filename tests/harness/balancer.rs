@@ -30,8 +30,8 @@ impl Balancer {
                 ("bind :443 ssl crt /etc/haproxy/images.pem", &bind),
                 // Two that were given one port must not share it.
                 ("    maxconn 8192\n", "    maxconn 8192\n    noreuseport\n"),
-                // Nodes of tests come and go faster than machines do.
-                ("inter 2s fall 2 rise 2", "inter 500ms fall 2 rise 1"),
+                // Nodes of tests come faster than machines do, and are late more often.
+                ("inter 2s fall 2 rise 2", "inter 500ms fall 6 rise 1"),
             ],
         );
         let files = tempfile::tempdir().expect("a directory");

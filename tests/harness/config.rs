@@ -200,7 +200,7 @@ pub fn s3(endpoint: &str, access_key: (&str, &Path)) -> String {
     format!(
         "[objects]\ntype = \"s3\"\nendpoint = {endpoint:?}\nallow_http = true\n\
          unlisted_buckets = \"allow\"\naccess_key = {id:?}\nsecret_file = {secret:?}\n\
-         [objects.connection]\nidle_timeout = \"2s\"\ntime_limit = \"3s\"\n"
+         [objects.connection]\nidle_timeout = \"5s\"\ntime_limit = \"8s\"\n"
     )
 }
 

@@ -60,6 +60,61 @@ impl Drop for Locked {
     }
 }
 
+/// A row at which whoever writes it stands still, in the middle of a transaction, until it is killed.
+pub struct Gate {
+    url: String,
+}
+
+impl Gate {
+    /// One in a table; `key` is the expression over `new` that says which row it is.
+    pub fn on(url: &str, table: &str, key: &str) -> Self {
+        sql(
+            url,
+            &format!(
+                "create table gate (key text);
+                 create function hold() returns trigger language plpgsql as $$ begin
+                     if exists (select from gate where gate.key = {key}) then
+                         perform pg_sleep(600);
+                     end if;
+                     return new;
+                 end $$;
+                 create trigger hold before insert or update on {table}
+                     for each row execute function hold();"
+            ),
+        );
+        // What the server does for who was killed ends soon.
+        let name = sql(url, "select current_database()");
+        let name = name.trim();
+        sql(
+            url,
+            &format!("alter database {name} set client_connection_check_interval = '20ms'"),
+        );
+        Self {
+            url: url.to_owned(),
+        }
+    }
+
+    /// Lets nobody past a row, and past the one before it again.
+    pub fn close(&self, key: &str) {
+        sql(
+            &self.url,
+            &format!("delete from gate; insert into gate values ('{key}')"),
+        );
+    }
+
+    /// Whether somebody stands there.
+    pub fn holds(&self) -> bool {
+        let waiting = "select count(*) from pg_stat_activity \
+                       where datname = current_database() and wait_event = 'PgSleep'";
+        sql(&self.url, waiting).trim() != "0"
+    }
+
+    /// Takes it away.
+    pub fn open(self) {
+        sql(&self.url, "drop function hold cascade; drop table gate");
+    }
+}
+
 /// Runs a statement, and returns its rows as `psql` prints them, unaligned and without headers.
 pub fn sql(url: &str, statement: &str) -> String {
     program::run(

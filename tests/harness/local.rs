@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything that must happen is waited for. It bounds a test that would hang; nothing is
@@ -28,9 +29,22 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A port of loopback that nothing listens at.
+///
+/// It is none of those that the system gives to who asks for any, so that it stays free until it is used; and tests that
+/// run at the same time begin to look for theirs in different places.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(next < PORTS, "no port is free");
+        let place = std::process::id().wrapping_mul(61).wrapping_add(next);
+        let port = u16::try_from(FIRST + place % PORTS).expect("less than 65,536");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A program that refuses to run as root: where we are root, it runs as the user `postgres`, to whom `home` is given.

@@ -66,6 +66,10 @@ fn main() -> ExitCode {
     let Some(chore) = CHORES.iter().find(|chore| chore.name == name) else {
         return help(name);
     };
+    if matches!(arguments.get(1).map(String::as_str), Some("--help" | "-h")) {
+        println!("cargo xtask {name}: {}", chore.about);
+        return ExitCode::SUCCESS;
+    }
     match (chore.run)(&arguments[1..]) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

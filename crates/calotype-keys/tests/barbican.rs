@@ -371,7 +371,7 @@ fn a_permission_is_believed_and_a_refusal_is_not() {
 #[test]
 fn a_secret_that_expires_is_missing_though_it_is_in_the_cache() {
     let world = World::new(|_, options| options.cache_life = Duration::from_secs(300));
-    let expiration = SystemClock.now().plus(Duration::from_secs(20)).to_seconds();
+    let expiration = SystemClock.now().plus(Duration::from_secs(40)).to_seconds();
     let fields = json!({"expiration": expiration.trim_end_matches('Z')});
     let key = world.openstack.secret(&world.owner, &fields);
     world.open(&key);
@@ -401,7 +401,7 @@ fn a_callers_token_that_is_revoked_or_none_is_the_callers_matter() {
 fn a_callers_token_that_has_just_ended_counts_beside_the_services() {
     let world = World::plain();
     let key = world.key();
-    let soon = SystemClock.now().plus(Duration::from_secs(4)).to_seconds();
+    let soon = SystemClock.now().plus(Duration::from_secs(20)).to_seconds();
     let ends = soon.trim_end_matches('Z');
     let short = world.openstack.short_token(&world.owner, ends);
     until("the token to end", || {

@@ -70,7 +70,7 @@ fn options(stub: &Stub) -> KmsOptions {
         context: ContextField::EncryptionContext,
         cache_life: Duration::ZERO,
         connection: Connection {
-            attempt_timeout: Duration::from_millis(300),
+            attempt_timeout: Duration::from_secs(2),
             ..Connection::default()
         },
     }

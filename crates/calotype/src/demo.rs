@@ -51,6 +51,8 @@ pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<(), Failure> 
         return Err(Failure::usage("--size must be between 64 MiB and 1 TiB"));
     }
     keep_memory_private();
+    // From here on an interruption removes what the demo makes.
+    let mut termination = Termination::listen()?;
     let mut place = tempfile::Builder::new();
     place.prefix("calotype-demo-");
     let place = match &args.dir {
@@ -58,7 +60,6 @@ pub(crate) async fn run(args: DemoArgs, output: &Output) -> Result<(), Failure> 
         None => place.tempdir(),
     }
     .map_err(|error| Failure::new(format!("no directory for the demo: {error}")))?;
-    let mut termination = Termination::listen()?;
     let mut running = None;
     let outcome = tokio::select! {
         outcome = Box::pin(show(&args, place.path(), &mut running, output)) => outcome,

@@ -211,8 +211,8 @@ async fn a_database_that_falls_silent_is_told_of_and_keeps_nobody_waiting_for_ev
     let open = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let url = server.database("silent").await;
     let options = Options {
-        statement_timeout: Duration::from_millis(200),
-        acquire_timeout: Duration::from_millis(500),
+        statement_timeout: Duration::from_secs(2),
+        acquire_timeout: Duration::from_secs(3),
         ..Options::default()
     };
     let way = way_to(&url, Arc::clone(&open)).await;

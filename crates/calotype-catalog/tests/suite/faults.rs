@@ -94,7 +94,7 @@ async fn a_transaction_that_loses_against_another_is_done_again_and_at_last_put_
 async fn a_catalog_without_its_database_says_so_and_is_well_when_it_is_back() {
     let mut server = Server::start_own().await;
     let impatient = Options {
-        acquire_timeout: Duration::from_millis(1500),
+        acquire_timeout: Duration::from_secs(5),
         ..Options::default()
     };
     let world = World::open_with(&server.database("away").await, impatient).await;
