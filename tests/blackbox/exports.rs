@@ -53,6 +53,15 @@ fn each_format_holds_the_same_disk_again_also_of_an_encrypted_image() {
                 .exported(&image, &format!("images:{file}"), format);
             place.is_the_disk(&file, format);
         }
+        let line = &place.client.audit("exportImage")[0];
+        let used = if name == "sealed" {
+            json!(key)
+        } else {
+            json!(null)
+        };
+        assert_eq!(line["resource_id"], image);
+        assert_eq!(line["detail"]["source_key"], used);
+        assert_eq!(line["detail"]["protection"] == "lowered", name == "sealed");
     }
     let qcow2 = place.server.object("out/plain.qcow2");
     let check = run(

@@ -28,6 +28,11 @@ fn an_image_has_the_objects_bytes_plain_and_under_a_key() {
     }
     assert_eq!(client.show(&sealed)["__system__cmkid"], key);
     assert_eq!(client.show(&plain).get("__system__cmkid"), None);
+    let lines = client.audit("createImage");
+    for (image, used) in [(&plain, Value::Null), (&sealed, json!(key))] {
+        let line = lines.iter().find(|line| line["resource_id"] == **image);
+        assert_eq!(line.expect("a line")["detail"]["target_key"], used);
+    }
     client.key_call("disable-key", &key);
     let closed = client.get(&format!("/v2/images/{sealed}/file"));
     assert_eq!(closed.status, 403);

@@ -97,11 +97,16 @@ impl Service {
             },
             ..Job::accepted(id.clone(), project.clone(), user, job_type, now)
         };
-        let detail = serde_json::json!({
+        let mut detail = serde_json::json!({
             "job_id": id.as_str(),
             "object": order.object.as_str(),
             "file_format": order.format.as_str(),
         });
+        if let Some(key) = &image.cmk_id {
+            // What is in the bucket is sealed under no key of the caller's.
+            detail["source_key"] = key.as_str().into();
+            detail["protection"] = "lowered".into();
+        }
         let trail = Trail {
             event: self.event(call, "exportImage", image.id, detail),
             answer: keep.map(|keep| keep(&id)),

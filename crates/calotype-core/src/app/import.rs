@@ -164,11 +164,14 @@ impl Service {
         let mut job = self.import_job(call, common.project, order.kind.job_type(), &import);
         job.image = Some(image.id);
         job.image_name.clone_from(&image.name);
-        let detail = serde_json::json!({
+        let mut detail = serde_json::json!({
             "name": image.name,
             "object": order.object.as_str(),
             "job_id": job.id.as_str(),
         });
+        if let Some(key) = &image.cmk_id {
+            detail["target_key"] = key.as_str().into();
+        }
         Ok(ImportPart {
             line: self.event(call, "createImage", image.id, detail),
             job,
