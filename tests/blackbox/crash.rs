@@ -157,6 +157,7 @@ fn kill_while_replicating(server: &mut Server, kills: u64) {
         server.restart();
         (client, admin) = (client.at(server.base()), admin.at(server.base()));
         admin.verify_rows();
+        admin.verify();
     }
     let mut made = Vec::new();
     for id in &jobs {

@@ -1,8 +1,9 @@
 //! The lists of both APIs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use calotype_core::image::{ImageStatus, MemberStatus, Visibility};
+use calotype_core::image::{Image, ImageStatus, MemberStatus, Visibility};
 use serde_json::Value;
 
 use crate::harness::{Answer, MEMBER, OTHER, OWN, World};
@@ -114,6 +115,43 @@ async fn each_filter_finds_what_it_says_on_both_lists() {
             let mut found = names(&world.get(MEMBER, &format!("{list}?{query}")).await);
             found.sort();
             assert_eq!(found, expected, "{list}?{query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_attribute_that_is_a_filter_finds_the_image_that_has_it() {
+    let world = World::new().await;
+    let attributes = [
+        ("__os_bit", "64"),
+        ("__os_type", "Linux"),
+        ("__platform", "CentOS"),
+        ("__support_kvm", "true"),
+        ("__support_xen", "true"),
+        ("__support_largememory", "true"),
+        ("__support_diskintensive", "true"),
+        ("__support_highperformance", "true"),
+        ("__support_xen_gpu_type", "M60_vGPU"),
+        ("__support_kvm_gpu_type", "P100"),
+        ("__support_xen_hana", "true"),
+        ("__support_kvm_infiniband", "true"),
+    ];
+    world
+        .image(|image| image.name = Some("without".to_owned()))
+        .await;
+    for (name, value) in attributes {
+        let has = |image: &mut Image| {
+            image.name = Some(name.to_owned());
+            image.properties = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        };
+        world.image(has).await;
+    }
+    for (name, value) in attributes {
+        for list in ["/v2/images", "/v2/cloudimages"] {
+            let found = names(&world.get(MEMBER, &format!("{list}?{name}={value}")).await);
+            assert_eq!(found, [name], "{list}");
+            let none = names(&world.get(MEMBER, &format!("{list}?{name}=other")).await);
+            assert_eq!(none, [""; 0], "{list} {name}");
         }
     }
 }

@@ -26,9 +26,10 @@ use tokio::task::JoinSet;
 use crate::app::Service;
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::ImageId;
 use crate::job::{
-    BlobMove, Claim, Export, Import, JobFailure, JobType, MembersChange, Release, ReplicaBytes,
-    Replication, Work,
+    BlobMove, Claim, Export, Import, Job, JobFailure, JobType, MembersChange, Release,
+    ReplicaBytes, Replication, Work,
 };
 use crate::ports::ResealProgress;
 
@@ -172,19 +173,19 @@ impl Worker {
         let job = &claim.job;
         match settled {
             Ok(Outcome::Done) => {
-                tracing::info!(job.id = %job.id, job.attempt = claim.attempt, project.id = %job.project, "job ended");
+                tracing::info!(job.id = %job.id, job.attempt = claim.attempt, project.id = %job.project, image.id = image_of(job), "job ended");
             }
             // Said where it was decided.
             Ok(Outcome::PutOff) => {}
             Ok(Outcome::HandedBack) => {
-                tracing::info!(job.id = %job.id, job.attempt = claim.attempt, "job handed back");
+                tracing::info!(job.id = %job.id, job.attempt = claim.attempt, project.id = %job.project, image.id = image_of(job), "job handed back");
             }
             Ok(Outcome::Lost) => {
-                tracing::warn!(job.id = %job.id, job.attempt = claim.attempt, "job lost to another attempt");
+                tracing::warn!(job.id = %job.id, job.attempt = claim.attempt, project.id = %job.project, image.id = image_of(job), "job lost to another attempt");
             }
             // The lease will end, and the job will be picked again.
             Err(error) => tracing::error!(
-                job.id = %job.id, job.attempt = claim.attempt, error.chain = %error.chain(), "job not ended"
+                job.id = %job.id, job.attempt = claim.attempt, project.id = %job.project, image.id = image_of(job), error.chain = %error.chain(), "job not ended"
             ),
         }
     }
@@ -312,7 +313,7 @@ impl Worker {
         let catalog = &self.service.catalog;
         match catalog.hand_back(&job.id, claim.attempt, delay).await? {
             Release::Done => {
-                tracing::warn!(job.id = %job.id, error.chain = %error.chain(), retry.after_s = delay.as_secs_f64(), "job put off");
+                tracing::warn!(job.id = %job.id, project.id = %job.project, image.id = image_of(job), error.chain = %error.chain(), retry.after_s = delay.as_secs_f64(), "job put off");
                 Ok(Outcome::PutOff)
             }
             Release::Lost => Ok(Outcome::Lost),
@@ -322,7 +323,7 @@ impl Worker {
 
     async fn fail(&self, claim: &Claim, error: &Error) -> Result<Outcome> {
         let job = &claim.job;
-        tracing::error!(job.id = %job.id, error.chain = %error.chain(), "job failed");
+        tracing::error!(job.id = %job.id, project.id = %job.project, image.id = image_of(job), error.chain = %error.chain(), "job failed");
         let failure = JobFailure {
             code: failure_code(job.job_type, error),
             reason: error.message().to_owned(),
@@ -368,6 +369,11 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 fn backoff(attempt: i64) -> Duration {
     let doublings = u32::try_from(attempt.clamp(1, 8) - 1).unwrap_or(0);
     Duration::from_millis(500 * (1 << doublings)).min(LONGEST_BACKOFF)
+}
+
+/// The image that a job makes or is about, for the log.
+fn image_of(job: &Job) -> Option<tracing::field::DisplayValue<ImageId>> {
+    job.image.or(job.source).map(tracing::field::display)
 }
 
 #[cfg(test)]
