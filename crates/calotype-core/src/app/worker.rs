@@ -22,14 +22,14 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::app::Service;
 use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::ImageId;
 use crate::job::{
-    BlobMove, Claim, Export, Import, Job, JobFailure, JobType, MembersChange, Release,
-    ReplicaBytes, Replication, Work,
+    BlobMove, Claim, Export, Import, JobFailure, JobType, MembersChange, Release, ReplicaBytes,
+    Replication, Work,
 };
 use crate::ports::ResealProgress;
 
@@ -112,7 +112,8 @@ impl Worker {
             let picked = !claims.is_empty();
             for claim in claims {
                 let (worker, halted) = (Arc::clone(&this), halted.clone());
-                running.spawn(async move { worker.execute(claim, halted).await });
+                let span = span_of(&claim);
+                running.spawn(async move { worker.execute(claim, halted).await }.instrument(span));
             }
             if picked {
                 continue;
@@ -170,23 +171,14 @@ impl Worker {
             Ok(outcome) => Ok(outcome),
             Err(error) => self.settle(&claim, &error).await,
         };
-        let job = &claim.job;
         match settled {
-            Ok(Outcome::Done) => {
-                tracing::info!(job.id = %job.id, job.attempt = claim.attempt, project.id = %job.project, image.id = image_of(job), "job ended");
-            }
+            Ok(Outcome::Done) => tracing::info!("job ended"),
             // Said where it was decided.
             Ok(Outcome::PutOff) => {}
-            Ok(Outcome::HandedBack) => {
-                tracing::info!(job.id = %job.id, job.attempt = claim.attempt, project.id = %job.project, image.id = image_of(job), "job handed back");
-            }
-            Ok(Outcome::Lost) => {
-                tracing::warn!(job.id = %job.id, job.attempt = claim.attempt, project.id = %job.project, image.id = image_of(job), "job lost to another attempt");
-            }
+            Ok(Outcome::HandedBack) => tracing::info!("job handed back"),
+            Ok(Outcome::Lost) => tracing::warn!("job lost to another attempt"),
             // The lease will end, and the job will be picked again.
-            Err(error) => tracing::error!(
-                job.id = %job.id, job.attempt = claim.attempt, project.id = %job.project, image.id = image_of(job), error.chain = %error.chain(), "job not ended"
-            ),
+            Err(error) => tracing::error!(error.chain = %error.chain(), "job not ended"),
         }
     }
 
@@ -278,7 +270,7 @@ impl Worker {
             // file system lets it.
             let removed = service.objects.remove(&export.object, &facts).await;
             if let Err(error) = removed {
-                tracing::warn!(job.id = %claim.job.id, error.chain = %error.chain(), "an object of a cancelled export was not removed");
+                tracing::warn!(error.chain = %error.chain(), "an object of a cancelled export was not removed");
             }
         }
         Ok(ended)
@@ -313,7 +305,7 @@ impl Worker {
         let catalog = &self.service.catalog;
         match catalog.hand_back(&job.id, claim.attempt, delay).await? {
             Release::Done => {
-                tracing::warn!(job.id = %job.id, project.id = %job.project, image.id = image_of(job), error.chain = %error.chain(), retry.after_s = delay.as_secs_f64(), "job put off");
+                tracing::warn!(error.chain = %error.chain(), retry.after_s = delay.as_secs_f64(), "job put off");
                 Ok(Outcome::PutOff)
             }
             Release::Lost => Ok(Outcome::Lost),
@@ -323,7 +315,7 @@ impl Worker {
 
     async fn fail(&self, claim: &Claim, error: &Error) -> Result<Outcome> {
         let job = &claim.job;
-        tracing::error!(job.id = %job.id, project.id = %job.project, image.id = image_of(job), error.chain = %error.chain(), "job failed");
+        tracing::error!(error.chain = %error.chain(), "job failed");
         let failure = JobFailure {
             code: failure_code(job.job_type, error),
             reason: error.message().to_owned(),
@@ -371,9 +363,17 @@ fn backoff(attempt: i64) -> Duration {
     Duration::from_millis(500 * (1 << doublings)).min(LONGEST_BACKOFF)
 }
 
-/// The image that a job makes or is about, for the log.
-fn image_of(job: &Job) -> Option<tracing::field::DisplayValue<ImageId>> {
-    job.image.or(job.source).map(tracing::field::display)
+/// What every line of the log about an attempt says, whatever the level.
+fn span_of(claim: &Claim) -> tracing::Span {
+    let job = &claim.job;
+    let image = job.image.or(job.source);
+    tracing::error_span!(
+        "job",
+        job.id = %job.id,
+        job.attempt = claim.attempt,
+        project.id = %job.project,
+        image.id = image.map(tracing::field::display),
+    )
 }
 
 #[cfg(test)]
