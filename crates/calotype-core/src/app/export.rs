@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 use futures_util::TryStreamExt as _;
 
-use super::replicate::Strictness;
+use super::replicate::{Keys, Strictness};
 use super::{Call, Keep, Service};
 use crate::access::Action;
 use crate::codes::ImsCode;
@@ -102,11 +102,11 @@ impl Service {
             "object": order.object.as_str(),
             "file_format": order.format.as_str(),
         });
-        if let Some(key) = &image.cmk_id {
-            // What is in the bucket is sealed under no key of the caller's.
-            detail["source_key"] = key.as_str().into();
-            detail["protection"] = "lowered".into();
-        }
+        let keys = Keys {
+            source: image.cmk_id.clone(),
+            target: None,
+        };
+        keys.tell(&mut detail);
         let trail = Trail {
             event: self.event(call, "exportImage", image.id, detail),
             answer: keep.map(|keep| keep(&id)),

@@ -21,6 +21,7 @@ use std::ops::Range;
 
 use self::format::Format;
 use self::order::{check_format, check_order, properties_of};
+use super::replicate::Keys;
 use super::{Call, Keep, Service};
 use crate::access::Action;
 use crate::codes::ImsCode;
@@ -169,9 +170,11 @@ impl Service {
             "object": order.object.as_str(),
             "job_id": job.id.as_str(),
         });
-        if let Some(key) = &image.cmk_id {
-            detail["target_key"] = key.as_str().into();
-        }
+        let keys = Keys {
+            source: None,
+            target: image.cmk_id.clone(),
+        };
+        keys.tell(&mut detail);
         Ok(ImportPart {
             line: self.event(call, "createImage", image.id, detail),
             job,

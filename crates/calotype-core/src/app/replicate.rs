@@ -68,10 +68,25 @@ pub enum Strictness {
     Caller,
 }
 
-/// The keys that a replication goes from and to; none: the service's own.
+/// The keys that bytes go from and to; none: the service's own, or no key at all.
 pub(super) struct Keys {
     pub(super) source: Option<KeyId>,
     pub(super) target: Option<KeyId>,
+}
+
+impl Keys {
+    /// Tells in a line of the audit trail which were used, and whether that lowers the protection.
+    pub(super) fn tell(&self, detail: &mut serde_json::Value) {
+        if let Some(key) = &self.source {
+            detail["source_key"] = key.as_str().into();
+        }
+        if let Some(key) = &self.target {
+            detail["target_key"] = key.as_str().into();
+        }
+        if self.source.is_some() && self.target.is_none() {
+            detail["protection"] = "lowered".into();
+        }
+    }
 }
 
 /// Properties of the source that its replica does not inherit (spec 3.6): those that say where the source's
@@ -325,18 +340,9 @@ fn detail_of(job: &Job, keys: &Keys, mode: EncryptionMode) -> serde_json::Value 
         "job_id": job.id.as_str(),
         "replica": job.image.map(|image| image.to_string()),
     });
-    let mut put = |name: &str, value: serde_json::Value| detail[name] = value;
-    if let Some(key) = &keys.source {
-        put("source_key", key.as_str().into());
-    }
-    if let Some(key) = &keys.target {
-        put("target_key", key.as_str().into());
-    }
-    if keys.source.is_some() && keys.target.is_none() {
-        put("protection", "lowered".into());
-    }
+    keys.tell(&mut detail);
     if mode == EncryptionMode::Rewrap {
-        put("encryption_mode", mode.as_str().into());
+        detail["encryption_mode"] = mode.as_str().into();
     }
     detail
 }
