@@ -1,7 +1,7 @@
 //! Sharing many images with many projects at once: what recipients see and do, also under keys, and jobs whose workers
 //! are killed.
 
-use calotype_tests::{Client, Digests, Job, Options, Server, Worker, config, database, until};
+use calotype_tests::{Client, Digests, Job, Options, Server, Worker, config, database};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -209,11 +209,9 @@ fn a_job_about_members_has_one_effect_although_its_workers_are_killed() {
     for image in [&images[10], &images[45], &images[80]] {
         gate.close(image);
         let mut doomed = Worker::start(&worker);
-        until("the worker to come to the image", || {
-            gate.holds().then_some(())
-        });
+        gate.wait_until_held(|| ());
         doomed.kill9();
-        until("the database to see it", || (!gate.holds()).then_some(()));
+        gate.wait_until_left();
         assert!(done() > before, "each did something");
         before = done();
     }

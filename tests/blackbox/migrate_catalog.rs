@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use calotype_tests::server::binary;
-use calotype_tests::{Content, Digests, Options, Server, config, database, until};
+use calotype_tests::{Content, Digests, Options, Server, config, database};
 use serde_json::Value;
 
 /// What a service on the data directory is configured with once its catalog is at this URL.
@@ -71,14 +71,13 @@ fn a_service_moves_to_postgresql_though_the_move_is_killed_again_and_again() {
             .stderr(Stdio::null())
             .spawn()
             .expect("calotype runs");
-        until("the move to come to the row", || {
+        gate.wait_until_held(|| {
             let ended = process.try_wait().expect("the process's state");
             assert!(ended.is_none(), "it has not come by");
-            gate.holds().then_some(())
         });
         process.kill().expect("a process that lives");
         process.wait().expect("the process's end");
-        until("the server to see it", || (!gate.holds()).then_some(()));
+        gate.wait_until_left();
         // The rows before it are there, and it is not.
         if row > 1 {
             assert_eq!(arrived(&url, table), row - 1);

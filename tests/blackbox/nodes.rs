@@ -248,8 +248,8 @@ fn nothing_acknowledged_is_lost_when_postgresql_is_killed_and_all_goes_on_when_i
     admin.verify();
 }
 
-/// Asks for replicas, one after the other, until it shall stop and one was accepted; the ids of the jobs. What is not accepted is put off, and
-/// says when to ask again.
+/// Asks for replicas, one after the other, until it shall stop and one was accepted; the ids of the jobs. What is not
+/// accepted is put off, and says when to ask again.
 fn ask_until(client: &Client, source: &str, stop: &AtomicBool) -> Vec<String> {
     let mut accepted = Vec::new();
     let mut number = 0;

@@ -47,13 +47,18 @@ credentials = BasicCredentials(os.environ["CALOTYPE_ACCESS_KEY"], os.environ["CA
 ims = ImsClient.new_builder().with_credentials(credentials).with_endpoint(os.environ["CALOTYPE_URL"]).build()
 
 
-def done(answer, job_type):
+def wait_for(answer):
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         job = ims.show_job(ShowJobRequest(job_id=answer.job_id))
         if job.status in ("SUCCESS", "FAIL"):
-            break
+            return job
         time.sleep(0.02)
+    raise AssertionError(job)
+
+
+def done(answer, job_type):
+    job = wait_for(answer)
     assert (job.status, job.job_type) == ("SUCCESS", job_type), job
     image = ims.list_images(ListImagesRequest(id=job.entities.image_id)).images[0]
     assert image.status == "active" and image.image_size == str(len(CONTENT)), image
@@ -79,16 +84,6 @@ body = CreateDataImageRequestBody(name="data", image_url="images:disk.raw", min_
 image = done(ims.create_data_image(CreateDataImageRequest(body=body)), "imsImportDataImageJob")
 assert (image.virtual_env_type, image.os_type) == ("DataImage", "Windows"), image
 
-def job(answer):
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        job = ims.show_job(ShowJobRequest(job_id=answer.job_id))
-        if job.status in ("SUCCESS", "FAIL"):
-            return job
-        time.sleep(0.02)
-    raise AssertionError(job)
-
-
 MEMBERS = [("server.ovf", b"""<Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1">
 <References><File ovf:id="a" ovf:href="system.raw"/><File ovf:id="b" ovf:href="data.raw"/></References>
 <DiskSection><Disk ovf:diskId="1" ovf:fileRef="a" ovf:capacity="3000000"/>
@@ -100,7 +95,7 @@ with tarfile.open(os.path.join(os.environ["CALOTYPE_BUCKET"], "server.ova"), "w"
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
 body = CreateImageRequestBody(name="server", image_url="images:server.ova", min_disk=40)
-ended = job(ims.create_image(CreateImageRequest(body=body)))
+ended = wait_for(ims.create_image(CreateImageRequest(body=body)))
 assert (ended.status, ended.job_type) == ("SUCCESS", "imsImportOvaImageJob"), ended
 parts = ended.entities.sub_jobs_result
 assert [part.entities.image_name for part in parts] == ["server", "server-1"], parts

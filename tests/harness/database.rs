@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use crate::engines::engine;
+use crate::local::until;
 use crate::program;
 
 /// A fresh database of this name; the result is its URL.
@@ -94,7 +95,7 @@ impl Gate {
         }
     }
 
-    /// Lets nobody past a row, and past the one before it again.
+    /// Lets nobody past the row that has this key. The one that it was closed at before is free again.
     pub fn close(&self, key: &str) {
         sql(
             &self.url,
@@ -102,8 +103,20 @@ impl Gate {
         );
     }
 
-    /// Whether somebody stands there.
-    pub fn holds(&self) -> bool {
+    /// Waits until somebody stands there. `alive` panics where nobody will come any more.
+    pub fn wait_until_held(&self, mut alive: impl FnMut()) {
+        until("somebody to come to the gate", || {
+            alive();
+            self.holds().then_some(())
+        });
+    }
+
+    /// Waits until the server knows that who stood there was killed.
+    pub fn wait_until_left(&self) {
+        until("the gate to be left", || (!self.holds()).then_some(()));
+    }
+
+    fn holds(&self) -> bool {
         let waiting = "select count(*) from pg_stat_activity \
                        where datname = current_database() and wait_event = 'PgSleep'";
         sql(&self.url, waiting).trim() != "0"
