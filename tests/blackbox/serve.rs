@@ -430,6 +430,27 @@ fn the_lines_of_a_request_name_it_its_project_its_user_and_its_image() {
 }
 
 #[test]
+fn the_lines_of_a_job_name_it_its_project_and_its_image() {
+    let server = Server::start(Options::config("[log]\nformat = \"json\"\n".to_owned()));
+    let client = server.user();
+    let source = client.image("source", 1, 1000);
+    let job = client.begin_copy(&source, json!({"name": "named"}));
+    let made = client.job(&job).image();
+    let line = until("the job's last line", || {
+        let log = server.log();
+        let mut lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.find(|line| line["message"] == "job ended")
+    });
+    let span = &line["span"];
+    assert_eq!(span["job.id"], job, "{line}");
+    assert_eq!(span["job.attempt"], 1, "{line}");
+    assert_eq!(span["project.id"], client.project(), "{line}");
+    assert_eq!(span["image.id"], made, "{line}");
+}
+
+#[test]
 fn the_digests_that_are_configured_are_computed_and_shown() {
     let digests = Digests::of(Content::new(1, 100_000));
     for (configured, algorithm) in [
