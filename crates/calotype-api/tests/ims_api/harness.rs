@@ -501,7 +501,7 @@ impl Authenticator for TokenText {
 pub(crate) struct Hindered {
     inner: SealedBlobs,
     opening: Arc<Mutex<Opening>>,
-    /// What happens when a blob is opened next.
+    /// What happens when a blob is opened next, or when a store was looked through.
     meanwhile: Mutex<Option<Meanwhile>>,
     /// Whether nothing can be removed, and how often that was asked for meanwhile.
     pub(crate) keeps: Mutex<Option<usize>>,
@@ -518,16 +518,20 @@ pub(crate) enum Opening {
 }
 
 impl Hindered {
-    /// Has this happen when a blob is opened next.
+    /// Has this happen when a blob is opened next, or when a store was looked through.
     pub(crate) fn meanwhile(&self, work: impl Future<Output = ()> + Send + 'static) {
         *self.meanwhile.lock().unwrap() = Some(Box::pin(work));
     }
 
-    async fn hinder(&self) {
+    async fn do_meanwhile(&self) {
         let meanwhile = self.meanwhile.lock().unwrap().take();
         if let Some(work) = meanwhile {
             work.await;
         }
+    }
+
+    async fn hinder(&self) {
+        self.do_meanwhile().await;
         let opening = *self.opening.lock().unwrap();
         match opening {
             Opening::Succeeds => {}
@@ -594,7 +598,9 @@ impl Blobs for Hindered {
         self.inner.list(store).await
     }
     async fn list_staged(&self, store: &StoreName) -> Result<Vec<(BlobId, Timestamp)>> {
-        self.inner.list_staged(store).await
+        let found = self.inner.list_staged(store).await;
+        self.do_meanwhile().await;
+        found
     }
     async fn free_space(&self, store: Option<&StoreName>) -> Result<Option<ByteSize>> {
         self.inner.free_space(store).await

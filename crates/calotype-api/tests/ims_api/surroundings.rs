@@ -1,5 +1,6 @@
 //! What surrounds the operations: unknown paths, wrong methods, health, metrics, the description, administration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -217,6 +218,29 @@ async fn staged_bytes_of_a_stored_blob_are_told_of_and_removed_after_the_grace()
     );
     assert_eq!(seen["orphans"], 0);
     assert_eq!(world.stored().await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_collected_while_the_verifier_looks_is_no_fault() {
+    let world = Arc::new(World::new().await);
+    let image = world.image(|_| ()).await;
+    let orphan: BlobId = "00000000-0000-4000-8000-00000000000f".parse().unwrap();
+    world.write(orphan, None).await;
+    world.clock.advance(Settings::default().deletion_grace * 3);
+    let there = Arc::clone(&world);
+    world.blobs.meanwhile(async move {
+        let gone = there
+            .catalog
+            .delete_image(&image, Duration::ZERO, there.trail());
+        gone.await.unwrap();
+        let done = there.service.reconcile().await.unwrap();
+        assert_eq!((done.blobs_deleted, done.orphans_deleted), (1, 1));
+    });
+    let seen = world.get(ADMIN, "/admin/v1/verify").await.json();
+    assert_eq!(
+        (&seen["orphans"], &seen["violations"]),
+        (&json!(0), &json!([]))
+    );
 }
 
 #[tokio::test]

@@ -410,7 +410,8 @@ impl Removal {
     }
 }
 
-/// The bytes in a store by their places, each with the time of its commit, or of its last write.
+/// The bytes in one store or in several by their places, each with the time of its commit, or of its last write.
+#[derive(Default)]
 pub(super) struct BytesIn {
     pub(super) stored: BTreeMap<Place, Timestamp>,
     pub(super) staged: BTreeMap<Place, Timestamp>,

@@ -1,9 +1,8 @@
 //! The verifier: checks the invariants of ARCHITECTURE.md on a live or stopped system. It changes nothing but marks: images
 //! whose bytes it finds damaged get one, and lose it when a deep check finds every byte whole again, as after a repair.
 
-use std::collections::BTreeMap;
-
 use crate::access::Action;
+use crate::app::reconcile::BytesIn;
 use crate::app::{Call, Service};
 use crate::error::Result;
 use crate::id::BlobId;
@@ -37,12 +36,10 @@ impl Service {
     /// the presence of the segments is checked.
     pub async fn verify(&self, deep: bool) -> Result<Verification> {
         // The store is listed first: a blob committed meanwhile has a row by the time the rows are read.
-        let (mut stored, mut staged) = (BTreeMap::new(), BTreeMap::new());
-        for store in &self.settings.stores.stores {
-            let mut found = self.bytes_in(&store.name).await?;
-            stored.append(&mut found.stored);
-            staged.append(&mut found.staged);
-        }
+        let BytesIn {
+            mut stored,
+            mut staged,
+        } = self.bytes_in_stores().await?;
         let mut seen = Verification {
             violations: self.catalog.violations().await?,
             ..Default::default()
@@ -67,6 +64,12 @@ impl Service {
             stored.remove(place);
             staged.remove(place);
         }
+        if !(stored.is_empty() && staged.is_empty()) {
+            // What was collected since the first look has no row either.
+            let still = self.bytes_in_stores().await?;
+            stored.retain(|place, _| still.stored.contains_key(place));
+            staged.retain(|place, _| still.staged.contains_key(place));
+        }
         seen.orphans = stored.len() as u64;
         seen.leftovers = staged.len() as u64;
         let oldest = self.clock.now().minus(self.settings.deletion_grace * 2);
@@ -84,6 +87,16 @@ impl Service {
             }
         }
         Ok(seen)
+    }
+
+    async fn bytes_in_stores(&self) -> Result<BytesIn> {
+        let mut all = BytesIn::default();
+        for store in &self.settings.stores.stores {
+            let mut found = self.bytes_in(&store.name).await?;
+            all.stored.append(&mut found.stored);
+            all.staged.append(&mut found.staged);
+        }
+        Ok(all)
     }
 
     async fn verify_blob(
