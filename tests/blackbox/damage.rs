@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use calotype_tests::{Client, Content, Digests, Server};
+use calotype_tests::{Client, Content, Digests, Options, Server, config, database, until};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -61,6 +61,89 @@ fn the_verifier_marks_what_it_finds_damaged() {
     assert!(client.show(&image)["calotype_damaged_at"].is_string());
 }
 
+#[test]
+fn bytes_that_rot_are_found_though_nobody_reads_them_and_so_is_their_repair() {
+    let server = Server::start(Options::config(config::scrub(1)));
+    let client = server.user();
+    let image = client.image("rots", 1, LENGTH);
+    let replica = client.replicate(&image, "shares the bytes");
+    let damaged = |id: &str| client.show(id)["calotype_damaged_at"].is_string();
+    let body = body(&server);
+    for offset in [0, 70_000, LENGTH - 1] {
+        flip(&body, offset);
+        until("the damage to be found", || {
+            (damaged(&image) && damaged(&replica)).then_some(())
+        });
+        assert_eq!(server.metric("calotype_damaged_blobs", &[]), 1.0);
+        flip(&body, offset);
+        until("the repair to be found", || {
+            (!damaged(&image) && !damaged(&replica)).then_some(())
+        });
+        assert_eq!(server.metric("calotype_damaged_blobs", &[]), 0.0);
+    }
+    std::fs::remove_file(&body).expect("the body");
+    until("the loss to be found", || damaged(&image).then_some(()));
+    assert_eq!(server.metric("calotype_damaged_reads_total", &[]), 0.0);
+}
+
+#[test]
+fn a_store_that_is_not_mounted_any_more_has_lost_nothing() {
+    let server = Server::start(Options::config(config::scrub(1)));
+    let client = server.user();
+    let image = client.image("whole", 1, LENGTH);
+    let (store, away) = (server.data().join("blobs"), server.data().join("away"));
+    std::fs::rename(&store, &away).expect("moved");
+    until("the store to be missed", || {
+        server.log().contains("not scrubbed").then_some(())
+    });
+    let shown = client.show(&image);
+    assert_eq!(shown["calotype_damaged_at"], Value::Null, "{shown}");
+    std::fs::rename(&away, &store).expect("moved");
+    let wanted = Digests::of(Content::new(1, LENGTH));
+    assert_eq!(client.download(&image), wanted);
+}
+
+#[test]
+fn where_nothing_is_to_be_read_again_nothing_is() {
+    let server = Server::start(Options::config(config::scrub(0)));
+    let client = server.user();
+    let image = client.image("rots", 1, LENGTH);
+    flip(&body(&server), 70_000);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(client.show(&image)["calotype_damaged_at"], Value::Null);
+    assert_eq!(server.metric("calotype_scrub_behind_seconds", &[]), 0.0);
+}
+
+#[test]
+fn of_two_nodes_one_scrubs_and_when_it_dies_the_other_does() {
+    let store = tempfile::tempdir().expect("a directory");
+    let url = database::fresh("scrub");
+    let text = config::shared(
+        &url,
+        &store.path().join("blobs"),
+        &store.path().join("root.key"),
+    ) + &config::scrub(1);
+    let mut first = Server::start(Options::config(text.clone()));
+    let second = Server::start(Options::config(text));
+    let client = first.user();
+    let image = client.image("rots", 1, LENGTH);
+    let holder = "select holder from leases where name = 'scrubber' and expires_at > 0";
+    let held = |by: &Server| {
+        let by = format!("-{}-", by.pid());
+        database::sql(&url, holder).contains(&by)
+    };
+    until("the first to have the lease", || held(&first).then_some(()));
+    first.kill9();
+    until("the second to have it", || held(&second).then_some(()));
+    flip(&body_in(&store.path().join("blobs")), 70_000);
+    let there = client.at(second.base());
+    until("the damage to be found", || {
+        there.show(&image)["calotype_damaged_at"]
+            .is_string()
+            .then_some(())
+    });
+}
+
 /// Whether all of an image's bytes come.
 pub(crate) fn is_served(client: &Client, image: &str) -> bool {
     let request = client.request(Method::GET, &format!("/v2/images/{image}/file"));
@@ -68,10 +151,14 @@ pub(crate) fn is_served(client: &Client, image: &str) -> bool {
     response.status().is_success() && Digests::try_of(response).is_ok()
 }
 
-/// The one body in the store.
+/// The one body in the server's store.
 pub(crate) fn body(server: &Server) -> PathBuf {
+    body_in(&server.data().join("blobs"))
+}
+
+fn body_in(store: &Path) -> PathBuf {
     let list = |path: PathBuf| std::fs::read_dir(path).expect("the store").flatten();
-    let prefixes = list(server.data().join("blobs").join("blobs"));
+    let prefixes = list(store.join("blobs"));
     let mut blobs = prefixes.flat_map(|prefix| list(prefix.path()));
     let blob = blobs.next().expect("a blob").path();
     assert!(blobs.next().is_none(), "one blob");

@@ -175,6 +175,8 @@ fn health_readiness_and_metrics_answer_without_a_token() {
         "calotype_image_bytes_uploaded_total 1000",
         "calotype_image_bytes_downloaded_total 1000",
         "calotype_jobs_waiting 0",
+        "calotype_damaged_blobs 0",
+        "calotype_scrub_behind_seconds 0",
         "calotype_jobs_running 0",
         "calotype_http_requests_total{method=\"PUT\",route=\"/v2/images/{image_id}/file\",status=\"204\"} 1",
     ] {

@@ -173,6 +173,11 @@ pub fn reseal_pace(node_rate: u64, job_rate: u64, segments: u32) -> String {
     )
 }
 
+/// A deployment whose stored bytes are read again after so many seconds.
+pub fn scrub(seconds: u64) -> String {
+    format!("[scrub]\nevery = \"{seconds}s\"\n")
+}
+
 /// A deployment in which images may be rewrapped.
 pub fn rewrap() -> String {
     "[replication]\nallow_rewrap = true\n".to_owned()

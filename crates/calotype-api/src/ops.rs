@@ -36,6 +36,9 @@ const CONNECTIONS_BOUND: &str = "calotype_http_connections_bound";
 const READY: &str = "calotype_ready";
 /// Reads of images that met bytes that are damaged or gone.
 const DAMAGED: &str = "calotype_damaged_reads_total";
+/// Blobs that are marked as damaged: each is the bytes of one image or more.
+const DAMAGED_BLOBS: &str = "calotype_damaged_blobs";
+const SCRUB_BEHIND: &str = "calotype_scrub_behind_seconds";
 const JOBS_WAITING: &str = "calotype_jobs_waiting";
 const JOBS_RUNNING: &str = "calotype_jobs_running";
 /// Counted when the image is active.
@@ -96,6 +99,15 @@ pub fn describe_metrics() {
     );
     metrics::describe_counter!(CUT, "Connections and bodies that were too slow.");
     metrics::describe_gauge!(UPLOADS_IN_FLIGHT, "Uploads that are running.");
+    metrics::describe_gauge!(
+        DAMAGED_BLOBS,
+        "Blobs whose bytes were found damaged and not yet whole again."
+    );
+    metrics::describe_gauge!(
+        SCRUB_BEHIND,
+        metrics::Unit::Seconds,
+        "For how long the bytes that are to be read again first have been due."
+    );
     metrics::describe_gauge!(CONNECTIONS, "Connections that are open.");
     metrics::describe_gauge!(JOBS_WAITING, "Jobs that no worker has begun.");
     metrics::describe_gauge!(JOBS_RUNNING, "Jobs that a worker has begun and not ended.");
@@ -240,6 +252,15 @@ pub async fn show_metrics(State(state): State<ApiState>) -> Reply {
         }
         Err(error) => {
             tracing::warn!(error.chain = %error.chain(), "jobs can't be counted");
+        }
+    }
+    match state.service.scrubbed().await {
+        Ok(scrubbed) => {
+            metrics::gauge!(SCRUB_BEHIND).set(scrubbed.behind.as_secs_f64());
+            metrics::gauge!(DAMAGED_BLOBS).set(scrubbed.damaged as f64);
+        }
+        Err(error) => {
+            tracing::warn!(error.chain = %error.chain(), "how far scrubbing is can't be told");
         }
     }
     let content_type = [(header::CONTENT_TYPE, PROMETHEUS_TEXT)];

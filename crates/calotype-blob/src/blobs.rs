@@ -18,8 +18,8 @@ use bytes::Bytes;
 use calotype_core::id::{BlobId, StoreName};
 use calotype_core::keys::{KeyFault, KeyResult, KeyRole, MasterKey};
 use calotype_core::ports::{
-    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Clock, CopyOrder, Entropy, KeyService,
-    Place, ResealOrder, WrappedKey, WriteOptions,
+    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, Clock, CopyOrder, Depth, Entropy,
+    KeyService, Place, ResealOrder, WrappedKey, WriteOptions,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -185,7 +185,7 @@ impl SealedBlobs {
         &self,
         blob: BlobId,
         key: Option<&WrappedKey>,
-        deep: bool,
+        depth: Depth,
     ) -> Result<BlobCheck> {
         let opened = match self.find(blob, key, Use::OnePass).await {
             Ok(Some(opened)) => opened,
@@ -202,10 +202,14 @@ impl SealedBlobs {
                     return Err(error);
                 }
                 tracing::warn!(blob.id = %blob, error.chain = %error.chain(), "not checked: its key can't be had");
-                return Ok(BlobCheck::Closed);
+                return Ok(if foreign {
+                    BlobCheck::Closed
+                } else {
+                    BlobCheck::Away
+                });
             }
         };
-        read::verify(&opened, deep).await?;
+        read::verify(&opened, depth).await?;
         Ok(BlobCheck::Whole(opened.facts.clone()))
     }
 }
@@ -430,13 +434,22 @@ impl Blobs for SealedBlobs {
         store.discard(place.id).await
     }
 
-    async fn check(&self, blob: BlobId, key: Option<&WrappedKey>, deep: bool) -> Result<BlobCheck> {
-        match self.verify(blob, key, deep).await {
+    async fn check(
+        &self,
+        blob: BlobId,
+        key: Option<&WrappedKey>,
+        depth: Depth,
+    ) -> Result<BlobCheck> {
+        match self.verify(blob, key, depth).await {
             Err(error) if error.kind() == ErrorKind::Damaged => {
                 Ok(BlobCheck::Damaged(error.chain()))
             }
             other => other,
         }
+    }
+
+    async fn is_there(&self, store: &StoreName) -> Result<()> {
+        self.stores.store(store)?.is_there().await
     }
 
     async fn list(&self, store: &StoreName) -> Result<Vec<(BlobId, Timestamp)>> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use calotype_core::id::BlobId;
-use calotype_core::ports::{BlobFacts, BlobReader, ByteStream, Extent};
+use calotype_core::ports::{BlobFacts, BlobReader, ByteStream, Depth, Extent};
 use calotype_core::{Error, ErrorKind, Result};
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -24,6 +24,7 @@ use tokio::task::spawn_blocking;
 use crate::data_keys::Lease;
 use crate::manifest::{Manifest, SealedSegment};
 use crate::seal::{BlobKeys, PAGE, SegmentOpener, page_bytes};
+use crate::share::Pace;
 use crate::store::{Buffer, Slot, Stored};
 use crate::write::PIECE;
 
@@ -65,7 +66,7 @@ impl BlobReader for Reader {
         // Not before the first poll: a stream that nobody reads costs nothing.
         stream::once(async move {
             let (sender, receiver) = mpsc::channel(AHEAD);
-            tokio::spawn(pump(blob, range, sender));
+            tokio::spawn(pump(blob, range, None, sender));
             stream::unfold(receiver, |mut receiver| async {
                 receiver.recv().await.map(|piece| (piece, receiver))
             })
@@ -140,7 +141,13 @@ impl Iterator for Spans<'_> {
     }
 }
 
-async fn pump(blob: Arc<OpenBlob>, range: Range<u64>, sender: mpsc::Sender<Result<Bytes>>) {
+/// Reads a range piece by piece. With a pace only what is stored is read, and sent: zeros are left out.
+async fn pump(
+    blob: Arc<OpenBlob>,
+    range: Range<u64>,
+    pace: Option<Pace>,
+    sender: mpsc::Sender<Result<Bytes>>,
+) {
     let spans = Spans {
         manifest: &blob.manifest,
         rest: range,
@@ -149,6 +156,13 @@ async fn pump(blob: Arc<OpenBlob>, range: Range<u64>, sender: mpsc::Sender<Resul
     let mut opening = Opening::default();
     // One step more than there are spans: while one is opened, the next is read.
     for span in spans.map(Some).chain([None]) {
+        if let (Some(pace), Some(span)) = (&pace, &span) {
+            let (_, place) = place_of(&blob, span);
+            if place.is_empty() {
+                continue;
+            }
+            pace.wait(place.end - place.start).await;
+        }
         let fetch = fetch(&blob, span, opening.spare.pop());
         let (opened, next) = match fetched.take() {
             None => (None, fetch.await),
@@ -369,18 +383,25 @@ pub(crate) fn locate(error: Error, index: u32, position: u32) -> Error {
 }
 
 /// Opens the pages of a blob, all of them or the last stored one of each segment, and throws them away.
-pub(crate) async fn verify(blob: &Arc<OpenBlob>, deep: bool) -> Result<()> {
-    if deep {
-        let (sender, mut receiver) = mpsc::channel(AHEAD);
-        let pump = pump(Arc::clone(blob), 0..blob.manifest.plaintext, sender);
-        let drain = async {
-            while let Some(piece) = receiver.recv().await {
-                piece?;
-            }
-            Ok(())
-        };
-        return tokio::join!(pump, drain).1;
-    }
+pub(crate) async fn verify(blob: &Arc<OpenBlob>, depth: Depth) -> Result<()> {
+    let rate = match depth {
+        Depth::Ends => return verify_ends(blob).await,
+        Depth::Pages => None,
+        Depth::PagesAt(rate) => Some(rate.bytes()),
+    };
+    let (sender, mut receiver) = mpsc::channel(AHEAD);
+    let whole = 0..blob.manifest.plaintext;
+    let pump = pump(Arc::clone(blob), whole, Some(Pace::new(rate)), sender);
+    let drain = async {
+        while let Some(piece) = receiver.recv().await {
+            piece?;
+        }
+        Ok(())
+    };
+    tokio::join!(pump, drain).1
+}
+
+async fn verify_ends(blob: &Arc<OpenBlob>) -> Result<()> {
     let mut opening = Opening::default();
     for segment in &blob.manifest.segments {
         let pages = blob.manifest.segment_pages(segment.index);

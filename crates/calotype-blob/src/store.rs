@@ -102,6 +102,14 @@ pub trait BlobStore: Send + Sync {
     /// The blobs with staged bytes, by id, each with the time of the last write.
     async fn list_staged(&self) -> Result<Vec<(BlobId, Timestamp)>>;
 
+    /// Succeeds where what the store does not have is gone, and not the store itself.
+    ///
+    /// # Errors
+    /// Unavailable.
+    async fn is_there(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Bytes that the store still takes, where it can say so.
     async fn free_space(&self) -> Result<Option<ByteSize>>;
 

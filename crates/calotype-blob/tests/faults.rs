@@ -20,7 +20,7 @@ use calotype_blob::store::{
     BlobStore, Disk, Fault, Faults, FaultyStore, FileStore, Operation, Step,
 };
 use calotype_core::ErrorKind;
-use calotype_core::ports::{BlobCheck, Blobs};
+use calotype_core::ports::{BlobCheck, Blobs, Depth};
 use common::*;
 
 fn content() -> Vec<u8> {
@@ -87,10 +87,14 @@ async fn a_fault_at_any_call_of_a_write_leaves_the_blob_absent_or_whole() {
             let written = put(&blobs, id(1), &bytes).await;
             let struck = faults.clear();
             assert_eq!(written.is_err(), struck, "{fault:?} after {skip}");
-            match blobs.check(id(1), None, true).await.expect("checked") {
+            match blobs
+                .check(id(1), None, Depth::Pages)
+                .await
+                .expect("checked")
+            {
                 BlobCheck::Missing => assert!(struck),
                 BlobCheck::Whole(_) => assert!(get(&blobs, id(1)).await.expect("read") == bytes),
-                BlobCheck::Closed => panic!("its key is at hand"),
+                BlobCheck::Closed | BlobCheck::Away => panic!("its key is at hand"),
                 BlobCheck::Damaged(why) => panic!("{fault:?} after {skip}: {why}"),
             }
             if let Err(error) = written {
@@ -122,7 +126,10 @@ async fn two_faults_in_a_row_leave_the_blob_absent_or_whole() {
         faults.inject(Some(Operation::Abandon), 0, Fault::Away);
         let written = put(&blobs, id(1), &bytes).await;
         faults.clear();
-        let check = blobs.check(id(1), None, true).await.expect("checked");
+        let check = blobs
+            .check(id(1), None, Depth::Pages)
+            .await
+            .expect("checked");
         if written.is_ok() {
             assert!(matches!(check, BlobCheck::Whole(_)));
             break;
@@ -145,10 +152,14 @@ async fn a_fault_at_any_step_of_the_disk_leaves_the_blob_absent_or_whole() {
             let written = put(&blobs, id(1), &bytes).await;
             let struck = left.swap(0, Ordering::SeqCst) == 0;
             assert_eq!(written.is_err(), struck, "{errno} at step {nth}");
-            match blobs.check(id(1), None, true).await.expect("checked") {
+            match blobs
+                .check(id(1), None, Depth::Pages)
+                .await
+                .expect("checked")
+            {
                 BlobCheck::Missing => assert!(struck),
                 BlobCheck::Whole(_) => assert!(!struck, "{errno} at step {nth}: it stayed"),
-                BlobCheck::Closed => panic!("its key is at hand"),
+                BlobCheck::Closed | BlobCheck::Away => panic!("its key is at hand"),
                 BlobCheck::Damaged(why) => panic!("{errno} at step {nth}: {why}"),
             }
             if let Err(error) = written {
@@ -217,14 +228,21 @@ async fn a_fault_at_any_step_of_a_delete_leaves_the_blob_whole_or_gone() {
         let blobs = faulty_file_store(directory.path(), disk);
         blobs.delete(id(1)).await.expect_err("a step failed");
         assert_eq!(left.load(Ordering::SeqCst), 0);
-        match blobs.check(id(1), None, true).await.expect("checked") {
+        match blobs
+            .check(id(1), None, Depth::Pages)
+            .await
+            .expect("checked")
+        {
             BlobCheck::Missing | BlobCheck::Whole(_) => {}
-            BlobCheck::Closed => panic!("its key is at hand"),
+            BlobCheck::Closed | BlobCheck::Away => panic!("its key is at hand"),
             BlobCheck::Damaged(why) => panic!("step {nth}: {why}"),
         }
         blobs.delete(id(1)).await.expect("deleted in the end");
         assert_eq!(
-            blobs.check(id(1), None, true).await.expect("checked"),
+            blobs
+                .check(id(1), None, Depth::Pages)
+                .await
+                .expect("checked"),
             BlobCheck::Missing
         );
         assert!(staged(&blobs).await.is_empty());
@@ -297,13 +315,17 @@ async fn the_state_before_any_step_of_a_write_is_a_blob_that_is_absent_or_whole(
     for number in skip..taken.load(Ordering::SeqCst) {
         let root = crashes.path().join(number.to_string());
         let blobs = in_directory(&root);
-        match blobs.check(id(1), None, true).await.expect("checked") {
+        match blobs
+            .check(id(1), None, Depth::Pages)
+            .await
+            .expect("checked")
+        {
             BlobCheck::Missing => assert!(stored(&blobs).await.is_empty()),
             BlobCheck::Whole(_) => {
                 whole += 1;
                 assert!(get(&blobs, id(1)).await.expect("read") == bytes);
             }
-            BlobCheck::Closed => panic!("its key is at hand"),
+            BlobCheck::Closed | BlobCheck::Away => panic!("its key is at hand"),
             BlobCheck::Damaged(why) => panic!("before step {number}: {why}"),
         }
         blobs.discard(id(1)).await.expect("discarded");
@@ -343,10 +365,14 @@ async fn a_discard_at_any_step_of_a_write_leaves_the_blob_absent_or_whole() {
         let blobs = sealed(Arc::new(store), PAGES);
         let written = put(&blobs, id(1), &bytes).await;
         let done = steps.load(Ordering::SeqCst) < skip + nth;
-        match blobs.check(id(1), None, true).await.expect("checked") {
+        match blobs
+            .check(id(1), None, Depth::Pages)
+            .await
+            .expect("checked")
+        {
             BlobCheck::Missing => assert!(written.is_err()),
             BlobCheck::Whole(_) => assert!(written.is_ok()),
-            BlobCheck::Closed => panic!("its key is at hand"),
+            BlobCheck::Closed | BlobCheck::Away => panic!("its key is at hand"),
             BlobCheck::Damaged(why) => panic!("before step {nth}: {why}"),
         }
         assert!(staged(&blobs).await.is_empty());

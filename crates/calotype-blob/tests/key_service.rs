@@ -14,7 +14,7 @@ use calotype_blob::store::FileStore;
 use calotype_blob::{SealOptions, SealedBlobs};
 use calotype_core::ErrorKind;
 use calotype_core::codes::ImsCode;
-use calotype_core::ports::{BlobCheck, Blobs, Clock, KeyService};
+use calotype_core::ports::{BlobCheck, Blobs, Clock, Depth, KeyService};
 use calotype_core::time::Timestamp;
 use calotype_keys::ScriptedKeys;
 use common::*;
@@ -82,8 +82,12 @@ async fn a_key_service_that_is_away_is_no_damage() {
     setup.keys.set(SERVICE, Some(Wrong::Away));
     let error = get(&setup.blobs, id(1)).await.expect_err("away");
     assert!(error.is_transient());
-    let check = setup.blobs.check(id(1), None, true).await.expect("checked");
-    assert_eq!(check, BlobCheck::Closed);
+    let check = setup
+        .blobs
+        .check(id(1), None, Depth::Pages)
+        .await
+        .expect("checked");
+    assert_eq!(check, BlobCheck::Away);
     setup.keys.set(SERVICE, None);
     assert_eq!(get(&setup.blobs, id(1)).await.expect("read"), b"secret");
 }

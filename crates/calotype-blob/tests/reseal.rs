@@ -18,7 +18,7 @@ use calotype_core::ErrorKind;
 use calotype_core::codes::ImsCode;
 use calotype_core::id::BlobId;
 use calotype_core::keys::{KeyRole, MasterKey};
-use calotype_core::ports::{BlobCheck, BlobFacts, Blobs, ResealOrder, WrappedKey};
+use calotype_core::ports::{BlobCheck, BlobFacts, Blobs, Depth, ResealOrder, WrappedKey};
 use common::*;
 
 const SOURCE: u128 = 1;
@@ -68,7 +68,10 @@ async fn assert_same(blobs: &SealedBlobs, target: BlobId, bytes: &[u8], facts: &
         "{} bytes",
         bytes.len()
     );
-    let check = blobs.check(target, None, true).await.expect("checked");
+    let check = blobs
+        .check(target, None, Depth::Pages)
+        .await
+        .expect("checked");
     assert_eq!(check, BlobCheck::Whole(facts.clone()));
 }
 
@@ -455,17 +458,27 @@ async fn each_keys_fault_has_the_code_of_its_role_and_the_work_goes_on_when_it_i
     let facts = node().reseal(order).await.expect("resealed");
     assert_same(&node(), id(TARGET), &bytes, &facts).await;
     // What can't be looked into is not damaged.
-    for wrong in [Wrong::Throttled, Wrong::Away, Wrong::Disabled] {
+    for (wrong, expected) in [
+        (Wrong::Throttled, BlobCheck::Away),
+        (Wrong::Away, BlobCheck::Away),
+        (Wrong::Disabled, BlobCheck::Closed),
+    ] {
         keys.set("s", Some(wrong));
-        let check = node().check(id(SOURCE), None, true).await.expect("checked");
-        assert_eq!(check, BlobCheck::Closed, "{wrong:?}");
+        let check = node()
+            .check(id(SOURCE), None, Depth::Pages)
+            .await
+            .expect("checked");
+        assert_eq!(check, expected, "{wrong:?}");
         keys.set("s", None);
     }
     // The source's key opens the source, the target's the target, and neither the other.
     keys.set("s", Some(Wrong::Missing));
     assert!(get(&node(), id(TARGET)).await.expect("read") == bytes);
     get(&node(), id(SOURCE)).await.expect_err("shredded");
-    let closed = node().check(id(SOURCE), None, true).await.expect("checked");
+    let closed = node()
+        .check(id(SOURCE), None, Depth::Pages)
+        .await
+        .expect("checked");
     assert_eq!(closed, BlobCheck::Closed);
 }
 
@@ -496,7 +509,12 @@ async fn a_rewrapped_blob_opens_by_either_wrap_while_that_ones_key_does() {
     assert!(read(Some(&wrapped)).await.expect("read") == bytes);
     let error = read(None).await.expect_err("shredded");
     assert_eq!(error.code(), Some(ImsCode::IMG_0101));
-    let check = async |wrap| node().check(id(SOURCE), wrap, true).await.expect("checked");
+    let check = async |wrap| {
+        node()
+            .check(id(SOURCE), wrap, Depth::Pages)
+            .await
+            .expect("checked")
+    };
     assert_eq!(check(None).await, BlobCheck::Closed);
     assert!(matches!(check(Some(&wrapped)).await, BlobCheck::Whole(_)));
     let mut flipped = wrapped.clone();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use calotype_blob::conformance;
 use calotype_blob::seal::{PAGE, PAGE_OVERHEAD, SEALED_PAGE};
 use calotype_blob::store::{Faults, FaultyStore, FileStore};
-use calotype_core::ports::{BlobCheck, Blobs};
+use calotype_core::ports::{BlobCheck, Blobs, Depth};
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, ErrorKind};
 use common::*;
@@ -60,8 +60,9 @@ async fn bytes_of_any_length_come_back_with_their_digests() {
             assert_eq!(facts.digests.sha256, Some(hexed(&SHA256)));
             assert_eq!(facts.digests.sha512, Some(hexed(&SHA512)));
             assert!(get(&blobs, blob).await.expect("read") == bytes, "{length}");
-            for deep in [false, true] {
-                let check = blobs.check(blob, None, deep).await.expect("checked");
+            let paced = Depth::PagesAt(ByteSize::gib(1));
+            for depth in [Depth::Ends, Depth::Pages, paced] {
+                let check = blobs.check(blob, None, depth).await.expect("checked");
                 assert_eq!(check, BlobCheck::Whole(facts.clone()));
             }
         }
@@ -265,7 +266,10 @@ async fn a_deleted_blob_is_missing_and_what_was_open_stays_readable() {
     blobs.delete(id(1)).await.expect("deleted");
     blobs.delete(id(1)).await.expect("deleted again");
     assert_eq!(
-        blobs.check(id(1), None, true).await.expect("checked"),
+        blobs
+            .check(id(1), None, Depth::Pages)
+            .await
+            .expect("checked"),
         BlobCheck::Missing
     );
     let error = blobs.open(id(1), None).await.map(|_| ()).expect_err("gone");

@@ -30,7 +30,7 @@ use calotype_blob::{SealedBlobs, conformance};
 use calotype_core::ErrorKind;
 use calotype_core::id::BlobId;
 use calotype_core::keys::MasterKey;
-use calotype_core::ports::{Blobs as _, ResealOrder};
+use calotype_core::ports::{Blobs as _, Depth, ResealOrder};
 use calotype_core::size::ByteSize;
 use calotype_keys::{ScriptedKeys, SystemEntropy};
 use calotype_s3::{AccessKey, Bucket, Client, Connection, Limits, S3Options};
@@ -519,7 +519,7 @@ async fn many_readers_ask_the_store_for_each_chunk_once_and_a_cache_keeps_them()
     assert!(get(&blobs, id(1)).await.unwrap() == bytes);
     // A verification reads the store, whatever is kept.
     let before = asked();
-    let check = blobs.check(id(1), None, true).await.unwrap();
+    let check = blobs.check(id(1), None, Depth::Pages).await.unwrap();
     assert!(matches!(check, calotype_core::ports::BlobCheck::Whole(_)));
     assert!(asked() >= before + CHUNKS);
     let rewrapped = blobs.rewrap(id(1), None, &MasterKey::Service).await;

@@ -15,7 +15,7 @@ use calotype_blob::{SealedBlobs, Stores};
 use calotype_core::ErrorKind;
 use calotype_core::id::{BlobId, StoreName};
 use calotype_core::keys::MasterKey;
-use calotype_core::ports::{BlobCheck, Blobs, CopyOrder, Labels as _, Place, Places};
+use calotype_core::ports::{BlobCheck, Blobs, CopyOrder, Depth, Labels as _, Place, Places};
 use calotype_keys::{ScriptedKeys, Wrong};
 use common::*;
 use futures_util::StreamExt as _;
@@ -136,7 +136,7 @@ async fn a_copy_is_the_same_and_is_read_in_its_place() {
         let left = place("near", number);
         world.blobs.clear(&left).await.expect("cleared");
         assert!(get(&world.blobs, id(number)).await.expect("read") == bytes);
-        let check = world.blobs.check(id(number), None, true).await;
+        let check = world.blobs.check(id(number), None, Depth::Pages).await;
         assert!(matches!(check, Ok(BlobCheck::Whole(_))), "{check:?}");
     }
     assert!(world.near.list().await.expect("listed").is_empty());
@@ -204,13 +204,13 @@ async fn where_one_store_is_left_blobs_are_found_by_the_names_that_they_got_ther
         &world.known,
         &world.keys,
     );
-    let refused = near.check(id(1), None, false).await;
-    assert!(matches!(refused, Ok(BlobCheck::Closed)), "{refused:?}");
+    let refused = near.check(id(1), None, Depth::Ends).await;
+    assert!(matches!(refused, Ok(BlobCheck::Away)), "{refused:?}");
     let refused = get(&near, id(1)).await.expect_err("it was read");
     assert!(refused.is_transient(), "{refused}");
     assert_eq!(refused.damaged_blob(), None);
     world.known.0.lock().expect("a lock").clear();
-    let gone = near.check(id(1), None, false).await.expect("checked");
+    let gone = near.check(id(1), None, Depth::Ends).await.expect("checked");
     assert_eq!(gone, BlobCheck::Missing);
 }
 

@@ -14,7 +14,7 @@ use calotype_blob::SealedBlobs;
 use calotype_blob::seal::{PAGE, SEALED_PAGE};
 use calotype_blob::store::{Fault, Faults, FaultyStore, Operation};
 use calotype_core::id::BlobId;
-use calotype_core::ports::{BlobCheck, Blobs};
+use calotype_core::ports::{BlobCheck, Blobs, Depth};
 use calotype_core::{Error, ErrorKind};
 use common::*;
 use futures_util::StreamExt;
@@ -22,7 +22,10 @@ use proptest::prelude::*;
 
 /// Reads all of a blob that must be damaged: only right bytes come before the error.
 async fn assert_damaged(blobs: &SealedBlobs, blob: BlobId, bytes: &[u8], what: &str) {
-    let check = blobs.check(blob, None, true).await.expect("checked");
+    let check = blobs
+        .check(blob, None, Depth::Pages)
+        .await
+        .expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)), "{what}: {check:?}");
     let reader = match blobs.open(blob, None).await {
         Ok(reader) => reader,
@@ -267,14 +270,26 @@ async fn a_shallow_check_finds_lost_manifests_bodies_and_segments() {
     let (body, manifest) = (disk.body(), disk.manifest());
     let own = fs::read(&body).expect("read");
     fs::write(&body, &own[..own.len() - 1]).expect("written");
-    let check = disk.blobs.check(id(1), None, false).await.expect("checked");
+    let check = disk
+        .blobs
+        .check(id(1), None, Depth::Ends)
+        .await
+        .expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)));
     fs::remove_file(&body).expect("removed");
-    let check = disk.blobs.check(id(1), None, false).await.expect("checked");
+    let check = disk
+        .blobs
+        .check(id(1), None, Depth::Ends)
+        .await
+        .expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)));
     fs::write(&body, own).expect("written");
     fs::remove_file(manifest).expect("removed");
-    let check = disk.blobs.check(id(1), None, false).await.expect("checked");
+    let check = disk
+        .blobs
+        .check(id(1), None, Depth::Ends)
+        .await
+        .expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)));
     assert_eq!(stored(&disk.blobs).await.len(), 1);
 }

@@ -14,7 +14,7 @@ use calotype_blob::SealedBlobs;
 use calotype_blob::seal::{PAGE, SEALED_PAGE};
 use calotype_core::id::BlobId;
 use calotype_core::keys::MasterKey;
-use calotype_core::ports::{BlobCheck, Blobs, ResealOrder, ResealProgress, WrappedKey};
+use calotype_core::ports::{BlobCheck, Blobs, Depth, ResealOrder, ResealProgress, WrappedKey};
 use calotype_core::{Error, ErrorKind};
 use common::*;
 use futures_util::StreamExt;
@@ -75,7 +75,10 @@ fn home(root: &Path, blob: BlobId) -> PathBuf {
 
 /// Reads a blob that must be damaged: right bytes come before the error, and none after it.
 async fn is_damaged(blobs: &SealedBlobs, blob: BlobId, bytes: &[u8], what: &str) {
-    let check = blobs.check(blob, None, true).await.expect("checked");
+    let check = blobs
+        .check(blob, None, Depth::Pages)
+        .await
+        .expect("checked");
     assert!(matches!(check, BlobCheck::Damaged(_)), "{what}: {check:?}");
     let Ok(reader) = blobs.open(blob, None).await else {
         return;

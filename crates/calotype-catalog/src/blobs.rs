@@ -30,7 +30,7 @@ const UNREFERENCED: &str = "not exists (select 1 from images i where i.blob = b.
     and not exists (select 1 from jobs j where j.target_blob = b.id)";
 
 /// What [`record_of`] reads.
-pub(crate) const RECORD: &str = "select b.id, b.state, b.size, b.stored, b.md5, b.sha256, b.sha512, b.damaged_at, b.store, b.place, \
+pub(crate) const RECORD: &str = "select b.id, b.state, b.size, b.stored, b.md5, b.sha256, b.sha512, b.damaged_at, b.scrubbed_at, b.store, b.place, \
     (select count(*) from images i where i.blob = b.id) as images from blobs b";
 
 pub(crate) fn record_of(row: &Row) -> Result<BlobRecord> {
@@ -54,6 +54,7 @@ pub(crate) fn record_of(row: &Row) -> Result<BlobRecord> {
         images: row.count("images")?,
         facts,
         damaged: row.opt_time("damaged_at")?.is_some(),
+        scrubbed_at: row.opt_time("scrubbed_at")?,
         place: place_of(row)?,
     })
 }
@@ -133,6 +134,51 @@ impl Reconcile for SqlCatalog {
             tx.execute(sql, vec![Arg::text(blob)]).await?;
         }
         tx.commit().await
+    }
+
+    async fn due_for_scrub(
+        &self,
+        until: Timestamp,
+        after: Option<&BlobRecord>,
+        limit: u32,
+    ) -> Result<Vec<BlobRecord>> {
+        let mut tx = self.db.read().await?;
+        let sql = format!(
+            "{RECORD} where b.state = 'stored' and coalesce(b.scrubbed_at, 0) <= $1 \
+             and (coalesce(b.scrubbed_at, 0), b.id) > ($2, $3) \
+             order by coalesce(b.scrubbed_at, 0), b.id limit $4"
+        );
+        let read = after.and_then(|after| after.scrubbed_at);
+        let read = read.map_or(0, Timestamp::as_micros);
+        let id = after.map_or_else(String::new, |after| after.id.to_string());
+        let args = vec![
+            Arg::time(until),
+            read.into(),
+            Arg::text(id),
+            i64::from(limit).into(),
+        ];
+        let rows = tx.fetch_all(sql, args).await?;
+        rows.iter().map(record_of).collect()
+    }
+
+    async fn unread_since(&self) -> Result<Option<Timestamp>> {
+        let sql = "select coalesce(b.scrubbed_at, \
+                       (select m.applied_at from schema_migrations m where m.version = 13)) as since \
+                   from blobs b where b.state = 'stored' \
+                   order by coalesce(b.scrubbed_at, 0), b.id limit 1";
+        let rows = self.db.fetch_all(sql.to_owned(), Vec::new()).await?;
+        rows.first().map_or(Ok(None), |row| row.opt_time("since"))
+    }
+
+    async fn note_scrub(&self, blob: BlobId) -> Result<()> {
+        again_on_contention!(self.note_scrub_once(blob))
+    }
+
+    async fn damaged_blobs(&self) -> Result<u64> {
+        let sql = "select count(*) as n from blobs \
+                   where damaged_at is not null and state = 'stored'";
+        let rows = self.db.fetch_all(sql.to_owned(), Vec::new()).await?;
+        rows.first().map_or(Ok(0), |row| row.count("n"))
     }
 
     async fn wraps(&self, blob: BlobId) -> Result<Vec<WrappedKey>> {
@@ -252,6 +298,14 @@ impl SqlCatalog {
         let held = tx.execute(sql, args).await?;
         tx.commit().await?;
         Ok(held == 1)
+    }
+
+    async fn note_scrub_once(&self, blob: BlobId) -> Result<()> {
+        let mut tx = self.db.write().await?;
+        let now = Arg::time(tx.now().await?);
+        let sql = "update blobs set scrubbed_at = $2 where id = $1 and state = 'stored'";
+        tx.execute(sql, vec![Arg::text(blob), now]).await?;
+        tx.commit().await
     }
 
     async fn end_leases_once(&self) -> Result<()> {

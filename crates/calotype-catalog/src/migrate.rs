@@ -139,6 +139,23 @@ const MIGRATIONS: &[Migration] = &[
             },
         ],
     },
+    Migration {
+        version: 13,
+        name: "scrub",
+        sql: include_str!("../migrations/0013_scrub.sql"),
+        compatible_from: 10,
+        indexes: &[
+            // The one that was read the longest ago.
+            Index {
+                name: "blobs_by_scrub",
+                on: "blobs (coalesce(scrubbed_at, 0), id) where state = 'stored'",
+            },
+            Index {
+                name: "blobs_damaged",
+                on: "blobs (id) where damaged_at is not null",
+            },
+        ],
+    },
 ];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.

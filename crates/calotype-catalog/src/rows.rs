@@ -302,7 +302,9 @@ pub(crate) async fn release_blob(tx: &mut Tx, blob: BlobId, at: Timestamp) -> Re
 pub(crate) async fn mark_stored(tx: &mut Tx, blob: BlobId, facts: &BlobFacts) -> Result<bool> {
     let sql = "update blobs set state = 'stored', size = $2, stored = $3, md5 = $4, \
                sha256 = $5, sha512 = $6, lease_expires = null, deletable_at = null, \
-               reserved_for = null, reserved = 0 where id = $1 and state = 'writing'";
+               reserved_for = null, reserved = 0, scrubbed_at = $7 \
+               where id = $1 and state = 'writing'";
+    let now = Arg::time(tx.now().await?);
     let args = vec![
         Arg::text(blob),
         size_arg(Some(facts.size))?,
@@ -310,6 +312,7 @@ pub(crate) async fn mark_stored(tx: &mut Tx, blob: BlobId, facts: &BlobFacts) ->
         Arg::opt_text(facts.digests.md5.as_ref()),
         Arg::opt_text(facts.digests.sha256.as_ref()),
         Arg::opt_text(facts.digests.sha512.as_ref()),
+        now,
     ];
     Ok(tx.execute(sql, args).await? == 1)
 }

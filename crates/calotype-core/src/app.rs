@@ -9,6 +9,7 @@ mod images;
 mod import;
 mod ims_patch;
 mod ims_tags;
+mod lease;
 mod members;
 mod members_job;
 mod os_version;
@@ -18,6 +19,7 @@ mod reconcile;
 mod replicate;
 mod reseal;
 mod reserved;
+mod scrub;
 mod sources;
 mod stores;
 mod transfer;
@@ -54,6 +56,7 @@ pub use patch::{Change, Setting, check_settable};
 pub use quotas::{LimitInForce, Quota};
 pub use reconcile::{Reconciled, Reconciler};
 pub use replicate::{ElsewhereOrder, EncryptionMode, ReplicaOrder, Strictness};
+pub use scrub::{ScrubOptions, Scrubbed, Scrubber};
 pub use sources::{Source, SourceImage, SourceOrder};
 pub use stores::{StoreDetail, StoreEntry, StoreList};
 pub use transfer::{Download, Upload};
@@ -85,6 +88,8 @@ pub struct Settings {
     pub buckets: BucketAccess,
     /// The stores of blobs.
     pub stores: StoreList,
+    /// How often stored bytes are read again.
+    pub scrub: ScrubOptions,
 }
 
 impl Default for Settings {
@@ -101,6 +106,7 @@ impl Default for Settings {
             allow_rewrap: false,
             buckets: BucketAccess::default(),
             stores: StoreList::default(),
+            scrub: ScrubOptions::default(),
         }
     }
 }

@@ -158,7 +158,9 @@ impl Error {
             | Io::TimedOut
             | Io::WouldBlock
             | Io::StaleNetworkFileHandle
+            | Io::NotConnected
             | Io::NetworkDown
+            | Io::NetworkUnreachable
             | Io::HostUnreachable => Self::unavailable(error),
             _ => Self::internal(error),
         }

@@ -20,8 +20,8 @@ use crate::time::Timestamp;
 use crate::vault::KeyBits;
 
 pub use blobs::{
-    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, CopyOrder, DigestChoice, Extent, Labels,
-    Place, Places, ResealOrder, ResealProgress, WriteOptions,
+    BlobCheck, BlobFacts, BlobReader, Blobs, ByteStream, CopyOrder, Depth, DigestChoice, Extent,
+    Labels, Place, Places, ResealOrder, ResealProgress, WriteOptions,
 };
 pub use catalog::{
     AuditEvent, BlobRecord, BlobState, BlobsIn, Catalog, EnterpriseProject, Images, ImportPart,

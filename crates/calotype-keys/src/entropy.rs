@@ -20,6 +20,10 @@ pub struct SystemEntropy(SystemRandom);
 
 impl SystemEntropy {
     /// The system's generator.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the module that asks for randomness"
+    )]
     pub fn new() -> Self {
         Self(SystemRandom::new())
     }

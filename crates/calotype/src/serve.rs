@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use calotype_api::Leaving;
 use calotype_convert::QemuImg;
-use calotype_core::app::{Reconciler, Worker, WorkerOptions};
+use calotype_core::app::{Reconciler, Scrubber, Worker, WorkerOptions};
 use calotype_keys::RootSource;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -41,6 +41,9 @@ use connections::{Connections, Timeouts};
 
 pub(crate) use doctor::run as doctor;
 pub(crate) use relocate::run as migrate_catalog;
+
+/// How often the scrubber looks for what is due, where that is not so more often.
+const SCRUB_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the reconciler begins a round.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
@@ -349,8 +352,12 @@ fn start_background(
     let keys = Arc::clone(&parts.keys);
     let name = process_name();
     let reconciler = Reconciler::new(Arc::clone(service), RECONCILE_INTERVAL, name.clone());
+    let look = config.scrub.every.duration();
+    let look = look.clamp(Duration::from_secs(1), SCRUB_INTERVAL);
+    let scrubber = Scrubber::new(Arc::clone(service), look, name.clone());
     let mut tasks = vec![
         tokio::spawn(reconciler.run(stop.clone().cancelled_owned())),
+        tokio::spawn(scrubber.run(stop.clone().cancelled_owned())),
         tokio::spawn(keys.look_after(stop.clone().cancelled_owned())),
     ];
     let concurrency = usize::try_from(config.jobs.workers).unwrap_or(usize::MAX);

@@ -22,9 +22,9 @@ use calotype_core::job::Job;
 use calotype_core::keys::{Authority, KeyResult, KeyUser, MasterKey};
 use calotype_core::ports::{
     AuditEvent, BlobCheck, BlobFacts, BlobReader, Blobs, ByteLimit, ByteStream, Catalog, Clock,
-    ComputeSource, CopyOrder, DigestChoice, Directory as _, DomainRecord, Entropy, ImageLimit,
-    Images as _, Jobs as _, MemberLimit, NoCompute, Place, ProjectRecord, ResealOrder, Reservation,
-    Trail, WrappedKey, WriteOptions,
+    ComputeSource, CopyOrder, Depth, DigestChoice, Directory as _, DomainRecord, Entropy,
+    ImageLimit, Images as _, Jobs as _, MemberLimit, NoCompute, Place, ProjectRecord, ResealOrder,
+    Reservation, Trail, WrappedKey, WriteOptions,
 };
 use calotype_core::size::ByteSize;
 use calotype_core::time::Timestamp;
@@ -581,8 +581,17 @@ impl Blobs for Hindered {
         }
         self.inner.discard(blob).await
     }
-    async fn check(&self, blob: BlobId, key: Option<&WrappedKey>, deep: bool) -> Result<BlobCheck> {
-        self.inner.check(blob, key, deep).await
+    async fn is_there(&self, store: &StoreName) -> Result<()> {
+        self.inner.is_there(store).await
+    }
+
+    async fn check(
+        &self,
+        blob: BlobId,
+        key: Option<&WrappedKey>,
+        depth: Depth,
+    ) -> Result<BlobCheck> {
+        self.inner.check(blob, key, depth).await
     }
     async fn copy(&self, order: CopyOrder) -> Result<()> {
         self.hinder().await;

@@ -443,6 +443,16 @@ impl BlobStore for FileStore {
         blocking(move || store.list_staged_now().map_err(io_error)).await
     }
 
+    /// A directory whose file system is not mounted any more, or whose device is dead, has lost none of its files.
+    async fn is_there(&self) -> Result<()> {
+        let store = self.clone();
+        blocking(move || {
+            let looked = store.disk.sync_directory(&store.staged());
+            looked.map_err(calotype_core::Error::unavailable)
+        })
+        .await
+    }
+
     async fn free_space(&self) -> Result<Option<ByteSize>> {
         let store = self.clone();
         blocking(move || store.free_space_now().map(Some).map_err(io_error)).await

@@ -5,8 +5,9 @@ use std::time::Duration;
 use calotype_core::image::ImageStatus;
 use calotype_core::job::Release;
 use calotype_core::ports::{
-    BlobState, ByteLimit, Images as _, Jobs as _, Reconcile as _, Reservation,
+    BlobRecord, BlobState, ByteLimit, Images as _, Jobs as _, Reconcile as _, Reservation,
 };
+use calotype_core::time::Timestamp;
 
 use crate::world::{LEASE, PickJob as _, World, deletable, facts, trail};
 
@@ -55,6 +56,59 @@ pub(crate) async fn a_shared_blob_goes_with_its_last_image_after_the_grace(world
     assert_eq!(catalog.blobs(None, 9).await.unwrap(), []);
     assert!(!catalog.claim_deletion(blob).await.unwrap());
     world.assert_sound().await;
+}
+
+pub(crate) async fn what_was_read_the_longest_ago_is_scrubbed_first(world: World) {
+    let catalog = &world.catalog;
+    let late = Timestamp::from_micros(i64::MAX);
+    assert_eq!(catalog.due_for_scrub(late, None, 9).await.unwrap(), []);
+    assert_eq!(catalog.unread_since().await.unwrap(), None);
+    let mut blobs = Vec::new();
+    for _ in 0..3 {
+        blobs.push(world.active("p1", 100).await.blob.unwrap());
+    }
+    let written = catalog.blobs(None, 9).await.unwrap();
+    assert!(written.iter().all(|blob| blob.scrubbed_at.is_some()));
+    for (blob, at) in blobs.iter().zip(["7", "null", "5"]) {
+        let sql = format!("update blobs set scrubbed_at = {at} where id = '{blob}'");
+        world.tamper(&sql).await;
+    }
+    let due = async |until, after: Option<&BlobRecord>, limit| {
+        let due = catalog.due_for_scrub(Timestamp::from_micros(until), after, limit);
+        due.await.unwrap()
+    };
+    let ids = |due: &[BlobRecord]| due.iter().map(|blob| blob.id).collect::<Vec<_>>();
+    // What nobody knows of comes first.
+    let all = due(7, None, 9).await;
+    assert_eq!(ids(&all), [blobs[1], blobs[2], blobs[0]]);
+    assert_eq!(ids(&due(6, None, 9).await), [blobs[1], blobs[2]]);
+    assert_eq!(ids(&due(7, None, 1).await), [blobs[1]]);
+    assert_eq!(ids(&due(7, Some(&all[0]), 1).await), [blobs[2]]);
+    assert_eq!(ids(&due(7, Some(&all[1]), 9).await), [blobs[0]]);
+    // It counts from when that began to be noted.
+    assert!(catalog.unread_since().await.unwrap() > Some(Timestamp::from_micros(7)));
+    catalog.note_scrub(blobs[1]).await.unwrap();
+    let since = catalog.unread_since().await.unwrap();
+    assert_eq!(since, Some(Timestamp::from_micros(5)));
+    assert_eq!(ids(&due(7, None, 9).await), [blobs[2], blobs[0]]);
+
+    // What is going or being written is left alone.
+    world.tamper("update blobs set state = 'deleting'").await;
+    assert_eq!(due(i64::MAX, None, 9).await, []);
+    catalog.note_scrub(blobs[2]).await.unwrap();
+    let left = catalog.blob(blobs[2]).await.unwrap().unwrap();
+    assert_eq!(left.scrubbed_at, Some(Timestamp::from_micros(5)));
+    world.tamper("update blobs set state = 'stored'").await;
+
+    assert_eq!(catalog.damaged_blobs().await.unwrap(), 0);
+    for blob in &blobs[..2] {
+        catalog.mark_damaged(*blob).await.unwrap();
+    }
+    assert_eq!(catalog.damaged_blobs().await.unwrap(), 2);
+    catalog.clear_damage(blobs[0]).await.unwrap();
+    assert_eq!(catalog.damaged_blobs().await.unwrap(), 1);
+    world.tamper("update blobs set state = 'deleting'").await;
+    assert_eq!(catalog.damaged_blobs().await.unwrap(), 0);
 }
 
 pub(crate) async fn an_expired_upload_is_ended_once(world: World) {

@@ -126,6 +126,7 @@ promises! {
     images::the_audit_trail_is_read_backwards,
     images::enterprise_projects_are_made_and_disabled,
     blobs::a_shared_blob_goes_with_its_last_image_after_the_grace,
+    blobs::what_was_read_the_longest_ago_is_scrubbed_first,
     blobs::an_expired_upload_is_ended_once,
     blobs::a_broken_catalog_is_told_from_a_sound_one,
     exports::an_image_is_exported_once_at_a_time,

@@ -15,6 +15,7 @@ use calotype_core::ports::{
 use calotype_core::query::{
     Condition, Direction, ImageQuery, SortKey, Viewer, Visible, WantedMembership,
 };
+use calotype_core::time::Timestamp;
 use sqlx::{Connection as _, Row as _};
 
 use crate::engines::Server;
@@ -308,6 +309,15 @@ async fn no_call_reads_more_of_a_great_many_rows_than_it_answers() {
     judge(&world, "audit trail", &mut wrong, async |catalog| {
         catalog.audit_trail(Some(&p7), None, 25).await.unwrap();
         catalog.audit_trail(None, None, 25).await.unwrap();
+    })
+    .await;
+    judge(&world, "scrubbing", &mut wrong, async |catalog| {
+        let late = Timestamp::from_micros(i64::MAX);
+        let due = catalog.due_for_scrub(late, None, 100).await.unwrap();
+        catalog.due_for_scrub(late, due.last(), 100).await.unwrap();
+        catalog.unread_since().await.unwrap();
+        catalog.note_scrub(blob).await.unwrap();
+        catalog.damaged_blobs().await.unwrap();
     })
     .await;
     judge(

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::Service;
+use crate::app::lease::Lease;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, StoreName};
 #[cfg(doc)]
@@ -48,9 +49,6 @@ pub struct Reconciler {
 /// The lease of the one that runs the rounds.
 const LEASE: &str = "reconciler";
 
-/// After how many intervals without a sign of life another runs the rounds.
-const LEASE_INTERVALS: u32 = 3;
-
 /// How many blobs a round looks at in one query.
 const BATCH: u32 = 500;
 
@@ -72,33 +70,27 @@ impl Reconciler {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut round = 0_u64;
-        let mut had = false;
+        let mut lease = Lease::new(&self.service, LEASE, &self.name, self.interval);
         loop {
             // Where the catalog does not answer there is nothing to do either.
-            if let Some(has) = self.hold().await {
-                if has != had {
-                    tracing::info!(reconciler.name = %self.name, here = has, "the reconciler's lease changed hands");
-                }
-                had = has;
-                if has {
-                    self.round(round).await;
+            match lease.hold().await {
+                Some(true) => {
+                    self.round(round, &lease).await;
                     round += 1;
-                } else {
-                    // Whoever had it meanwhile may have died in the middle of a sweep.
-                    round = 0;
                 }
+                // Whoever has it meanwhile may die in the middle of a sweep.
+                Some(false) => round = 0,
+                None => {}
             }
             tokio::select! {
                 () = &mut stop => break,
                 () = tokio::time::sleep(self.interval) => {}
             }
         }
-        if had && let Err(error) = self.service.catalog.release_lease(LEASE, &self.name).await {
-            tracing::warn!(error.chain = %error.chain(), "the reconciler's lease was not given up");
-        }
+        lease.release().await;
     }
 
-    async fn round(&self, round: u64) {
+    async fn round(&self, round: u64, lease: &Lease<'_>) {
         let whole = round.is_multiple_of(self.rounds_between_sweeps());
         let work = async {
             if whole {
@@ -110,7 +102,7 @@ impl Reconciler {
         let done = tokio::select! {
             biased;
             done = work => done,
-            () = self.until_lost() => {
+            () = lease.until_lost() => {
                 tracing::warn!("a round of reconciliation was broken off: another process runs them");
                 return;
             }
@@ -128,29 +120,6 @@ impl Reconciler {
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(error.chain = %error.chain(), "reconciliation failed"),
-        }
-    }
-
-    /// Takes or extends the lease, and says whether this process has it; none where the catalog does not answer.
-    async fn hold(&self) -> Option<bool> {
-        let lease = self.interval * LEASE_INTERVALS;
-        let held = self.service.catalog.hold_lease(LEASE, &self.name, lease);
-        match held.await {
-            Ok(held) => Some(held),
-            Err(error) => {
-                tracing::warn!(error.chain = %error.chain(), "the reconciler's lease is not to be had");
-                None
-            }
-        }
-    }
-
-    /// Extends the lease during a long round, until it is another's.
-    async fn until_lost(&self) {
-        loop {
-            tokio::time::sleep(self.interval).await;
-            if self.hold().await == Some(false) {
-                return;
-            }
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::app::reconcile::BytesIn;
 use crate::app::{Call, Service};
 use crate::error::Result;
 use crate::id::BlobId;
-use crate::ports::{BlobCheck, BlobRecord, BlobState, Violation};
+use crate::ports::{BlobCheck, BlobRecord, BlobState, Depth, Violation};
 
 /// What the verifier saw.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -25,6 +25,17 @@ pub struct Verification {
     pub violations: Vec<Violation>,
 }
 
+/// How the check of a blob ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// All that was to be read was, and is whole.
+    Whole,
+    /// Not all was read: it is damaged, or closed by its customer, or gone.
+    Unread,
+    /// Its key can't be had now.
+    PutOff,
+}
+
 impl Service {
     /// As [`Service::verify`], for a caller.
     pub async fn verify_for(&self, call: &Call, deep: bool) -> Result<Verification> {
@@ -35,6 +46,7 @@ impl Service {
     /// Checks the invariants. `deep` opens every page of every blob; without it the manifests are opened and
     /// the presence of the segments is checked.
     pub async fn verify(&self, deep: bool) -> Result<Verification> {
+        let depth = if deep { Depth::Pages } else { Depth::Ends };
         // The store is listed first: a blob committed meanwhile has a row by the time the rows are read.
         let BytesIn {
             mut stored,
@@ -56,7 +68,7 @@ impl Service {
                 if record.state != BlobState::Stored {
                     staged.remove(&record.place);
                 }
-                self.verify_blob(record, deep, &mut seen).await?;
+                self.verify_blob(record, depth, &mut seen).await?;
             }
         }
         copies.append(&mut self.copies_on_record().await?);
@@ -99,58 +111,68 @@ impl Service {
         Ok(all)
     }
 
-    async fn verify_blob(
+    pub(super) async fn verify_blob(
         &self,
         record: &BlobRecord,
-        deep: bool,
+        depth: Depth,
         seen: &mut Verification,
-    ) -> Result<()> {
+    ) -> Result<Checked> {
         if record.state != BlobState::Stored {
-            return Ok(());
+            return Ok(Checked::Unread);
         }
         seen.blobs_checked += 1;
-        let detail = match self.check_by_any_wrap(record.id, deep).await? {
+        let detail = match self.check_by_any_wrap(record.id, depth).await? {
             BlobCheck::Whole(facts) if Some(&facts) == record.facts.as_ref() => {
-                if deep && record.damaged {
+                if depth != Depth::Ends && record.damaged {
                     self.catalog.clear_damage(record.id).await?;
                 }
-                return Ok(());
+                return Ok(Checked::Whole);
             }
             BlobCheck::Whole(_) => "its manifest and its row differ".to_owned(),
             BlobCheck::Closed => {
                 seen.closed += 1;
-                return Ok(());
+                return Ok(Checked::Unread);
+            }
+            BlobCheck::Away => {
+                seen.closed += 1;
+                return Ok(Checked::PutOff);
             }
             BlobCheck::Missing => "it is missing from the store".to_owned(),
             BlobCheck::Damaged(what) => what,
         };
-        // It may have been collected since its row was read.
-        if self.is_stored(record).await? {
+        // A disk that is not mounted has lost nothing.
+        self.blobs.is_there(&record.place.store).await?;
+        // It may have been collected or moved since its row was read.
+        if self.is_as_it_was(record).await? {
             self.catalog.mark_damaged(record.id).await?;
             seen.violations.push(Violation {
                 invariant: 1,
                 detail: format!("blob {}: {detail}", record.id),
             });
         }
-        Ok(())
+        Ok(Checked::Unread)
     }
 
     /// By the wrap in the manifest, or else by one of its images' own: that image is read while the former's key is gone.
-    async fn check_by_any_wrap(&self, blob: BlobId, deep: bool) -> Result<BlobCheck> {
-        let mut check = self.blobs.check(blob, None, deep).await?;
-        if check == BlobCheck::Closed {
+    async fn check_by_any_wrap(&self, blob: BlobId, depth: Depth) -> Result<BlobCheck> {
+        let mut check = self.blobs.check(blob, None, depth).await?;
+        let is_shut = |check: &BlobCheck| matches!(check, BlobCheck::Closed | BlobCheck::Away);
+        if is_shut(&check) {
             for wrap in self.catalog.wraps(blob).await? {
-                check = self.blobs.check(blob, Some(&wrap), deep).await?;
-                if check != BlobCheck::Closed {
-                    break;
+                let other = self.blobs.check(blob, Some(&wrap), depth).await?;
+                if !is_shut(&other) {
+                    return Ok(other);
+                }
+                if other == BlobCheck::Away {
+                    check = other;
                 }
             }
         }
         Ok(check)
     }
 
-    async fn is_stored(&self, record: &BlobRecord) -> Result<bool> {
+    async fn is_as_it_was(&self, record: &BlobRecord) -> Result<bool> {
         let now = self.catalog.blob(record.id).await?;
-        Ok(now.is_some_and(|now| now.state == BlobState::Stored))
+        Ok(now.is_some_and(|now| now.state == BlobState::Stored && now.place == record.place))
     }
 }

@@ -138,14 +138,26 @@ pub struct BlobFacts {
     pub digests: Digests,
 }
 
+/// How much of a blob a check reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Its manifest and the ends of its segments.
+    Ends,
+    /// Every page.
+    Pages,
+    /// Every page, so many stored bytes a second at the most.
+    PagesAt(ByteSize),
+}
+
 /// What a check of a blob found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlobCheck {
     /// Present and authentic.
     Whole(BlobFacts),
-    /// Its customer's master key is gone, not enabled, or in a key service that does not answer: it can't be looked into
-    /// by this wrap now.
+    /// Its customer's master key is gone, not enabled or not permitted: it can't be looked into by this wrap.
     Closed,
+    /// Its key service does not answer, or its store is not known here: it can't be looked into now.
+    Away,
     /// There is no committed blob of this id.
     Missing,
     /// Something does not authenticate or is not there; a sentence for the operator.
@@ -253,8 +265,19 @@ pub trait Blobs: Send + Sync {
     async fn discard(&self, blob: BlobId) -> Result<()>;
 
     /// Checks a blob by this wrap of its data key or by the one in its manifest: its manifest and the presence of its
-    /// segments, and every page too if `deep`.
-    async fn check(&self, blob: BlobId, key: Option<&WrappedKey>, deep: bool) -> Result<BlobCheck>;
+    /// segments, and what `depth` says too.
+    async fn check(
+        &self,
+        blob: BlobId,
+        key: Option<&WrappedKey>,
+        depth: Depth,
+    ) -> Result<BlobCheck>;
+
+    /// Succeeds where what is missing in a store is gone, and not the store itself.
+    ///
+    /// # Errors
+    /// Unavailable.
+    async fn is_there(&self, store: &StoreName) -> Result<()>;
 
     /// Removes what is in a place that is no blob's, committed or staged. Not an error where there is nothing.
     async fn clear(&self, place: &Place) -> Result<()>;

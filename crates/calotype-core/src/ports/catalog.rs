@@ -573,6 +573,8 @@ pub struct BlobRecord {
     pub facts: Option<BlobFacts>,
     /// Whether it is marked as damaged.
     pub damaged: bool,
+    /// When its bytes were written, or last read by the scrubber; none: not since an older version wrote them.
+    pub scrubbed_at: Option<Timestamp>,
     /// Where its bytes are, or are being written.
     pub place: Place,
 }
@@ -631,6 +633,25 @@ pub trait Reconcile: Send + Sync {
 
     /// Takes the mark back: every byte was found whole again.
     async fn clear_damage(&self, blob: BlobId) -> Result<()>;
+
+    /// The stored blobs whose bytes were written, or read by the scrubber, at `until` or before, or nobody knows when; the
+    /// longest ago first, those after `after`.
+    async fn due_for_scrub(
+        &self,
+        until: Timestamp,
+        after: Option<&BlobRecord>,
+        limit: u32,
+    ) -> Result<Vec<BlobRecord>>;
+
+    /// Since when the stored blob that was not read for the longest has not been: since it was written or read, or since
+    /// that began to be noted.
+    async fn unread_since(&self) -> Result<Option<Timestamp>>;
+
+    /// Notes that the scrubber has read a blob, whatever it found.
+    async fn note_scrub(&self, blob: BlobId) -> Result<()>;
+
+    /// How many stored blobs are marked as damaged.
+    async fn damaged_blobs(&self) -> Result<u64>;
 
     /// The wraps of a blob's data key that images have of their own, each once.
     async fn wraps(&self, blob: BlobId) -> Result<Vec<WrappedKey>>;

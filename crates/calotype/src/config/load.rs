@@ -246,6 +246,10 @@ fn check(config: &Config) -> Result<(), String> {
     if config.jobs.lease.duration() < 3 * config.jobs.poll_interval.duration() {
         return Err("jobs.lease must be at least three times jobs.poll_interval".to_owned());
     }
+    let every = config.scrub.every.duration();
+    if !every.is_zero() && every < Duration::from_secs(1) {
+        return Err("scrub.every must be at least 1s, or 0s for never".to_owned());
+    }
     if let Some(url) = &config.server.public_url {
         let http = url.starts_with("http://") || url.starts_with("https://");
         if !http || url.ends_with('/') {
@@ -617,6 +621,7 @@ mod tests {
             "[jobs]\nlease = \"2s\"\n",
             "[jobs]\nkept = \"0s\"\n",
             "[audit]\nkept = \"0s\"\n",
+            "[scrub]\nevery = \"10ms\"\n",
             "[server]\npublic_url = \"https://x.example/\"\n",
             "[server]\npublic_url = \"x.example\"\n",
             "[images]\ndigests = [\"md5\"]\n",

@@ -44,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) jobs: Jobs,
     /// The audit trail.
     pub(crate) audit: Audit,
+    /// Reading stored bytes again.
+    pub(crate) scrub: Scrub,
     /// Log lines.
     pub(crate) log: Log,
 }
@@ -424,6 +426,25 @@ impl Default for Audit {
     fn default() -> Self {
         Self {
             kept: Span::days(400),
+        }
+    }
+}
+
+/// `[scrub]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Scrub {
+    /// How long after they were written or read stored bytes are read again; zero: never.
+    pub(crate) every: Span,
+    /// How many are read a second at the most; zero: any number.
+    pub(crate) rate: Bytes,
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self {
+            every: Span::days(14),
+            rate: Bytes(ByteSize::mib(32)),
         }
     }
 }

@@ -12,7 +12,7 @@ use calotype_catalog::{DirectUrl, Pooler, SqlCatalog};
 use calotype_convert::{QemuImg, QemuOptions};
 use calotype_core::Error;
 use calotype_core::access::Access;
-use calotype_core::app::{Limits, Profile, Service, Settings};
+use calotype_core::app::{Limits, Profile, ScrubOptions, Service, Settings};
 use calotype_core::ports::{
     Catalog, Clock, DigestChoice, Entropy, KeyService, Places, Reconcile as _, Secrets, SharedBlobs,
 };
@@ -420,6 +420,10 @@ fn settings(config: &Config) -> Settings {
         allow_rewrap: config.replication.allow_rewrap,
         buckets: bucket_access(&config.objects),
         stores: store_list(config),
+        scrub: ScrubOptions {
+            every: config.scrub.every.duration(),
+            rate: config.scrub.rate.0,
+        },
         ..Settings::default()
     }
 }

@@ -21,7 +21,7 @@ use crate::id::KeyId;
 use crate::image::Image;
 use crate::job::{Claim, Import};
 use crate::keys::{Authority, KeyRole, KeyUser};
-use crate::ports::{BlobCheck, BlobFacts, ByteStream, ResealProgress, WriteOptions};
+use crate::ports::{BlobCheck, BlobFacts, ByteStream, Depth, ResealProgress, WriteOptions};
 use crate::size::ByteSize;
 
 impl Service {
@@ -115,7 +115,7 @@ impl Service {
         inspection: &Inspection,
     ) -> Result<Option<BlobFacts>> {
         let (blob, key) = (import.target, &import.target_key);
-        match self.blobs.check(blob, Some(key), false).await? {
+        match self.blobs.check(blob, Some(key), Depth::Ends).await? {
             BlobCheck::Whole(facts) => {
                 let opened = self.blobs.open(blob, Some(key)).await;
                 let reader = opened.map_err(|fault| fault.into_error(KeyRole::Target))?;
@@ -124,7 +124,7 @@ impl Service {
                 while looked.try_next().await?.is_some() {}
                 Ok(Some(facts))
             }
-            BlobCheck::Closed => {
+            BlobCheck::Closed | BlobCheck::Away => {
                 let opened = self.blobs.open(blob, Some(key)).await;
                 let opened = opened.map_err(|fault| fault.into_error(KeyRole::Target));
                 opened.map(|_| None)
