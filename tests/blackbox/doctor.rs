@@ -8,14 +8,14 @@ use calotype_tests::server::binary;
 use calotype_tests::{Ceph, Keystone, Server, config, database};
 use serde_json::Value;
 
-struct Report {
-    code: Option<i32>,
+pub(crate) struct Report {
+    pub(crate) code: Option<i32>,
     document: Value,
     told: String,
 }
 
 impl Report {
-    fn finding(&self, check: &str, says: &str) -> &Value {
+    pub(crate) fn finding(&self, check: &str, says: &str) -> &Value {
         let checks = self.document["checks"].as_array().expect("checks");
         let found = checks.iter().find(|finding| {
             finding["check"] == check
@@ -27,7 +27,7 @@ impl Report {
     }
 }
 
-fn doctor(data: &Path, config: &str, wrap: &[(&str, &str)]) -> Report {
+pub(crate) fn doctor(data: &Path, config: &str, wrap: &[(&str, &str)]) -> Report {
     let home = tempfile::tempdir().expect("a directory");
     let file = home.path().join("calotype.toml");
     std::fs::write(&file, config).expect("the configuration");

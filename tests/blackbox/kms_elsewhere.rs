@@ -8,6 +8,8 @@ use calotype_tests::{Client, Content, Digests, Front, Options, Server, client, c
 use calotype_tests::{database, memory, until};
 use serde_json::{Value, json};
 
+use crate::doctor::doctor;
+
 const LENGTH: u64 = 300_000;
 const MIB: u64 = 1 << 20;
 const UNKNOWN: &str = "0d0466b0-e727-4d9c-b35d-f84bb474a37f";
@@ -218,6 +220,30 @@ fn a_server_shows_its_access_key_to_the_key_service_of_another() {
     assert_eq!(world.read(&image), 403);
     let refused = world.client.copy(&source, under(&key));
     refused.refused(400, "IMG.0097");
+}
+
+#[test]
+fn the_doctor_looks_whether_the_key_service_knows_the_service() {
+    let world = World::new();
+    let secrets = tempfile::tempdir().expect("a directory");
+    let password = secrets.path().join("password");
+    let looked = |word: &str| {
+        std::fs::write(&password, word).expect("the password");
+        let login = ("service-member", "service", password.as_path());
+        let keystone = format!("{}/identity", world.front.url());
+        let data = secrets.path().join("data");
+        doctor(&data, &config::kms(&keystone, "service", login), &[])
+    };
+    let known = looked(PASSWORD);
+    assert_eq!(
+        known.finding("key services", "knows the service")["state"],
+        "ok"
+    );
+    assert_eq!(world.front.asked("list-keys").len(), 1);
+    let refused = looked("not-the-password");
+    let finding = refused.finding("key services", "the KMS");
+    assert_eq!(finding["state"], "failed", "{finding}");
+    assert_eq!(refused.code, Some(1));
 }
 
 #[test]
@@ -492,12 +518,30 @@ fn a_key_service_with_the_same_users_is_asked_with_the_callers_own_token() {
         "the service's"
     );
 
+    // Nobody but the service has a part in the key: it can be shared with nobody.
+    let share = || {
+        let path = format!("/v2/images/{image}/members");
+        one.post(&path, json!({"member": two.project()}))
+    };
+    let shared = json!([{"op": "replace", "path": "/visibility", "value": "shared"}]);
+    let media = "application/openstack-images-v2.1-json-patch";
+    one.patch(&format!("/v2/images/{image}"), media, shared)
+        .expect(200);
+    let refused_to_share = share().expect(400).json();
+    assert_eq!(
+        refused_to_share["message"],
+        "The encrypted image cannot be shared."
+    );
+    let listed = tokens("list-grants");
+    assert_eq!(listed, [one.token()], "the caller's own");
+
     // The other caller has no part in the key, although the service has.
     let theirs = two.image("theirs", 1, LENGTH);
     refused(&two, &theirs, Some(&key), "IMG.0099");
     let to_two = grant(&there[0], &key, &there[1]);
     let replica = two.replicate_with(&theirs, under(&key));
     assert_eq!(two.download(&replica), wanted());
+    share().expect(200);
     there[0].kms("revoke-grant", to_two).expect(200);
     let file = |by: &Client, image: &str| by.get(&format!("/v2/images/{image}/file")).status;
     refused(&two, &theirs, Some(&key), "IMG.0099");

@@ -28,10 +28,11 @@ const NEED_ALL: [&str; 4] = [
 ];
 
 /// How those begin that need a Ceph.
-const NEED_CEPH: [&str; 6] = [
+const NEED_CEPH: [&str; 7] = [
     "calotype-blob::ceph ",
     "calotype-objects::ceph ",
     "calotype-tests::blackbox ceph::",
+    "calotype-tests::blackbox doctor::",
     "calotype-tests::blackbox s3_moves::",
     "calotype-tests::blackbox s3_nodes::",
     "calotype-tests::blackbox s3_store::",

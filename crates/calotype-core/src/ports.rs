@@ -8,6 +8,7 @@ mod directory;
 mod master_keys;
 mod objects;
 mod quotas;
+mod reconcile;
 
 use std::fmt;
 
@@ -24,9 +25,9 @@ pub use blobs::{
     Labels, Place, Places, ResealOrder, ResealProgress, WriteOptions,
 };
 pub use catalog::{
-    AuditEvent, BlobRecord, BlobState, BlobsIn, Catalog, EnterpriseProject, Images, ImportPart,
-    ImportedImage, Jobs, Ledger, MembersStep, NewDisksImport, NewExport, NewImport, NewMembersJob,
-    NewMove, NewReplica, Reconcile, SeenImage, StoredAnswer, Trail, Violation,
+    AuditEvent, Catalog, EnterpriseProject, Images, ImportPart, ImportedImage, Jobs, Ledger,
+    MembersStep, NewDisksImport, NewExport, NewImport, NewMembersJob, NewMove, NewReplica,
+    SeenImage, StoredAnswer, Trail,
 };
 pub use compute::{BackupKind, ComputeSource, NoCompute};
 pub use convert::{Conversion, Converter, NoConverter};
@@ -35,6 +36,7 @@ pub use directory::{
     RoleRecord, TemporaryKey, TokenRecord, UserRecord,
 };
 pub use objects::{NoBuckets, ObjectFacts, ObjectWriter, Objects};
+pub use reconcile::{BlobRecord, BlobState, BlobsIn, Reconcile, Violation};
 
 pub use master_keys::{
     KeyReaders, KeyUsage, Legacy, MasterKeys, Page, Placed, RootRecord, TagChange, Window,
@@ -123,12 +125,17 @@ pub trait KeyService: Send + Sync {
     async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<Option<bool>>;
 
     /// Whether those who act in a project may read what a customer's key seals: the key is enabled, and the project's own
-    /// or granted to one of them or to a domain of theirs, with `describe-key` and `decrypt-datakey`. None where the key
-    /// service does not say whom a key lets in.
+    /// or granted to one of them or to a domain of theirs, with `describe-key` and `decrypt-datakey`. `by` is who wants to
+    /// know. None where the key service does not say, or not to them, whom a key lets in.
     ///
     /// # Errors
     /// Missing where there is no such key; Failed where the service is away.
-    async fn lets_read(&self, _key: &KeyId, _project: &ProjectId) -> KeyResult<Option<bool>> {
+    async fn lets_read(
+        &self,
+        _by: &KeyUser,
+        _key: &KeyId,
+        _project: &ProjectId,
+    ) -> KeyResult<Option<bool>> {
         Ok(None)
     }
 

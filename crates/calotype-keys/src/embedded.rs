@@ -257,7 +257,12 @@ impl KeyService for EmbeddedKeys {
         Ok(Some(seen.key.project == user.project))
     }
 
-    async fn lets_read(&self, key: &KeyId, project: &ProjectId) -> KeyResult<Option<bool>> {
+    async fn lets_read(
+        &self,
+        _: &KeyUser,
+        key: &KeyId,
+        project: &ProjectId,
+    ) -> KeyResult<Option<bool>> {
         let id = customers_key(key)?;
         let readers = self.catalog.key_readers(id, project).await?;
         let readers = readers.ok_or(KeyFault::Missing)?;

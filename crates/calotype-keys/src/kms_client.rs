@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use calotype_core::id::{BlobId, KeyId};
+use calotype_core::id::{BlobId, KeyId, ProjectId};
 use calotype_core::keys::{
     Authority, CallerToken, KeyFault, KeyPurpose, KeyResult, KeyUser, MasterKey,
 };
@@ -163,18 +163,53 @@ impl Kms {
             return Ok(());
         }
         let since = Instant::now();
-        let ticket = self.ticket(deadline).await?;
-        let url = address(&ticket.base, user.project.as_str(), "describe-key")?;
-        let request = Request::post(url, json_text(&wire::Describe { key_id: key })?)
-            .secret("x-auth-token", token.expose())?;
-        let answer = self.endpoint.call(&request, deadline).await?;
-        match judge(&answer, Asked::Caller) {
-            Verdict::Done => wire::described(&answer, key)?,
-            Verdict::Stale => return Err(status::stale(&answer, Asked::Caller)),
-            Verdict::Refused(fault) => return Err(fault),
-        }
+        let body = json_text(&wire::Describe { key_id: key })?;
+        let asked = self.ask_as(user, token, "describe-key", body, deadline);
+        wire::described(&asked.await?, key)?;
         self.callers.note(what, since);
         Ok(())
+    }
+
+    /// Asks the KMS with the caller's own credential, in its project.
+    async fn ask_as(
+        &self,
+        user: &KeyUser,
+        token: &CallerToken,
+        call: &'static str,
+        body: Bytes,
+        deadline: Instant,
+    ) -> KeyResult<Answer> {
+        let ticket = self.ticket(deadline).await?;
+        let url = address(&ticket.base, user.project.as_str(), call)?;
+        let request = Request::post(url, body).secret("x-auth-token", token.expose())?;
+        let answer = self.endpoint.call(&request, deadline).await?;
+        match judge(&answer, Asked::Caller) {
+            Verdict::Done => Ok(answer),
+            Verdict::Stale => Err(status::stale(&answer, Asked::Caller)),
+            Verdict::Refused(fault) => Err(fault),
+        }
+    }
+
+    /// That the service's credential is taken, and that it may list keys.
+    ///
+    /// # Errors
+    /// What the KMS refuses, as a sentence for the operator; Unavailable where it is away.
+    pub async fn probe(&self) -> Result<()> {
+        let deadline = self.endpoint.deadline();
+        let body = json_text(&wire::ListKeys { limit: "1" })?;
+        let answer = self.ask("list-keys", body, deadline).await?;
+        wire::listed(&answer)
+    }
+
+    /// The service's user, where the KMS' own login says who that is.
+    async fn service_user(&self, deadline: Instant) -> Result<Option<String>> {
+        match &self.credential {
+            Credential::AccessKey(_) => Ok(None),
+            Credential::Login(session) => {
+                let granted = session.granted(deadline).await?;
+                Ok(Some(granted.user.clone()))
+            }
+        }
     }
 
     /// That the service may use the key, and that the key is one that can be used.
@@ -313,6 +348,32 @@ impl KeyService for Kms {
     async fn is_own(&self, user: &KeyUser, key: &KeyId) -> KeyResult<Option<bool>> {
         self.check(user, key, KeyPurpose::Seal).await?;
         Ok(None)
+    }
+
+    /// A grant names users and domains, and not projects: a key that lets in others than the service may let in the
+    /// project too, or not; one that does not lets in nobody but its own. The caller's token is asked with where there
+    /// is one, since who was granted a key may not see its grants, and the service seldom has more than a grant.
+    async fn lets_read(&self, by: &KeyUser, key: &KeyId, _: &ProjectId) -> KeyResult<Option<bool>> {
+        check_id(key)?;
+        let deadline = self.endpoint.deadline();
+        self.check_key(key, deadline).await?;
+        if self.authorize == Authorize::Service {
+            // The key service does not know those who would read.
+            return Ok(None);
+        }
+        let body = json_text(&wire::ListGrants::of(key))?;
+        let listed = match &by.authority {
+            Authority::Token(token) => self.ask_as(by, token, "list-grants", body, deadline).await,
+            Authority::Job | Authority::Signed => self.ask("list-grants", body, deadline).await,
+        };
+        let answer = match listed {
+            Ok(answer) => answer,
+            Err(KeyFault::Forbidden | KeyFault::Missing) => return Ok(None),
+            Err(fault) => return Err(fault),
+        };
+        let service = self.service_user(deadline).await?;
+        let others = wire::lets_others_read(&answer, service.as_deref())?;
+        Ok((!others).then_some(false))
     }
 
     async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey> {

@@ -158,13 +158,27 @@ impl KeyService for KeyServices {
         Err(refusal)
     }
 
-    /// The embedded one is asked first: it alone knows whom its keys let in.
-    async fn lets_read(&self, key: &KeyId, project: &ProjectId) -> KeyResult<Option<bool>> {
-        let known = self.embedded.lets_read(key, project).await;
-        match known {
-            Err(KeyFault::Missing) if self.kms.is_some() || self.barbican.is_some() => Ok(None),
-            known => known,
+    /// The first that says so.
+    async fn lets_read(
+        &self,
+        by: &KeyUser,
+        key: &KeyId,
+        project: &ProjectId,
+    ) -> KeyResult<Option<bool>> {
+        let (mut silent, mut refusal) = (false, KeyFault::Missing);
+        for service in self.all()? {
+            match service.lets_read(by, key, project).await {
+                Ok(None) => silent = true,
+                Ok(known) => return Ok(known),
+                Err(KeyFault::Missing) => {}
+                Err(fault) if matches!(refusal, KeyFault::Missing) => refusal = fault,
+                Err(_) => {}
+            }
         }
+        if silent && matches!(refusal, KeyFault::Missing) {
+            return Ok(None);
+        }
+        Err(refusal)
     }
 
     async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey> {

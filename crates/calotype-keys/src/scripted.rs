@@ -162,7 +162,12 @@ impl KeyService for ScriptedKeys {
         Ok(Some(owner.is_none_or(|owner| owner == user.project)))
     }
 
-    async fn lets_read(&self, key: &KeyId, project: &ProjectId) -> KeyResult<Option<bool>> {
+    async fn lets_read(
+        &self,
+        _: &KeyUser,
+        key: &KeyId,
+        project: &ProjectId,
+    ) -> KeyResult<Option<bool>> {
         self.answer(key.as_str()).await?;
         let script = self.script();
         let reader = (key.clone(), project.clone());

@@ -246,6 +246,86 @@ async fn answers_that_lie_are_found_out() {
 }
 
 #[tokio::test]
+async fn a_key_that_lets_in_nobody_but_the_service_is_told_from_one_that_may_let_in_others() {
+    let (stub, kms) = world().await;
+    let grant = |who: &str, kind: Value, operations: &[&str]| json!({"grantee_principal": who, "grantee_principal_type": kind, "operations": operations});
+    let reads = ["describe-key", "decrypt-datakey", "encrypt-datakey"];
+    let own = grant("svc", json!("user"), &reads);
+    let cases = [
+        (vec![], "false", Some(false)),
+        (vec![own.clone()], "false", Some(false)),
+        (
+            vec![own.clone(), grant("u2", json!("user"), &["describe-key"])],
+            "false",
+            Some(false),
+        ),
+        (
+            vec![own.clone(), grant("u2", json!("user"), &reads)],
+            "false",
+            None,
+        ),
+        (vec![grant("u2", Value::Null, &reads)], "false", None),
+        (vec![grant("svc", json!("domain"), &reads)], "false", None),
+        (vec![own], "true", None),
+    ];
+    let asked = async |kms: &Kms, authority, answer: (u16, String)| {
+        stub.break_next([
+            Fault::Changed(|_| ()),
+            Fault::Answer(answer.0, "", answer.1),
+        ]);
+        let project = "p2".parse().expect("an id");
+        let told = kms.lets_read(&user(authority), &id(K), &project).await;
+        assert_eq!(stub.faults_left(), 0);
+        told
+    };
+    for (grants, truncated, expected) in cases {
+        let list = json!({"grants": grants, "truncated": truncated, "next_marker": ""});
+        let told = asked(&kms, token("t1"), (200, list.to_string())).await;
+        assert_eq!(told.expect("told"), expected, "{list}");
+    }
+    let seen = stub.seen("list-grants");
+    let last = seen.last().expect("asked");
+    assert_eq!(last.path, "/v1.0/cp/kms/list-grants");
+    assert_eq!(last.headers["x-auth-token"], "t1");
+    assert_eq!(last.body, json!({"key_id": K, "limit": "100"}));
+    let none = json!({"grants": [], "truncated": "false"}).to_string();
+    let told = asked(&kms, Authority::Job, (200, none)).await;
+    assert_eq!(told.expect("told"), Some(false));
+    let seen = stub.seen("list-grants");
+    assert_eq!(seen.last().expect("asked").path, "/v1.0/sp/kms/list-grants");
+    // Who may not see the grants learns nothing of them.
+    let refusal = json!({"error": {"error_code": "KMS.0306", "error_msg": "no"}}).to_string();
+    for authority in [token("t1"), Authority::Job] {
+        let told = asked(&kms, authority, (403, refusal.clone())).await;
+        assert_eq!(told.expect("told"), None);
+    }
+    let told = asked(&kms, Authority::Job, (200, "[]".to_owned())).await;
+    assert!(is_unavailable(&failed(told)));
+    stub.key(K, json!({"key_state": "3"}));
+    let project = "p2".parse().expect("an id");
+    let told = kms.lets_read(&user(Authority::Job), &id(K), &project).await;
+    assert!(matches!(told, Err(KeyFault::NotEnabled)), "{told:?}");
+}
+
+#[tokio::test]
+async fn the_probe_lists_one_key_with_the_services_credential() {
+    let (stub, kms) = world().await;
+    let listed = json!({"keys": [K], "truncated": "true", "next_marker": "1", "total": 2});
+    stub.break_next([Fault::Answer(200, "", listed.to_string())]);
+    kms.probe().await.expect("known");
+    let seen = stub.seen("list-keys");
+    assert_eq!(seen[0].path, "/v1.0/sp/kms/list-keys");
+    assert_eq!(seen[0].body, json!({"limit": "1"}));
+    for (status, body) in [
+        (200, json!([])),
+        (403, json!({"error": {"error_code": "KMS.0306"}})),
+    ] {
+        stub.break_next([Fault::Answer(status, "", body.to_string())]);
+        kms.probe().await.expect_err("refused");
+    }
+}
+
+#[tokio::test]
 async fn each_refusal_has_its_meaning() {
     let (stub, kms) = world().await;
     let nested =

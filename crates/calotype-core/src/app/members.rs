@@ -10,7 +10,7 @@ use crate::codes::ImsCode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ImageId, ProjectId};
 use crate::image::{Image, Member, MemberStatus, Visibility};
-use crate::keys::{KeyFault, KeyRole};
+use crate::keys::{KeyFault, KeyRole, KeyUser};
 use crate::ports::{MemberLimit, Trail};
 
 /// The most members of a full-ECS image (spec 6.2).
@@ -39,7 +39,10 @@ impl Service {
         if !image.may_be_shared() {
             return Err(Error::ims(ImsCode::IMG_0135));
         }
-        if !self.may_receive(&image, project).await? {
+        if !self
+            .may_receive(&self.key_user(call)?, &image, project)
+            .await?
+        {
             return Err(Error::ims(ImsCode::IMG_0098));
         }
         let now = self.clock.now();
@@ -144,11 +147,16 @@ impl Service {
 
     /// Whether the image's key lets a project read (spec 9.1). Where its key service does not say, the first reading
     /// will: nobody reads what its key does not open.
-    pub(super) async fn may_receive(&self, image: &Image, project: &ProjectId) -> Result<bool> {
+    pub(super) async fn may_receive(
+        &self,
+        by: &KeyUser,
+        image: &Image,
+        project: &ProjectId,
+    ) -> Result<bool> {
         let Some(key) = &image.cmk_id else {
             return Ok(true);
         };
-        match self.keys.lets_read(key, project).await {
+        match self.keys.lets_read(by, key, project).await {
             Ok(known) => Ok(known.unwrap_or(true)),
             Err(KeyFault::Missing | KeyFault::NotEnabled | KeyFault::Forbidden) => Ok(false),
             Err(fault) => Err(fault.into_error(KeyRole::Source)),

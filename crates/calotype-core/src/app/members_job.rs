@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ImageId, JobId, ProjectId};
 use crate::image::{Image, ImageStatus, Visibility};
 use crate::job::{Claim, Job, JobType, MemberResult, MembersChange, MembersVerb, Release};
+use crate::keys::{Authority, KeyUser};
 use crate::ports::{AuditEvent, MembersStep, NewMembersJob, Trail};
 use crate::query::Viewer;
 
@@ -202,7 +203,7 @@ impl Service {
                 None => Some(ImsCode::IMG_0027),
                 Some(image) => {
                     let own = change.as_administrator || image.owner == job.project;
-                    self.refusal(image, project, change.verb, own, unknown)
+                    self.refusal(job, image, project, change.verb, own, unknown)
                         .await?
                 }
             };
@@ -234,6 +235,7 @@ impl Service {
     /// Why a project and an image that the caller sees are refused, if they are (spec 6.2).
     async fn refusal(
         &self,
+        job: &Job,
         image: &Image,
         project: &ProjectId,
         verb: MembersVerb,
@@ -252,6 +254,11 @@ impl Service {
         if verb == MembersVerb::Remove {
             return Ok(None);
         }
+        let by = KeyUser {
+            project: job.project.clone(),
+            user: job.user.clone(),
+            authority: Authority::Job,
+        };
         Ok(if image.status != ImageStatus::Active {
             Some(ImsCode::IMG_0046)
         } else if !image.may_be_shared() {
@@ -260,7 +267,7 @@ impl Service {
             Some(ImsCode::IMG_0076)
         } else if unknown.contains(project) {
             Some(ImsCode::IMG_0108)
-        } else if !self.may_receive(image, project).await? {
+        } else if !self.may_receive(&by, image, project).await? {
             Some(ImsCode::IMG_0098)
         } else {
             None

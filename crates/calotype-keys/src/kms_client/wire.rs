@@ -167,6 +167,73 @@ pub(super) fn described(answer: &Answer, id: &KeyId) -> KeyResult<()> {
     }
 }
 
+#[derive(Serialize)]
+pub(super) struct ListGrants<'a> {
+    #[serde(serialize_with = "text_of")]
+    key_id: &'a KeyId,
+    limit: &'static str,
+}
+
+impl<'a> ListGrants<'a> {
+    /// All that a key can have: no provider lets it have more.
+    pub(super) fn of(key_id: &'a KeyId) -> Self {
+        let limit = "100";
+        Self { key_id, limit }
+    }
+}
+
+#[derive(Deserialize)]
+struct Grants {
+    grants: Vec<Grant>,
+    // "true" or "false".
+    #[serde(default)]
+    truncated: String,
+}
+
+#[derive(Deserialize)]
+struct Grant {
+    grantee_principal: String,
+    // Older answers have none: then it is a user.
+    #[serde(default)]
+    grantee_principal_type: Option<String>,
+    operations: Vec<String>,
+}
+
+/// Whether a key lets anybody read what it seals, beside its own project and the service's user. None where the user is not
+/// known: then a grant that is the service's is not told from another.
+pub(super) fn lets_others_read(answer: &Answer, service: Option<&str>) -> Result<bool> {
+    let list: Grants = parse(answer)?;
+    let reads = |grant: &Grant| {
+        let has = |wanted: &str| grant.operations.iter().any(|word| word == wanted);
+        has("describe-key") && has("decrypt-datakey")
+    };
+    let is_service = |grant: &Grant| {
+        let kind = grant.grantee_principal_type.as_deref().unwrap_or("user");
+        kind == "user" && service == Some(grant.grantee_principal.as_str())
+    };
+    let others = list
+        .grants
+        .iter()
+        .any(|grant| reads(grant) && !is_service(grant));
+    Ok(others || list.truncated == "true")
+}
+
+#[derive(Serialize)]
+pub(super) struct ListKeys {
+    pub(super) limit: &'static str,
+}
+
+#[derive(Deserialize)]
+struct Keys {
+    #[serde(rename = "keys")]
+    _keys: Vec<String>,
+}
+
+/// That an answer is a list of keys.
+pub(super) fn listed(answer: &Answer) -> Result<()> {
+    parse::<Keys>(answer).map(drop)
+}
+
 #[derive(Deserialize)]
 struct Encrypted {
     key_id: String,

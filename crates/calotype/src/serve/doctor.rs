@@ -19,6 +19,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::identity::open_keystone;
+use super::keys::open_kms;
 use super::stores::open_bucket;
 use super::{ServeOptions, parts};
 use crate::cli::DoctorArgs;
@@ -123,6 +124,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "identity",
         run: |options| async { vec![identity(&options.config).await] }.boxed(),
+    },
+    Check {
+        name: "key services",
+        run: |options| key_services(&options.config).boxed(),
     },
     Check {
         name: "exports",
@@ -277,7 +282,7 @@ fn root_keys(options: &ServeOptions) -> Finding {
         )),
         Err(error) => Finding::bad(
             error.chain().to_string(),
-            "restore the root keys from their backup: docs/keys.md",
+            "restore the root keys from their backup: docs/key-services.md",
         ),
     }
 }
@@ -446,6 +451,26 @@ async fn identity(config: &Config) -> Finding {
             "mend [identity.keystone], or the service's user: docs/keystone.md",
         ),
     }
+}
+
+async fn key_services(config: &Config) -> Vec<Finding> {
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let Some(section) = &config.keys.kms else {
+        return vec![Finding::good("customers' keys are in the catalog")];
+    };
+    let probed = async {
+        let kms = open_kms(section, &entropy, &clock)?;
+        let known = kms.probe().await;
+        known.map_err(parts::failed("the KMS does not take the service"))
+    };
+    vec![match probed.await {
+        Ok(()) => Finding::good("the KMS knows the service"),
+        Err(failure) => Finding::bad(
+            failure.to_string(),
+            "mend [keys.kms], or the service's user there: docs/key-services.md",
+        ),
+    }]
 }
 
 async fn exports(options: &ServeOptions) -> Finding {

@@ -31,8 +31,7 @@ pub(super) fn key_services(
         config::Customers::Barbican => CustomersKeys::Barbican,
     });
     if let Some(section) = &keys.kms {
-        let kms = Kms::new(kms_options(section)?, entropy, Arc::clone(clock));
-        services = services.with_kms(Arc::new(kms.map_err(failed("keys.kms"))?));
+        services = services.with_kms(Arc::new(open_kms(section, entropy, clock)?));
     }
     if let Some(section) = &keys.barbican {
         let options = BarbicanOptions {
@@ -46,6 +45,16 @@ pub(super) fn key_services(
         services = services.with_barbican(Arc::new(barbican.map_err(failed("keys.barbican"))?));
     }
     Ok(services)
+}
+
+/// The KMS of a configuration. Nothing is asked of it yet.
+pub(super) fn open_kms(
+    section: &config::Kms,
+    entropy: &Arc<dyn Entropy>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Kms, Failure> {
+    let kms = Kms::new(kms_options(section)?, entropy, Arc::clone(clock));
+    kms.map_err(failed("keys.kms"))
 }
 
 fn kms_options(section: &config::Kms) -> Result<KmsOptions, Failure> {
