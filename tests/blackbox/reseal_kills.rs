@@ -15,7 +15,7 @@ use crate::reseal::{DATA, MIB, SEGMENT, UNBOUNDED, segments, under, upload};
 #[test]
 fn a_killed_reseal_does_nothing_again_that_was_noted_and_its_bytes_are_the_sources() {
     const SEGMENTS: u64 = 24;
-    let kills = number("CALOTYPE_CRASHES").unwrap_or(150);
+    let kills = number("CALOTYPE_CRASHES").unwrap_or(200);
     let mut seed = number("CALOTYPE_SEED").unwrap_or(42);
     println!("CALOTYPE_SEED={seed} CALOTYPE_CRASHES={kills}");
     let text = [

@@ -13,9 +13,10 @@ use crate::postgres::{Fsync, Postgres};
 use crate::process::{Failure, Outcome, cargo, command, output, root, run, target};
 
 /// How the tests begin, in nextest's list, that need a Keystone and a Barbican.
-const NEED_OPENSTACK: [&str; 3] = [
+const NEED_OPENSTACK: [&str; 4] = [
     "calotype-keys::barbican ",
     "calotype-tests::blackbox barbican::",
+    "calotype-tests::blackbox doctor::",
     "calotype-tests::blackbox keystone::",
 ];
 
