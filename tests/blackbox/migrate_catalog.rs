@@ -1,5 +1,6 @@
 //! `calotype migrate-catalog`: a service moves from SQLite to PostgreSQL, whatever the move is killed by.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -30,6 +31,18 @@ fn arrived(url: &str, table: &str) -> u64 {
     database::sql(url, &sql).trim().parse().expect("a number")
 }
 
+/// Has the database made the schema, and nothing in it: what is moved is a catalog that no service has made.
+fn make_schema(file: &Path) {
+    let nothing = tempfile::tempdir().expect("a directory");
+    std::fs::write(nothing.path().join("catalog.db"), "").expect("a file");
+    let refused = migrate(nothing.path(), file)
+        .output()
+        .expect("calotype runs");
+    assert_eq!(refused.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(told.contains("No service has ever run"), "{told}");
+}
+
 #[test]
 fn a_service_moves_to_postgresql_though_the_move_is_killed_again_and_again() {
     let url = database::fresh("migrate_catalog");
@@ -53,16 +66,7 @@ fn a_service_moves_to_postgresql_though_the_move_is_killed_again_and_again() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("in use"));
 
     server.kill9();
-    // The schema, and nothing in it: what is moved is a catalog that no service has made.
-    let nothing = tempfile::tempdir().expect("a directory");
-    std::fs::write(nothing.path().join("catalog.db"), "").expect("a file");
-    let refused = migrate(nothing.path(), &file)
-        .output()
-        .expect("calotype runs");
-    assert_eq!(refused.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&refused.stderr);
-    assert!(told.contains("No service has ever run"), "{told}");
-
+    make_schema(&file);
     let gate = database::Gate::on(&url, "catalog_copies", "new.name || ' ' || new.copied");
     for (table, row) in [("images", 1), ("images", 20), ("jobs", 30)] {
         gate.close(&format!("{table} {row}"));
@@ -124,6 +128,124 @@ fn a_service_moves_to_postgresql_though_the_move_is_killed_again_and_again() {
     );
     let replica = user.replicate(&source, "after");
     assert_eq!(user.show(&replica)["status"], "active");
+    server.verify();
+}
+
+#[test]
+fn a_service_moves_to_postgresql_while_it_serves() {
+    let url = database::fresh("migrate_serving");
+    let mut server = Server::with_defaults();
+    let user = server.user();
+    let source = user.image("source", 1, 200_000);
+    for number in 0..20 {
+        user.replicate(&source, &format!("replica-{number}"));
+    }
+    let data = server.data();
+    let file = data.join("postgres.toml");
+    std::fs::write(&file, moved(&url, &data)).expect("the configuration");
+    let follow = || {
+        let mut command = migrate(&data, &file);
+        command.arg("--while-serving");
+        command
+    };
+    // What comes and goes meanwhile.
+    let work = |number: u64| {
+        let come = user.image("comes", number, 1000 + number);
+        let gone = user.replicate(&source, "goes");
+        user.delete(&format!("/v2/images/{gone}")).expect(204);
+        (come, number)
+    };
+    let mut made = Vec::new();
+    make_schema(&file);
+    let gate = database::Gate::on(&url, "catalog_copies", "new.name || ' ' || new.copied");
+    for row in [2, 15] {
+        gate.close(&format!("images {row}"));
+        let mut process = follow()
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("calotype runs");
+        gate.wait_until_held(|| {
+            let ended = process.try_wait().expect("the process's state");
+            assert!(ended.is_none(), "it has not come by");
+        });
+        made.push(work(row));
+        process.kill().expect("a process that lives");
+        process.wait().expect("the process's end");
+        gate.wait_until_left();
+    }
+    // The notes outlive the service too.
+    server.kill9();
+    server.restart();
+    let user = user.at(server.base());
+    gate.open();
+    let mut process = follow()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("calotype runs");
+    let mut notes = BufReader::new(process.stderr.take().expect("its notes")).lines();
+    let mut told = Vec::new();
+    while !told
+        .last()
+        .is_some_and(|line: &String| line.contains("Stop the service"))
+    {
+        told.push(notes.next().expect("a note").expect("a line"));
+    }
+    assert!(process.try_wait().expect("its state").is_none());
+    let come = user.image("last", 9, 5000);
+    user.delete(&format!("/v2/images/{}", made[0].0))
+        .expect(204);
+    let before = user.state();
+    assert!(server.stop().success());
+    told.extend(notes.map(|line| line.expect("a line")));
+    let output = process.wait_with_output().expect("its end");
+    assert!(output.status.success(), "{told:#?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let tables = report["tables"].as_array().expect("tables");
+    let images = tables.iter().find(|table| table["table"] == "images");
+    assert_eq!(images.expect("the images")["rows"], before.0.len());
+    let again = told.iter().filter(|line| line.contains("copied again"));
+    assert_eq!(again.count(), 0, "{told:#?}");
+
+    server
+        .try_restart(Options::config(moved(&url, &data)))
+        .expect("the service on PostgreSQL");
+    let user = user.at(server.base());
+    assert_eq!(user.state(), before);
+    assert_eq!(user.download(&come), Digests::of(Content::new(9, 5000)));
+    let (image, number) = &made[1];
+    let wanted = Digests::of(Content::new(*number, 1000 + number));
+    assert_eq!(user.download(image), wanted);
+    server.verify();
+}
+
+#[test]
+fn a_move_that_was_begun_while_a_service_runs_can_be_given_up() {
+    let url = database::fresh("migrate_given_up");
+    let server = Server::with_defaults();
+    let user = server.user();
+    user.image("source", 1, 1000);
+    let data = server.data();
+    let file = data.join("postgres.toml");
+    std::fs::write(&file, moved(&url, &data)).expect("the configuration");
+    let mut process = migrate(&data, &file)
+        .arg("--while-serving")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("calotype runs");
+    let notes = BufReader::new(process.stderr.take().expect("its notes")).lines();
+    let mut notes = notes.map(|line| line.expect("a line"));
+    assert!(notes.any(|line| line.contains("Stop the service")));
+    process.kill().expect("a process that lives");
+    process.wait().expect("the process's end");
+    let given_up = migrate(&data, &file).arg("--give-up").output();
+    let given_up = given_up.expect("calotype runs");
+    assert!(given_up.status.success());
+    let told = String::from_utf8_lossy(&given_up.stderr);
+    assert!(told.contains("stays where it is"), "{told}");
+    user.image("after", 2, 1000);
     server.verify();
 }
 

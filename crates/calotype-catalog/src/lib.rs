@@ -59,4 +59,4 @@ mod verify;
 
 pub use examine::{Examined, examine};
 pub use open::{DirectUrl, Options, Pooler, SqlCatalog};
-pub use relocate::{MovedTable, Relocation, Step, TableProgress, relocate};
+pub use relocate::{MovedTable, Relocation, Step, TableProgress, follow, relocate, stop_following};

@@ -1,4 +1,4 @@
-//! Moving a catalog out of SQLite into PostgreSQL, while no service runs on it.
+//! Moving a catalog out of SQLite into PostgreSQL. It ends while no service runs on it; most of it may be done before ([`follow`]).
 //!
 //! # Consistency
 //! Each table is copied in the order of its primary key, some rows in a transaction, together with how far it has got. In
@@ -10,6 +10,7 @@
 //! that it was copied from once it is marked as left. It is marked before the other is opened to all: at no instant are there two
 //! catalogs that a store's blobs could be collected by.
 
+mod follow;
 mod table;
 
 use std::path::Path;
@@ -22,6 +23,8 @@ use crate::db::{Arg, Db, Row, Tx};
 use crate::migrate::migrate;
 use crate::open::{Options, open_database};
 use table::Table;
+
+pub use follow::{follow, stop_following};
 
 /// The tables, each after those that it refers to. What belongs to a database rather than to the catalog is not among
 /// them.
@@ -56,6 +59,7 @@ pub(crate) const TABLES: [&str; 27] = [
 ];
 
 /// A move.
+#[derive(Clone)]
 pub struct Relocation<'a> {
     /// SQLite's file.
     pub from: &'a Path,
@@ -114,10 +118,7 @@ pub async fn relocate(
 ) -> Result<Vec<MovedTable>> {
     let (from, to) = open_both(&order).await?;
     let id = begin(&from, &to).await?;
-    let mut tables = Vec::new();
-    for name in TABLES {
-        tables.push(Table::of(&to, name).await?);
-    }
+    let tables = tables_of(&to).await?;
     let moved = match attempt(&tables, &from, &to, &order, &mut progress).await {
         Ok(moved) => moved,
         Err(Attempt::Stale(why)) => {
@@ -168,14 +169,16 @@ async fn attempt(
     order: &Relocation<'_>,
     progress: &mut (impl FnMut(TableProgress) -> Result<()> + Send),
 ) -> std::result::Result<Vec<MovedTable>, Attempt> {
+    let mut state = from.read().await?;
     for table in tables {
-        let copied = copy(table, from, to, order.rows_at_once, progress).await;
+        let copied = copy(table, &mut state, to, order.rows_at_once, progress).await;
         copied.map_err(|error| match error.kind() {
             // A row refers to one that was not there when its table was copied.
             ErrorKind::Conflict => Attempt::Stale(error.chain().to_string()),
             _ => Attempt::Failed(error),
         })?;
     }
+    drop(state);
     let mut moved = Vec::new();
     for table in tables {
         let theirs = table.digest(from).await?;
@@ -222,10 +225,26 @@ pub(crate) async fn check_at_home(db: &Db) -> Result<()> {
 const ARRIVING: &str = "arriving";
 const LEFT: &str = "left";
 
+async fn tables_of(to: &Db) -> Result<Vec<Table>> {
+    let mut tables = Vec::new();
+    for name in TABLES {
+        tables.push(Table::of(to, name).await?);
+    }
+    Ok(tables)
+}
+
 async fn open_both(order: &Relocation<'_>) -> Result<(Db, Db)> {
     if !order.to.starts_with("postgres") {
         return Err(Error::invalid("A catalog moves to a PostgreSQL only."));
     }
+    let from = open_source(order).await?;
+    let to = open_database(order.to, &order.options, Arc::clone(&order.clock)).await?;
+    migrate(&from).await?;
+    migrate(&to).await?;
+    Ok((from, to))
+}
+
+async fn open_source(order: &Relocation<'_>) -> Result<Db> {
     if !order.from.is_file() {
         return Err(Error::not_found(format!(
             "There is no catalog at {}.",
@@ -237,11 +256,7 @@ async fn open_both(order: &Relocation<'_>) -> Result<(Db, Db)> {
         ..order.options.clone()
     };
     let url = format!("sqlite://{}", order.from.display());
-    let from = open_database(&url, &sqlite, Arc::clone(&order.clock)).await?;
-    let to = open_database(order.to, &order.options, Arc::clone(&order.clock)).await?;
-    migrate(&from).await?;
-    migrate(&to).await?;
-    Ok((from, to))
+    open_database(&url, &sqlite, Arc::clone(&order.clock)).await
 }
 
 /// Marks the catalog as arriving, or finds it marked so. Returns its id.
@@ -311,7 +326,7 @@ async fn empty(tx: &mut Tx) -> Result<()> {
 
 async fn copy(
     table: &Table,
-    from: &Db,
+    state: &mut Tx,
     to: &Db,
     rows_at_once: u32,
     progress: &mut (impl FnMut(TableProgress) -> Result<()> + Send),
@@ -325,9 +340,9 @@ async fn copy(
         Some(row) => (row.json("after")?, row.count("copied")?),
         None => (None, 0),
     };
-    let rows = table.count(from).await?;
+    let rows = table.count(state).await?;
     loop {
-        let batch = table.read(from, after.as_ref(), rows_at_once).await?;
+        let batch = table.read(state, after.as_ref(), rows_at_once).await?;
         done += batch.len() as u64;
         let finished = batch.is_empty();
         let mut tx = to.write().await?;
@@ -363,6 +378,7 @@ async fn leave(from: &Db, id: &str) -> Result<()> {
     let sql = "insert into catalog_moves (state, catalog) values ($1, $2) on conflict do nothing";
     tx.execute(sql, vec![Arg::text(LEFT), Arg::text(id)])
         .await?;
+    follow::end_noting(&mut tx).await?;
     tx.commit().await
 }
 
@@ -372,6 +388,7 @@ async fn arrive(to: &Db) -> Result<()> {
     let sql = "select setval(pg_get_serial_sequence('audit_events', 'seq'), \
                (select coalesce(max(seq), 0) + 1 from audit_events), false) as next";
     let _: Vec<Row> = tx.fetch_all(sql, Vec::new()).await?;
+    follow::check_references_late(&mut tx, false).await?;
     // Queries are planned by what is known of the tables, and nothing is of what has just come.
     tx.script("set local statement_timeout = 0; analyze".to_owned())
         .await?;

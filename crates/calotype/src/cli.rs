@@ -162,6 +162,12 @@ pub(crate) struct MigrateCatalogArgs {
     /// The catalog to move. [default: catalog.db in the service's directory]
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
+    /// Begin while the service runs: copy, go on copying what it changes, and end the move once it has been stopped.
+    #[arg(long)]
+    pub(crate) while_serving: bool,
+    /// Give up a move that was begun while the service ran: what it notes for it is removed, and it stays where it is.
+    #[arg(long, conflicts_with = "while_serving")]
+    pub(crate) give_up: bool,
     /// How many rows are copied in one transaction.
     #[arg(long, value_name = "ROWS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) rows_at_once: u32,

@@ -9,6 +9,9 @@ use crate::db::{Arg, Db, Row, Tx};
 /// How many rows are read at once.
 const ROWS_AT_ONCE: u32 = 1000;
 
+/// How many rows are named at once. SQLite takes a condition of a thousand parts.
+const KEYS_AT_ONCE: usize = 200;
+
 /// The most values of one statement on PostgreSQL.
 const MOST_VALUES: usize = 60_000;
 
@@ -16,7 +19,7 @@ const MOST_VALUES: usize = 60_000;
 pub(super) struct Table {
     pub(super) name: &'static str,
     columns: Vec<Column>,
-    key: Vec<String>,
+    pub(super) key: Vec<String>,
 }
 
 struct Column {
@@ -38,6 +41,15 @@ enum Kind {
 pub(super) enum Key {
     Int(i64),
     Text(String),
+}
+
+impl Key {
+    fn to_arg(&self) -> Arg {
+        match self {
+            Self::Int(value) => (*value).into(),
+            Self::Text(value) => Arg::text(value),
+        }
+    }
 }
 
 impl Table {
@@ -62,8 +74,7 @@ impl Table {
         Ok(Self { name, columns, key })
     }
 
-    pub(super) async fn count(&self, db: &Db) -> Result<u64> {
-        let mut tx = db.read().await?;
+    pub(super) async fn count(&self, tx: &mut Tx) -> Result<u64> {
         let sql = format!("select count(*) as n from {}", self.name);
         let row = tx.fetch_optional(sql, Vec::new()).await?;
         row.map_or(Ok(0), |row| row.count("n"))
@@ -72,7 +83,7 @@ impl Table {
     /// The next rows in the order of the key.
     pub(super) async fn read(
         &self,
-        db: &Db,
+        tx: &mut Tx,
         after: Option<&Vec<Key>>,
         limit: u32,
     ) -> Result<Vec<Vec<Arg>>> {
@@ -83,17 +94,90 @@ impl Table {
         if let Some(after) = after {
             let places: Vec<String> = (2..after.len() + 2).map(|n| format!("${n}")).collect();
             condition = format!("where ({key}) > ({}) ", places.join(", "));
-            args.extend(after.iter().map(|value| match value {
-                Key::Int(value) => (*value).into(),
-                Key::Text(value) => Arg::text(value),
-            }));
+            args.extend(after.iter().map(Key::to_arg));
         }
         let sql = format!("select {names} from {name} {condition}order by {key} limit $1");
-        let mut tx = db.read().await?;
+        self.rows(tx, sql, args).await
+    }
+
+    async fn rows(&self, tx: &mut Tx, sql: String, args: Vec<Arg>) -> Result<Vec<Vec<Arg>>> {
         let rows = tx.fetch_all(sql, args).await?;
         rows.iter().map(|row| self.values_of(row)).collect()
     }
 
+    /// The rows of these keys that there are.
+    async fn read_these(&self, tx: &mut Tx, keys: &[Vec<Key>]) -> Result<Vec<Vec<Arg>>> {
+        let (condition, args) = self.one_of(keys);
+        let (names, name) = (self.names().join(", "), self.name);
+        let sql = format!("select {names} from {name} where {condition}");
+        self.rows(tx, sql, args).await
+    }
+
+    fn one_of(&self, keys: &[Vec<Key>]) -> (String, Vec<Arg>) {
+        let mut args: Vec<Arg> = Vec::new();
+        let mut conditions = Vec::new();
+        for key in keys {
+            let mut parts = Vec::new();
+            for (column, value) in self.key.iter().zip(key) {
+                args.push(value.to_arg());
+                parts.push(format!("{column} = ${}", args.len()));
+            }
+            conditions.push(format!("({})", parts.join(" and ")));
+        }
+        (conditions.join(" or "), args)
+    }
+
+    /// Removes the rows of these keys that `state` has none of.
+    pub(super) async fn remove_what_is_gone(
+        &self,
+        tx: &mut Tx,
+        keys: &[Vec<Key>],
+        state: &mut Tx,
+    ) -> Result<()> {
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            let there = self.read_these(state, keys).await?;
+            let there: Result<Vec<_>> = there.iter().map(|row| self.key_of(row)).collect();
+            let there = there?;
+            let gone = keys.iter().filter(|key| !there.contains(key));
+            let gone: Vec<Vec<Key>> = gone.cloned().collect();
+            if !gone.is_empty() {
+                let (condition, args) = self.one_of(&gone);
+                let sql = format!("delete from {} where {condition}", self.name);
+                tx.execute(sql, args).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of these keys as `state` has them.
+    pub(super) async fn write_what_is_there(
+        &self,
+        tx: &mut Tx,
+        keys: &[Vec<Key>],
+        state: &mut Tx,
+    ) -> Result<()> {
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            let there = self.read_these(state, keys).await?;
+            self.write(tx, &there).await?;
+        }
+        Ok(())
+    }
+
+    /// What becomes of a row that is there already.
+    fn on_conflict(&self) -> String {
+        let others = self.names().into_iter();
+        let others = others.filter(|name| !self.key.iter().any(|key| key == name));
+        let set: Vec<String> = others
+            .map(|name| format!("{name} = excluded.{name}"))
+            .collect();
+        let key = self.key.join(", ");
+        if set.is_empty() {
+            return format!("on conflict ({key}) do nothing");
+        }
+        format!("on conflict ({key}) do update set {}", set.join(", "))
+    }
+
+    /// Writes rows, also over those that are there.
     pub(super) async fn write(&self, tx: &mut Tx, rows: &[Vec<Arg>]) -> Result<()> {
         for rows in rows.chunks((MOST_VALUES / self.columns.len()).max(1)) {
             let mut next = 0;
@@ -110,10 +194,11 @@ impl Table {
             }
             // The numbers of lines come along.
             let sql = format!(
-                "insert into {} ({}) overriding system value values {}",
+                "insert into {} ({}) overriding system value values {} {}",
                 self.name,
                 self.names().join(", "),
-                values.join(", ")
+                values.join(", "),
+                self.on_conflict()
             );
             tx.execute(sql, rows.concat()).await?;
         }
@@ -126,7 +211,8 @@ impl Table {
         let mut rows = 0;
         let mut after = None;
         loop {
-            let batch = self.read(db, after.as_ref(), ROWS_AT_ONCE).await?;
+            let mut tx = db.read().await?;
+            let batch = self.read(&mut tx, after.as_ref(), ROWS_AT_ONCE).await?;
             let Some(last) = batch.last() else {
                 break;
             };

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use calotype_catalog::{MovedTable, Options, Relocation, Step, TableProgress, relocate};
+use calotype_catalog::{
+    MovedTable, Options, Relocation, Step, TableProgress, follow, relocate, stop_following,
+};
 use calotype_core::image::Image;
-use calotype_core::ports::{Jobs as _, Ledger as _, MasterKeys as _, Reconcile as _};
+use calotype_core::ports::{Images as _, Jobs as _, Ledger as _, MasterKeys as _, Reconcile as _};
 use calotype_core::{Error, ErrorKind, Result};
 use uuid::Uuid;
 
@@ -53,19 +56,52 @@ impl Source {
         }
     }
 
-    async fn move_to(
-        &self,
-        url: &str,
-        progress: impl FnMut(TableProgress) -> Result<()> + Send,
-    ) -> Result<Vec<MovedTable>> {
-        let order = Relocation {
+    fn order<'a>(&'a self, url: &'a str) -> Relocation<'a> {
+        Relocation {
             from: &self.path,
             to: url,
             options: Options::default(),
             clock: Arc::new(StoppedClock::default()),
             rows_at_once: 2,
-        };
-        relocate(order, progress).await
+        }
+    }
+
+    async fn move_to(
+        &self,
+        url: &str,
+        progress: impl FnMut(TableProgress) -> Result<()> + Send,
+    ) -> Result<Vec<MovedTable>> {
+        relocate(self.order(url), progress).await
+    }
+
+    /// Ends a move of which all was copied before.
+    async fn end_move_to(&mut self, url: &str) {
+        for image in &mut self.images {
+            *image = self.world.get(image.id).await;
+        }
+        let moved = self.move_to(url, |progress| match progress.step {
+            Step::Copy => Err(Error::internal("it was copied before")),
+            Step::Compare => Ok(()),
+        });
+        moved.await.unwrap();
+        self.assert_there(url).await;
+    }
+
+    /// Works on the catalog: an image comes, the one before it goes, and others change.
+    async fn work(&self, number: u64) -> Image {
+        let catalog = &self.world.catalog;
+        let gone = self.world.active("p4", 7000 + number).await;
+        let mut come = self.world.image("p4");
+        come.tags = vec![format!("tag-{number}")];
+        self.world.insert(&come).await;
+        let deleted = catalog.delete_image(&gone, Duration::ZERO, crate::world::trail());
+        deleted.await.unwrap();
+        let blob = self.images[0].blob.unwrap();
+        match number % 2 {
+            0 => catalog.mark_damaged(blob).await.unwrap(),
+            _ => catalog.clear_damage(blob).await.unwrap(),
+        }
+        self.world.get(come.id).await
     }
 
     async fn assert_there(&self, url: &str) {
@@ -175,6 +211,131 @@ async fn what_has_changed_between_two_tries_is_there_too() {
     }
     source.move_to(&url, go_on).await.unwrap();
     source.assert_there(&url).await;
+}
+
+/// What is done in the middle of something that does not wait.
+fn now<T>(work: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalog_that_is_worked_on_meanwhile_is_copied_with_all_that_changes() {
+    let server = Server::start().await;
+    let mut source = Source::fill().await;
+    let url = server.database("worked_on").await;
+    let (work, copied) = (Mutex::new(0), Mutex::new(0));
+    let work = || {
+        let mut number = work.lock().unwrap();
+        *number += 1;
+        now(source.work(*number))
+    };
+    let images = Mutex::new(Vec::new());
+    let while_copying = |_| {
+        *copied.lock().unwrap() += 1;
+        images.lock().unwrap().push(work());
+        Ok(())
+    };
+    let mut rounds = 0;
+    let stopped = |changed| {
+        rounds += 1;
+        assert_eq!(changed > 0, rounds > 1, "round {rounds}");
+        images.lock().unwrap().push(work());
+        Ok(rounds == 6)
+    };
+    follow(&source.order(&url), while_copying, stopped)
+        .await
+        .unwrap();
+    assert!(*copied.lock().unwrap() > 27, "every table");
+    let mut made = images.into_inner().unwrap();
+    source.images.append(&mut made);
+    // Nobody works on a copy that is not whole.
+    assert_kind(open(&url).await, ErrorKind::Internal);
+    source.end_move_to(&url).await;
+    let left = "select count(*) from sqlite_schema where name like 'catalog_changes%'";
+    assert_eq!(source.world.number(left).await, 0);
+    let late = "select count(*) from pg_constraint where condeferrable";
+    assert_eq!(World::open(&url).await.number(late).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copying_what_is_worked_on_goes_on_wherever_it_was_broken_off() {
+    let server = Server::start().await;
+    let mut source = Source::fill().await;
+    let url = server.database("followed_in_parts").await;
+    let (mut tries, mut made) = (0, Vec::new());
+    loop {
+        tries += 1;
+        let mut steps = 0;
+        let progress = |_| {
+            steps += 1;
+            match steps {
+                _ if steps > 2 * tries => Err(Error::internal("enough")),
+                _ => Ok(()),
+            }
+        };
+        let stopped = |_| match tries % 3 {
+            0 => Ok(true),
+            _ => Err(Error::internal("enough")),
+        };
+        let followed = follow(&source.order(&url), progress, stopped).await;
+        made.push(source.work(tries).await);
+        if followed.is_ok() {
+            break;
+        }
+    }
+    assert!(tries > 5);
+    follow(&source.order(&url), go_on, |_| Ok(true))
+        .await
+        .unwrap();
+    source.images.append(&mut made);
+    source.end_move_to(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_unique_may_go_from_row_to_row_meanwhile() {
+    let server = Server::start().await;
+    let mut source = Source::fill().await;
+    let url = server.database("unique").await;
+    source
+        .world
+        .tamper(
+            "insert into domains (id, name, enabled) values ('d8', 'a', true), ('d9', 'b', true)",
+        )
+        .await;
+    let mut rounds = 0;
+    let stopped = |_| {
+        rounds += 1;
+        if rounds == 1 {
+            now(source.world.tamper(
+                "update domains set name = 'c' where id = 'd8'; \
+                 update domains set name = 'a' where id = 'd9'; \
+                 update domains set name = 'b' where id = 'd8'",
+            ));
+        }
+        Ok(rounds == 3)
+    };
+    follow(&source.order(&url), go_on, stopped).await.unwrap();
+    source.end_move_to(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_is_given_up_leaves_the_catalog_as_it_was() {
+    let server = Server::start().await;
+    let source = Source::fill().await;
+    let url = server.database("given_up").await;
+    let enough = |_| Err(Error::internal("enough"));
+    assert!(follow(&source.order(&url), go_on, enough).await.is_err());
+    let notes = "select count(*) from sqlite_schema where name like 'catalog_changes%'";
+    assert_eq!(source.world.number(notes).await, 1 + 3 * 27);
+    stop_following(&source.order(&url)).await.unwrap();
+    assert_eq!(source.world.number(notes).await, 0);
+    source.work(1).await;
+    open(&source.world.url).await.unwrap();
+    // A service of another version is not followed: its schema is not this program's to change.
+    let older = "delete from schema_migrations where version > 12";
+    source.world.tamper(older).await;
+    let refused = follow(&source.order(&url), go_on, |_| Ok(true)).await;
+    assert_kind(refused, ErrorKind::Conflict);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -189,6 +189,20 @@ impl World {
         Timestamp::from_micros(row.get(0))
     }
 
+    /// The one number that a statement tells, by a connection of its own.
+    pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+        use sqlx::Connection as _;
+        if let Some(path) = self.url.strip_prefix("sqlite://") {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+            let c = sqlx::SqliteConnection::connect_with(&options).await;
+            let asked = sqlx::query_scalar(sql).fetch_one(&mut c.unwrap()).await;
+            return asked.unwrap();
+        }
+        let c = sqlx::PgConnection::connect(&self.url).await;
+        let asked = sqlx::query_scalar(sql).fetch_one(&mut c.unwrap()).await;
+        asked.unwrap()
+    }
+
     /// Executes SQL behind the catalog's back.
     pub(crate) async fn tamper(&self, sql: impl Into<String>) {
         use sqlx::Connection as _;

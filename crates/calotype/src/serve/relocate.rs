@@ -1,11 +1,15 @@
-//! `calotype migrate-catalog`: the catalog of a stopped service moves out of SQLite into PostgreSQL.
+//! `calotype migrate-catalog`: the catalog of a service moves out of SQLite into PostgreSQL.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calotype_catalog::{MovedTable, Relocation, Step, TableProgress, relocate};
+use calotype_catalog::{
+    MovedTable, Relocation, Step, TableProgress, follow, relocate, stop_following,
+};
 use serde_json::{Value, json};
 
+use super::lock::DataDirLock;
 use super::{lock, parts};
 use crate::cli::MigrateCatalogArgs;
 use crate::config::{Config, Environment};
@@ -15,6 +19,9 @@ use crate::system::{SystemClock, keep_memory_private};
 
 /// How often it is said how far a table has got.
 const TELL: Duration = Duration::from_secs(1);
+
+/// How often it is said that the service can be stopped.
+const STILL_THERE: Duration = Duration::from_secs(60);
 
 /// Moves the catalog, and says what has moved. Interrupted and called again, it goes on.
 ///
@@ -38,8 +45,6 @@ pub(crate) async fn run(
         return Err(Failure::usage(format!("{path} is no directory")));
     }
     keep_memory_private();
-    // Nobody serves from it meanwhile.
-    let _lock = lock::acquire(&args.data_dir)?;
     let default = args.data_dir.join("catalog.db");
     let from = args.from.as_deref().unwrap_or(&default);
     let order = Relocation {
@@ -49,21 +54,62 @@ pub(crate) async fn run(
         clock: Arc::new(SystemClock),
         rows_at_once: args.rows_at_once,
     };
-    let mut told = Instant::now();
-    let tell = |progress: TableProgress| {
-        if progress.done == progress.rows || told.elapsed() >= TELL {
-            told = Instant::now();
-            output.note(&line_of(progress));
-        }
-        Ok(())
+    if args.give_up {
+        let given_up = stop_following(&order).await;
+        given_up.map_err(parts::failed("the catalog"))?;
+        output.note("The service stays where it is. Empty the PostgreSQL before another move.");
+        return Ok(());
+    }
+    // Nobody serves from it meanwhile, or any more.
+    let _lock = if args.while_serving {
+        follow_until_stopped(&args.data_dir, &order, output).await?
+    } else {
+        lock::acquire(&args.data_dir)?
     };
-    let moved = relocate(order, tell).await;
+    let moved = relocate(order, teller(output)).await;
     let moved = moved.map_err(parts::failed("the catalog"))?;
     output.note(&format!(
         "The catalog has moved: start the service with this configuration. {} is left as it is, and no service starts on it again.",
         from.display()
     ));
     output.result(&document_of(&moved), |_| rows_of(&moved))
+}
+
+/// Copies while a service runs on the directory, and has the directory locked in the end.
+async fn follow_until_stopped(
+    data_dir: &Path,
+    order: &Relocation<'_>,
+    output: &Output,
+) -> Result<DataDirLock, Failure> {
+    let mut told: Option<Instant> = None;
+    let mut lock = None;
+    let stopped = |changed: u64| {
+        lock = lock::acquire(data_dir).ok();
+        if lock.is_some() {
+            return Ok(true);
+        }
+        if told.is_none_or(|told| told.elapsed() >= STILL_THERE) {
+            told = Some(Instant::now());
+            output.note(&format!(
+                "All is copied, and {changed} rows that have changed since. Stop the service when it suits: the rest of the move begins then."
+            ));
+        }
+        Ok(false)
+    };
+    let followed = follow(order, teller(output), stopped).await;
+    followed.map_err(parts::failed("the catalog"))?;
+    lock.ok_or_else(|| Failure::new("the data directory was not locked"))
+}
+
+fn teller(output: &Output) -> impl FnMut(TableProgress) -> calotype_core::Result<()> + Send {
+    let mut told = Instant::now();
+    move |progress| {
+        if progress.done == progress.rows || told.elapsed() >= TELL {
+            told = Instant::now();
+            output.note(&line_of(progress));
+        }
+        Ok(())
+    }
 }
 
 fn line_of(progress: TableProgress) -> String {
