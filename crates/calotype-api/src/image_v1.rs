@@ -206,3 +206,21 @@ fn headers(image: &Image) -> HeaderMap {
     }
     headers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parameters_of_the_list_are_described() {
+        let document = serde_json::to_value(crate::openapi::document()).unwrap();
+        let described = document["paths"]["/v1.1/images/detail"]["get"]["parameters"].clone();
+        for name in PARAMETERS.iter().chain(&["changes-since"]) {
+            let mut described = described.as_array().unwrap().iter();
+            assert!(
+                described.any(|parameter| parameter["name"] == *name),
+                "{name}"
+            );
+        }
+    }
+}

@@ -8,6 +8,7 @@
 //! Where a parameter that means one thing is repeated, its last value counts, as in Glance; `tag`, `created_at` and
 //! `updated_at` hold all at once.
 
+pub mod described;
 pub mod ims;
 pub mod native;
 

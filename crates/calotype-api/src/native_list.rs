@@ -17,6 +17,7 @@ use crate::caller::Caller;
 use crate::errors::Reply;
 use crate::image_document::ImageDocument;
 use crate::image_page::Page;
+use crate::list_query::described::{AttributeFilters, RecordFilters};
 use crate::list_query::{Params, native};
 use crate::state::ApiState;
 
@@ -42,27 +43,17 @@ pub fn router() -> OpenApiRouter<ApiState> {
         ("id" = Option<String>, Query, description = "An id, or in:id,id,..."),
         ("name" = Option<String>, Query, description = "A name, or in:name,\"name, with comma\",..."),
         ("status" = Option<String>, Query, description = "A status, or in:status,..."),
-        ("owner" = Option<String>, Query, description = "Images of this project."),
         ("visibility" = Option<String>, Query, description = "public, private, shared, community or all."),
-        ("member_status" = Option<String>, Query, description = "accepted (default), pending, rejected or all."),
-        ("tag" = Option<String>, Query, description = "Images with this tag; may be repeated."),
-        ("disk_format" = Option<String>, Query, description = "A format, or in:format,..."),
         ("container_format" = Option<String>, Query, description = "A format, or in:format,..."),
-        ("min_disk" = Option<String>, Query, description = "Images that need exactly so many GiB of disk."),
-        ("min_ram" = Option<String>, Query, description = "Images that need exactly so many MiB of memory."),
-        ("protected" = Option<String>, Query, description = "true or false."),
-        ("size_min" = Option<String>, Query, description = "Images of at least so many bytes."),
-        ("size_max" = Option<String>, Query, description = "Images of at most so many bytes."),
+        ("disk_format" = Option<String>, Query, description = "A format, or in:format,..."),
+        ("os_hidden" = Option<String>, Query, description = "true for hidden images, false (default) for the others."),
         ("checksum" = Option<String>, Query, description = "Images whose bytes have this MD5."),
         ("os_hash_value" = Option<String>, Query, description = "Images whose bytes have this SHA-512, or SHA-256."),
-        ("os_hidden" = Option<String>, Query, description = "true for hidden images, false (default) for the others."),
-        ("created_at" = Option<String>, Query, description = "operator:time, such as gte:2024-01-02T03:04:05Z."),
-        ("updated_at" = Option<String>, Query, description = "operator:time."),
-        ("sort" = Option<String>, Query, description = "key:direction,..."),
-        ("sort_key" = Option<String>, Query, description = "created_at by default; may be repeated."),
-        ("sort_dir" = Option<String>, Query, description = "asc or desc (default); once for all keys, or once for each."),
+        ("size" = Option<String>, Query, description = "Images of exactly so many bytes."),
+        RecordFilters,
+        AttributeFilters,
+        ("enterprise_project_id" = Option<String>, Query, description = "0, or a UUID."),
         ("limit" = Option<u32>, Query, description = "25 by default, at most 1000."),
-        ("marker" = Option<String>, Query, description = "The last image of the page before."),
     ),
     responses(
         (status = 200, description = "A page of images."),

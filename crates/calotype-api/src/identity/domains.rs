@@ -34,7 +34,9 @@ pub(super) async fn own_domains(
 /// The domains that the caller may see.
 #[utoipa::path(get, path = "/identity/v3/domains", tag = "Identity", operation_id = "listDomains",
     security(("token" = []), ("signature" = [])),
-    params(("name" = Option<String>, Query)), responses((status = 200, description = "The domains"), Refusals))]
+    params(("name" = Option<String>, Query),
+        ("enabled" = Option<String>, Query, description = "0, false or False for those that are not; anything else for those that are")),
+    responses((status = 200, description = "The domains"), Refusals))]
 pub(super) async fn list_domains(
     State(state): State<IdentityState>,
     Caller(call): Caller,

@@ -56,7 +56,8 @@ pub(super) async fn own_projects(
 /// The projects that the caller may see.
 #[utoipa::path(get, path = "/identity/v3/projects", tag = "Identity", operation_id = "listProjects",
     security(("token" = []), ("signature" = [])),
-    params(("name" = Option<String>, Query), ("domain_id" = Option<String>, Query)),
+    params(("name" = Option<String>, Query), ("domain_id" = Option<String>, Query),
+        ("enabled" = Option<String>, Query, description = "0, false or False for those that are not; anything else for those that are")),
     responses((status = 200, description = "The projects"), Refusals))]
 pub(super) async fn list_projects(
     State(state): State<IdentityState>,

@@ -21,6 +21,7 @@ const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
 
 /// Logs in.
 #[utoipa::path(post, path = "/identity/v3/auth/tokens", tag = "Identity", operation_id = "createToken",
+    params(("nocatalog" = Option<String>, Query, description = "Whatever it is, the answer has no catalog")),
     responses((status = 201, description = "The token's meaning; the token is in X-Subject-Token"), Refusals))]
 pub(super) async fn create_token(
     State(state): State<IdentityState>,
@@ -42,7 +43,8 @@ pub(super) async fn create_token(
 /// Says what a token means. Answers HEAD too.
 #[utoipa::path(get, path = "/identity/v3/auth/tokens", tag = "Identity", operation_id = "validateToken",
     security(("token" = []), ("signature" = [])),
-    params(("X-Subject-Token" = String, Header, description = "The token that the request is about")),
+    params(("X-Subject-Token" = String, Header, description = "The token that the request is about"),
+        ("nocatalog" = Option<String>, Query, description = "Whatever it is, the answer has no catalog")),
     responses((status = 200, description = "The token's meaning"), Refusals))]
 pub(super) async fn validate_token(
     State(state): State<IdentityState>,

@@ -45,7 +45,8 @@ struct ChangedUserFields {
 /// The users that the caller may see.
 #[utoipa::path(get, path = "/identity/v3/users", tag = "Identity", operation_id = "listUsers",
     security(("token" = []), ("signature" = [])),
-    params(("name" = Option<String>, Query), ("domain_id" = Option<String>, Query)),
+    params(("name" = Option<String>, Query), ("domain_id" = Option<String>, Query),
+        ("enabled" = Option<String>, Query, description = "0, false or False for those that are not; anything else for those that are")),
     responses((status = 200, description = "The users"), Refusals))]
 pub(super) async fn list_users(
     State(state): State<IdentityState>,

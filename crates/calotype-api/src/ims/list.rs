@@ -11,6 +11,7 @@ use crate::caller::Caller;
 use crate::errors::Reply;
 use crate::image_document::ImageDocument;
 use crate::image_page::Page;
+use crate::list_query::described::{AttributeFilters, ImsFilters, RecordFilters};
 use crate::list_query::{BadParameter, Params, ims};
 use crate::state::ApiState;
 
@@ -21,44 +22,11 @@ use crate::state::ApiState;
     operation_id = "listCloudImages",
     tag = "Images",
     params(
-        ("id" = Option<String>, Query, description = "The image with this id."),
-        ("name" = Option<String>, Query, description = "Images of exactly this name."),
-        ("status" = Option<String>, Query, description = "Images in this status."),
-        ("owner" = Option<String>, Query, description = "Images of this project."),
-        ("visibility" = Option<String>, Query, description = "public, private or shared."),
-        ("member_status" = Option<String>, Query, description = "accepted (default), pending, rejected or all."),
-        ("__imagetype" = Option<String>, Query, description = "gold, private or shared."),
-        ("__isregistered" = Option<String>, Query, description = "true or false: whether the image has been registered."),
-        ("__whole_image" = Option<String>, Query, description = "true for full-ECS images, false for the others."),
-        ("__system__cmkid" = Option<String>, Query, description = "Images that this key seals."),
-        ("__os_bit" = Option<String>, Query, description = "32 or 64."),
-        ("__os_type" = Option<String>, Query, description = "Linux, Windows or Other."),
-        ("__platform" = Option<String>, Query, description = "The operating system's platform, such as Debian."),
-        ("__support_kvm" = Option<String>, Query, description = "Images that have this attribute with this value."),
-        ("__support_xen" = Option<String>, Query, description = "Images that have this attribute with this value."),
-        ("__support_largememory" = Option<String>, Query, description = "Images that have this attribute with this value."),
-        ("__support_diskintensive" = Option<String>, Query, description = "Images that have this attribute with this value."),
-        ("__support_highperformance" = Option<String>, Query, description = "Images that have this attribute with this value."),
-        ("__support_xen_gpu_type" = Option<String>, Query, description = "Images that have this attribute with this value."),
-        ("__support_kvm_gpu_type" = Option<String>, Query, description = "Images that have this attribute with this value."),
-        ("__support_xen_hana" = Option<String>, Query, description = "Images that have this attribute with this value."),
-        ("__support_kvm_infiniband" = Option<String>, Query, description = "Images that have this attribute with this value."),
-        ("container_format" = Option<String>, Query, description = "bare, and the other containers."),
-        ("disk_format" = Option<String>, Query, description = "raw, qcow2, vhd and the other formats."),
-        ("virtual_env_type" = Option<String>, Query, description = "FusionCompute, Ironic, DataImage or IsoImage."),
-        ("min_disk" = Option<String>, Query, description = "Images that need exactly so many GiB of disk."),
-        ("min_ram" = Option<String>, Query, description = "Images that need exactly so many MiB of memory."),
-        ("protected" = Option<String>, Query, description = "true or false."),
-        ("size_min" = Option<String>, Query, description = "Images of at least so many bytes."),
-        ("size_max" = Option<String>, Query, description = "Images of at most so many bytes."),
+        ImsFilters,
+        RecordFilters,
+        AttributeFilters,
         ("enterprise_project_id" = Option<String>, Query, description = "0, a UUID, or all_granted_eps."),
-        ("tag" = Option<String>, Query, description = "Images with this tag; may be repeated."),
-        ("created_at" = Option<String>, Query, description = "operator:time, such as gte:2024-01-02T03:04:05Z."),
-        ("updated_at" = Option<String>, Query, description = "operator:time."),
-        ("sort_key" = Option<String>, Query, description = "created_at by default."),
-        ("sort_dir" = Option<String>, Query, description = "asc or desc (default)."),
         ("limit" = Option<u32>, Query, description = "500 by default, at most 1000."),
-        ("marker" = Option<String>, Query, description = "The last image of the page before."),
     ),
     responses(
         (status = 200, description = "The images."),

@@ -24,6 +24,7 @@ use super::path::{check_project, image_id};
 use crate::caller::Caller;
 use crate::errors::Reply;
 use crate::json_body::{json_object, malformed, optional_text, read_body};
+use crate::list_query::described::{AttributeFilters, ImsFilters, RecordFilters};
 use crate::list_query::{Params, ims};
 use crate::state::ApiState;
 
@@ -75,20 +76,29 @@ pub struct AddImageTag {
     pub tag: ResourceTag,
 }
 
+/// A tag that is taken away, or set beside others, for the API's description.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub struct ChangedTag {
+    /// 1 to 36 characters, none of them `=`; of a tag that is taken away 1 to 127 of any kind.
+    pub key: String,
+    /// At most 43 characters. Of a tag that is taken away it can be left out, has at most 255, and means nothing.
+    pub value: Option<String>,
+}
+
 /// The body of a request that sets or takes away several tags.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct ChangeImageTags {
     /// `create` or `delete`.
     pub action: String,
-    /// The tags; of those that are taken away the key counts.
-    pub tags: Vec<ResourceTag>,
+    /// The tags.
+    pub tags: Vec<ChangedTag>,
 }
 
 /// The body of a request that takes several tags away.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct DeleteImageTags {
     /// The tags, of which the key counts.
-    pub tags: Vec<ResourceTag>,
+    pub tags: Vec<ChangedTag>,
 }
 
 /// Tags an image by the older form, in the place of a tag that has the same key.
@@ -138,21 +148,11 @@ pub async fn put_image_tag(
     operation_id = "listTagsOfImages",
     tag = "Image tags",
     params(
-        ("id" = Option<String>, Query, description = "The tags of this image."),
-        ("name" = Option<String>, Query, description = "Of images of exactly this name."),
-        ("status" = Option<String>, Query, description = "Of images in this status."),
-        ("owner" = Option<String>, Query, description = "Of images of this project."),
-        ("visibility" = Option<String>, Query, description = "public, private or shared."),
-        ("member_status" = Option<String>, Query, description = "accepted (default), pending, rejected or all."),
-        ("__imagetype" = Option<String>, Query, description = "gold, private or shared."),
+        ImsFilters,
+        RecordFilters,
+        AttributeFilters,
         ("enterprise_project_id" = Option<String>, Query, description = "0, or a UUID."),
-        ("tag" = Option<String>, Query, description = "Of images with this tag; may be repeated."),
-        ("created_at" = Option<String>, Query, description = "operator:time, such as gte:2024-01-02T03:04:05Z."),
-        ("updated_at" = Option<String>, Query, description = "operator:time."),
-        ("sort_key" = Option<String>, Query, description = "created_at by default: the order that the marker counts in."),
-        ("sort_dir" = Option<String>, Query, description = "asc or desc (default)."),
         ("limit" = Option<u32>, Query, description = "500 tags by default, at most 1000."),
-        ("marker" = Option<String>, Query, description = "Of the images after this one."),
     ),
     responses(
         (status = 200, description = "The tags, sorted, each once."),

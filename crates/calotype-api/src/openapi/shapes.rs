@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use utoipa::openapi::path::{HttpMethod, Operation};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::{Components, Content, OpenApi, Ref, RefOr, Response, Schema};
+use utoipa::openapi::{Components, Content, Object, OpenApi, Ref, RefOr, Response, Schema};
 
 use crate::errors::Family;
+use crate::idempotency::IDEMPOTENCY_KEY;
 
 /// What `shapes.json` holds.
 #[derive(Deserialize)]
@@ -69,10 +70,8 @@ fn describe(operation: &mut Operation, method: &HttpMethod, family: Family, shap
     }
     let parameters = operation.parameters.iter_mut().flatten();
     for parameter in parameters.filter_map(owned) {
-        if UNBOUNDED.contains(&parameter.name.as_str())
-            && let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema
-        {
-            schema.format = None;
+        if let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema {
+            bound(&parameter.name, schema);
         }
     }
     let answer = shapes.answers.get(id);
@@ -84,13 +83,25 @@ fn describe(operation: &mut Operation, method: &HttpMethod, family: Family, shap
         match status.as_bytes() {
             _ if bare => {}
             [b'4' | b'5', ..] => refusal(response, family),
-            b"200" | b"201" | b"300" => {
+            b"200" | b"201" | b"202" | b"300" => {
                 if let Some(name) = answer {
                     put(response, "application/json", content(name));
                 }
             }
             _ => {}
         }
+    }
+}
+
+/// Says of a parameter's value what its type does not.
+fn bound(parameter: &str, schema: &mut Object) {
+    if UNBOUNDED.contains(&parameter) {
+        schema.format = None;
+    }
+    if parameter.eq_ignore_ascii_case(IDEMPOTENCY_KEY.as_str()) {
+        schema.min_length = Some(1);
+        schema.max_length = Some(255);
+        schema.pattern = Some("^[\\t -~]+$".to_owned());
     }
 }
 
