@@ -20,6 +20,11 @@ USER = os.environ["CALOTYPE_USER"]
 OTHER_PROJECTS = os.environ["CALOTYPE_OTHER_PROJECTS"].split()
 OTHER_USERS = os.environ["CALOTYPE_OTHER_USERS"].split()
 KEYS = os.environ["CALOTYPE_KEYS"].split()
+# A bucket that can be read and written, and an object in it.
+BUCKET = os.environ["CALOTYPE_BUCKET"]
+OBJECT = os.environ["CALOTYPE_OBJECT"]
+# Where each answer's operation and status go.
+ANSWERS = os.environ["CALOTYPE_ANSWERS"]
 # Of ten requests, so many get what is there.
 SHARE = 7
 # And so many a body that is taken, where there is one.
@@ -50,12 +55,19 @@ def name(kind):
     return f"{kind}-{ASKED}"
 
 
-def new_image():
+def new_queued_image():
     body = {"name": name("image"), "disk_format": "raw", "container_format": "bare"}
-    image = ask("POST", "/v2/images", body)["id"]
-    if DRAW.random() < 0.7:
-        ask("PUT", f"/v2/images/{image}/file", content=b"bytes of an image")
+    return ask("POST", "/v2/images", body)["id"]
+
+
+def new_active_image():
+    image = new_queued_image()
+    ask("PUT", f"/v2/images/{image}/file", content=b"bytes of an image")
     return image
+
+
+def new_image():
+    return new_active_image() if DRAW.random() < 0.7 else new_queued_image()
 
 
 def new_job():
@@ -129,10 +141,26 @@ def good_bodies():
     tag = {"key": name("tag"), "value": "v"}
     member = {"images": [image], "projects": [new_project()]}
     cloud, native = "/v1/cloudimages", "/v2/images/{image_id}"
+    disk = {"name": name("imported"), "image_url": OBJECT, "min_disk": 1, "cmk_id": key}
+    system = {"name": name("imported"), "image_url": OBJECT, "min_disk": 1, "os_version": "Debian GNU/Linux 9.3.0 64bit"}
+    export = {"bucket_url": f"{BUCKET}:{name('exported')}", "file_format": "qcow2"}
+    elsewhere = {"region": "elsewhere", "project_name": "project", "agency_name": "agency"}
     keys = "/kms/v1.0/{project_id}/kms"
     return {
         ("POST", f"{cloud}/{{image_id}}/copy"): {"name": "replica", "cmk_id": key},
         ("POST", "/v2.1/cloudimages/{image_id}/copy"): {"name": "replica"},
+        ("POST", f"{cloud}/{{image_id}}/cross_region_copy"): {"name": "replica", **elsewhere},
+        ("POST", "/v2/cloudimages/action"): disk,
+        ("POST", "/v2.1/cloudimages/action"): disk,
+        ("POST", f"{cloud}/action"): disk,
+        ("POST", f"{cloud}/dataimages/action"): disk,
+        ("POST", "/v2.1/cloudimages/dataimages/action"): disk,
+        ("POST", "/v2/cloudimages/quickimport/action"): system,
+        ("POST", "/v2.1/cloudimages/quickimport/action"): system,
+        ("POST", f"{cloud}/wholeimages/action"): {"name": "whole", "instance_id": "server"},
+        ("PUT", f"{cloud}/{{image_id}}/upload"): {"image_url": OBJECT},
+        ("POST", f"{cloud}/{{image_id}}/file"): export,
+        ("POST", "/v2.1/cloudimages/{image_id}/file"): export,
         ("POST", f"{cloud}/members"): member,
         ("DELETE", f"{cloud}/members"): member,
         ("PUT", f"{cloud}/members"): {"images": [image], "project_id": PROJECT, "status": "rejected"},
@@ -159,6 +187,16 @@ def good_bodies():
             "auth": {"identity": {"methods": ["token"], "token": {"duration_seconds": 900}}}
         },
     }
+
+
+# The operations on images in one state alone, beside which a good body is not enough.
+IMAGES_OF = {
+    ("PUT", "/v1/cloudimages/{image_id}/upload"): new_queued_image,
+    ("POST", "/v1/cloudimages/{image_id}/copy"): new_active_image,
+    ("POST", "/v2.1/cloudimages/{image_id}/copy"): new_active_image,
+    ("POST", "/v1/cloudimages/{image_id}/file"): new_active_image,
+    ("POST", "/v2.1/cloudimages/{image_id}/file"): new_active_image,
+}
 
 
 def value_of(case, parameter):
@@ -202,9 +240,12 @@ def before_call(context, case, kwargs):
         user = parameters.get("user_id")
         if "access" in parameters and user:
             parameters["access"] = new_access_key(user)
-    good = DRAW.randrange(10) < GOOD and good_bodies().get((case.method.upper(), case.path))
+    operation = (case.method.upper(), case.path)
+    good = DRAW.randrange(10) < GOOD and good_bodies().get(operation)
     if good:
         case.body = good
+        if operation in IMAGES_OF:
+            parameters["image_id"] = IMAGES_OF[operation]()
     body = case.body
     if isinstance(body, dict) and DRAW.randrange(10) < SHARE:
         if isinstance(body.get("key_id"), str):
@@ -213,11 +254,26 @@ def before_call(context, case, kwargs):
             body["image_id"] = thing("image_id")
         if isinstance(body.get("images"), list):
             body["images"] = [thing("image_id")]
+        # What is asked of these first, so that the other fields are looked at.
+        if isinstance(body.get("image_url"), str):
+            body |= {"name": name("imported"), "image_url": OBJECT}
+        if isinstance(body.get("bucket_url"), str):
+            body["bucket_url"] = f"{BUCKET}:{name('exported')}"
     headers = case.headers
+    # One that came before with another body would be all that the answer is about.
+    if headers is not None and "Idempotency-Key" in headers and DRAW.randrange(10) < SHARE:
+        headers["Idempotency-Key"] = name("request")
     # The server would wait for the bytes that these promise.
     for header in ("Content-Length", "Transfer-Encoding"):
         if headers is not None and header in headers:
             del headers[header]
+
+
+@schemathesis.hook
+def after_call(context, case, response):
+    """Notes what became of it."""
+    with open(ANSWERS, "a", encoding="utf-8") as answers:
+        answers.write(f"{case.method.upper()} {case.path} {response.status_code}\n")
 
 
 def as_json(media_type):
