@@ -1,7 +1,8 @@
 //! The tables of the API reference, row by row: a field, what breaks its rule, and the code that says so. Each refusal
 //! changes nothing.
 
-use calotype_tests::{Answer, Client, Content, Server};
+use calotype_tests::client::text;
+use calotype_tests::{Answer, Client, Content, Server, program};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
@@ -341,39 +342,35 @@ fn fields() -> Vec<(
 struct Place {
     _server: Server,
     client: Client,
-    active: String,
-    queued: String,
-    public: String,
-    received: String,
+    /// What `{name}` in a path or body stands for.
+    values: Vec<(&'static str, String)>,
 }
 
 impl Place {
     fn new() -> Self {
-        let server = Server::with_defaults();
+        // Whose keys a project may use the embedded identity alone knows beforehand.
+        let server = Server::with_own_keys();
         let (admin, client) = (server.admin(), server.user());
         server.put_object("disk.raw", Content::new(1, 5000));
+        server.put_object("other.raw", Content::new(2, 5000));
+        server.put_object("disk.qcow2", &program::qcow2("1M")[..]);
         server.put_object("empty", &b""[..]);
-        let public = admin.image("golden", 1, 100);
-        let visibility = json!([{"op": "replace", "path": "/visibility", "value": "public"}]);
-        admin
-            .patch(
-                &format!("/v2/images/{public}"),
-                "application/openstack-images-v2.1-json-patch",
-                visibility,
-            )
-            .expect(200);
-        let received = admin.image("theirs", 2, 100);
-        let member = json!({"images": [&received], "projects": [client.project()]});
-        let shared = admin.post("/v1/cloudimages/members", member).expect(200);
-        admin.job(&calotype_tests::client::text(&shared.json()["job_id"]));
+        let values = [
+            of_states(&admin, &client),
+            of_kinds(&admin, &client),
+            of_keys(&admin, &client),
+            of_projects(&admin, &client),
+        ];
         Self {
-            active: client.image("active", 3, 100),
-            queued: client.create("queued"),
             client,
-            public,
-            received,
+            values: values.into_iter().flatten().collect(),
             _server: server,
         }
+    }
+
+    fn value(&self, name: &str) -> &str {
+        let found = self.values.iter().find(|(known, _)| *known == name);
+        found.map_or_else(|| panic!("no {name}"), |(_, value)| value)
     }
 
     /// The method, the path and the body of a call that would be taken.
@@ -382,7 +379,7 @@ impl Place {
         let version = "CentOS 7.2 64bit";
         let (path, body) = match call {
             Replicate => (
-                format!("/v1/cloudimages/{}/copy", self.active),
+                format!("/v1/cloudimages/{}/copy", self.value("active")),
                 json!({"name": "n"}),
             ),
             File => (
@@ -398,7 +395,7 @@ impl Place {
                 json!({"name": "n", "image_url": object, "min_disk": 40}),
             ),
             Register => {
-                let path = format!("/v1/cloudimages/{}/upload", self.queued);
+                let path = format!("/v1/cloudimages/{}/upload", self.value("queued"));
                 let body = json!({ "image_url": object });
                 return (Method::PUT, path, body.as_object().expect("it").clone());
             }
@@ -406,25 +403,149 @@ impl Place {
         (Method::POST, path, body.as_object().expect("it").clone())
     }
 
+    /// Sends a body, as JSON unless a word behind the method says otherwise.
     fn send(&self, method: &str, path: &str, body: &str) -> Answer {
+        let (method, media_type) = match method.split_once(' ') {
+            None => (method, "application/json"),
+            Some((method, "bytes")) => (method, "application/octet-stream"),
+            Some((method, "v2.0")) => (method, "application/openstack-images-v2.0-json-patch"),
+            Some((method, "v2.1")) => (method, "application/openstack-images-v2.1-json-patch"),
+            Some(_) => panic!("an unknown media type: {method}"),
+        };
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
-        self.client
-            .raw(method, path, "application/json", body.to_owned())
+        self.client.raw(method, path, media_type, body.to_owned())
     }
 
-    /// The images that a path or body names, by their places.
+    /// A path or body with what its names stand for.
     fn fill(&self, text: &str) -> String {
-        text.replace("{active}", &self.active)
-            .replace("{queued}", &self.queued)
-            .replace("{public}", &self.public)
-            .replace("{received}", &self.received)
-            .replace("{unknown}", "11111111-2222-4333-8444-555555555555")
-            .replace("{project}", self.client.project())
-            .replace("{other}", &"0".repeat(32))
-            .replace("{long36}", &"k".repeat(37))
-            .replace("{long43}", &"v".repeat(44))
-            .replace("{long255}", &"v".repeat(256))
+        let filled = self
+            .values
+            .iter()
+            .fold(text.to_owned(), |text, (name, value)| {
+                text.replace(&format!("{{{name}}}"), value)
+            });
+        let filled = filled.replace("{unknown}", "11111111-2222-4333-8444-555555555555");
+        let too_long = [
+            ("36", 37),
+            ("43", 44),
+            ("128", 129),
+            ("255", 256),
+            ("1024", 1025),
+        ];
+        too_long.iter().fold(filled, |text, (limit, length)| {
+            text.replace(&format!("{{long{limit}}}"), &"v".repeat(*length))
+        })
     }
+}
+
+/// Images in each state that is refused somewhere.
+fn of_states(admin: &Client, client: &Client) -> Vec<(&'static str, String)> {
+    let public = admin.image("golden", 1, 100);
+    set(admin, &public, "visibility", json!("public"));
+    let received = admin.image("theirs", 2, 100);
+    share(admin, &received, client);
+    let private = client.create("private");
+    set(client, &private, "visibility", json!("private"));
+    let protected = client.create("protected");
+    set(client, &protected, "protected", json!(true));
+    vec![
+        ("active", client.image("active", 3, 100)),
+        ("queued", client.create("queued")),
+        ("public", public),
+        ("received", received),
+        ("private", private),
+        ("protected", protected),
+    ]
+}
+
+/// Images of each kind that is refused somewhere, which an administrator makes.
+fn of_kinds(admin: &Client, client: &Client) -> Vec<(&'static str, String)> {
+    let kinds = [
+        ("whole", "__whole_image", "true"),
+        ("iso", "virtual_env_type", "IsoImage"),
+        ("metal", "virtual_env_type", "Ironic"),
+        ("kvm", "__support_kvm", "true"),
+    ];
+    let made = kinds.map(|(kind, attribute, value)| {
+        let image = json!({
+            "name": kind, "disk_format": "raw", "container_format": "bare",
+            "owner": client.project(), attribute: value,
+        });
+        let image = admin.create_with(image);
+        client.upload(&image, "bytes of an image").expect(204);
+        (kind, image)
+    });
+    made.into()
+}
+
+/// Keys that can be used, and that can't, and images under them.
+fn of_keys(admin: &Client, client: &Client) -> Vec<(&'static str, String)> {
+    let sealed = |owner: &Client, key: &str| {
+        let image = owner.image("plain", 4, 100);
+        owner.replicate_with(&image, json!({"name": "sealed", "cmk_id": key}))
+    };
+    let (key, disabled) = (client.create_key("own"), client.create_key("disabled"));
+    let foreign = admin.create_key("foreign");
+    let closed = sealed(client, &disabled);
+    client.key_call("disable-key", &disabled);
+    let granted = json!({
+        "key_id": foreign, "grantee_principal": client.user(),
+        "operations": ["describe-key", "decrypt-datakey"],
+    });
+    let locked = sealed(admin, &foreign);
+    let of_grant = admin.kms("create-grant", granted).expect(200);
+    share(admin, &locked, client);
+    let answer = json!({
+        "images": [&locked], "project_id": client.project(), "status": "accepted",
+    });
+    changed_members(client, Method::PUT, answer);
+    let grant = text(&of_grant.json()["grant_id"]);
+    let revoked = json!({"key_id": foreign, "grant_id": grant});
+    admin.kms("revoke-grant", revoked).expect(200);
+    let own = sealed(client, &key);
+    set(client, &own, "visibility", json!("shared"));
+    vec![
+        ("sealed", own),
+        ("closed", closed),
+        ("locked", locked),
+        ("key", key),
+        ("disabled_key", disabled),
+        ("foreign_key", foreign),
+    ]
+}
+
+/// Projects, and an image that is shared with one.
+fn of_projects(admin: &Client, client: &Client) -> Vec<(&'static str, String)> {
+    let shared = client.image("shared", 5, 100);
+    share(client, &shared, admin);
+    vec![
+        ("shared", shared),
+        ("member", admin.project().to_owned()),
+        ("project", client.project().to_owned()),
+        ("other", "0".repeat(32)),
+    ]
+}
+
+/// Sets an attribute of an image.
+fn set(client: &Client, image: &str, attribute: &str, value: Value) {
+    let change = json!([{"op": "replace", "path": format!("/{attribute}"), "value": value}]);
+    let kind = "application/openstack-images-v2.1-json-patch";
+    client
+        .patch(&format!("/v2/images/{image}"), kind, change)
+        .expect(200);
+}
+
+/// Shares an image with another's project.
+fn share(owner: &Client, image: &str, with: &Client) {
+    let body = json!({"images": [image], "projects": [with.project()]});
+    changed_members(owner, Method::POST, body);
+}
+
+fn changed_members(client: &Client, method: Method, body: Value) {
+    let path = "/v1/cloudimages/members";
+    let accepted = client.raw(method, path, "application/json", body.to_string());
+    let job = client.job(&text(&accepted.expect(200).json()["job_id"]));
+    assert_eq!(job.status(), "SUCCESS", "{}", job.document);
 }
 
 #[test]
@@ -489,8 +610,9 @@ fn each_row_of_the_other_tables_has_its_status_and_code() {
             .try_into()
             .unwrap_or_else(|_| panic!("not six columns: {row}"));
         let answer = place.send(method, &place.fill(path), &place.fill(body));
+        // Refusals of the Image API have no code.
         let given = answer.json()["error"]["code"].clone();
-        if answer.status.to_string() != status || given != code {
+        if answer.status.to_string() != status || given.as_str().unwrap_or("-") != code {
             wrong.push(format!("{rule}: wanted {status} {code}: {answer}"));
         }
     }
