@@ -39,7 +39,7 @@ pub struct KeyWithValues {
     /// At most 128 characters.
     pub key: String,
     /// At most 10, of at most 255 characters; without any, each value will do.
-    pub values: Vec<String>,
+    pub values: Option<Vec<String>>,
 }
 
 /// What is asked of images beside their tags.
