@@ -20,9 +20,9 @@ pub(crate) use admin::{
     UserCommand, VerifyArgs,
 };
 pub(crate) use image::{
-    AcceptArgs, CreateArgs, DataDisk, DownloadArgs, ExportArgs, ImageCommand, ImageTagCommand,
-    ImportArgs, ImportType, ListArgs, MadeArgs, RegisterArgs, RejectArgs, ReplicateArgs, SetArgs,
-    ShareArgs, WaitArgs,
+    AcceptArgs, CreateArgs, DataDisk, DownloadArgs, ExportArgs, FindArgs, ImageCommand,
+    ImageTagCommand, ImportArgs, ImportType, ListArgs, MadeArgs, RegisterArgs, RejectArgs,
+    ReplicateArgs, SetArgs, ShareArgs, WaitArgs,
 };
 pub(crate) use image_sources::{BackupService, CaptureArgs};
 pub(crate) use keys::{CreateKeyArgs, GrantArgs, KeyState, KeysCommand};

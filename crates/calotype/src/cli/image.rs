@@ -14,7 +14,7 @@ pub(crate) enum ImageCommand {
     /// Make an image, and upload its bytes.
     Create(Box<CreateArgs>),
     /// List the images that you may see.
-    List(ListArgs),
+    List(Box<ListArgs>),
     /// Show an image.
     Show {
         /// Id, or unique name.
@@ -113,12 +113,35 @@ pub(crate) enum ImageTagCommand {
         /// Id, or unique name.
         image: Option<String>,
     },
-    /// List the images of the project that have all of these tags.
-    Find {
-        /// A key with one of the values that it may have: of one key, any; without a value, whatever it is.
-        #[arg(required = true, value_name = "KEY[=VALUE]")]
-        tags: Vec<String>,
-    },
+    /// List the images of the project that meet all of these conditions.
+    Find(FindArgs),
+}
+
+/// Conditions of `image tag find`.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct FindArgs {
+    /// Tags, of which an image has all: of one key, any; without a value, whatever it is. So it is in the other lists of tags.
+    #[arg(value_name = "KEY[=VALUE]")]
+    pub(crate) tags: Vec<String>,
+    /// A tag, of which an image has one. May be repeated.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) any: Vec<String>,
+    /// A tag, of which an image does not have all. May be repeated.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) not: Vec<String>,
+    /// A tag, of which an image has none. May be repeated.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) not_any: Vec<String>,
+    /// Only images without any tag.
+    #[arg(long, conflicts_with_all = ["tags", "any", "not", "not_any"])]
+    pub(crate) untagged: bool,
+    /// Only images with this in their name.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+    /// Only the image with this id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
 }
 
 /// Who sees an image.
@@ -198,6 +221,53 @@ pub(crate) struct ListArgs {
     /// Only images with this tag. May be repeated.
     #[arg(long)]
     pub(crate) tag: Vec<String>,
+    /// Only images with this property, such as __os_type=Linux, __imagetype=gold or virtual_env_type=DataImage. May be
+    /// repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(crate) property: Vec<(String, String)>,
+    /// Only images of this project, by id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) owner: Option<String>,
+    /// Of images that other projects share with yours, those that it answered so. [default: accepted]
+    #[arg(long, value_name = "ANSWER", value_parser = ["accepted", "pending", "rejected", "all"])]
+    pub(crate) member_status: Option<String>,
+    /// Only images that can't be deleted.
+    #[arg(long, conflicts_with = "unprotected")]
+    pub(crate) protected: bool,
+    /// Only images that can be deleted.
+    #[arg(long)]
+    pub(crate) unprotected: bool,
+    /// Only images whose bytes are in this format.
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) disk_format: Option<String>,
+    /// Only images with this format around their bytes.
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) container_format: Option<String>,
+    /// Only images that need exactly this disk, in GB.
+    #[arg(long, value_name = "GB")]
+    pub(crate) min_disk: Option<u32>,
+    /// Only images that need exactly this memory, in MB.
+    #[arg(long, value_name = "MB")]
+    pub(crate) min_ram: Option<u32>,
+    /// Only images under this master key, by id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) key: Option<String>,
+    /// Only images in this enterprise project, by id; 0 is the default one.
+    #[arg(long, value_name = "ID")]
+    pub(crate) enterprise_project: Option<String>,
+    /// Only images that were made then: lt, lte, gt, gte, eq or neq, and a time, as in gte:2024-01-02T03:04:05Z. May be
+    /// repeated.
+    #[arg(long, value_name = "OPERATOR:TIME")]
+    pub(crate) created: Vec<String>,
+    /// Only images that last changed then. May be repeated.
+    #[arg(long, value_name = "OPERATOR:TIME")]
+    pub(crate) updated: Vec<String>,
+    /// What they are sorted by, the largest or newest first. [default: created_at]
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) sort: Option<String>,
+    /// Sort the smallest or oldest first.
+    #[arg(long)]
+    pub(crate) ascending: bool,
     /// At most so many. [default: all]
     #[arg(long)]
     pub(crate) limit: Option<usize>,

@@ -1,7 +1,7 @@
 //! The calls that tag images.
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::calls::encode;
 use super::login::Session;
@@ -42,16 +42,20 @@ impl Session {
         self.image(Call::new(Method::DELETE, path)).await.map(drop)
     }
 
-    /// The images of the project that have all of these tags: objects with an id, a name and tags.
-    pub(crate) async fn images_with_tags(&self, tags: &Value) -> Result<Vec<Value>, Failure> {
+    /// The images of the project that meet these conditions of a request for them: objects with an id, a name and tags.
+    pub(crate) async fn images_that_meet(
+        &self,
+        conditions: &Map<String, Value>,
+    ) -> Result<Vec<Value>, Failure> {
         let project = encode(self.project_id()?);
         let path = format!("/v2/{project}/images/resource_instances/action");
         let mut found = Vec::new();
         loop {
-            let body = json!({
-                "action": "filter", "tags": tags, "limit": PAGE.to_string(),
-                "offset": found.len().to_string(),
-            });
+            let mut body = conditions.clone();
+            body.insert("action".to_owned(), "filter".into());
+            body.insert("limit".to_owned(), PAGE.to_string().into());
+            body.insert("offset".to_owned(), found.len().to_string().into());
+            let body = Value::Object(body);
             let mut answer = document(self.image(Call::post(&*path, &body)).await?).await?;
             let Value::Array(page) = answer["resources"].take() else {
                 return Err(Failure::new("the service's answer has no resources"));

@@ -156,24 +156,45 @@ fn new_image(args: &CreateArgs) -> Result<Value, Failure> {
 }
 
 fn query(args: &ListArgs) -> String {
-    let visibility = args
-        .visibility
-        .map(|visibility| visibility.word().to_owned());
-    let tags = args.tag.iter().map(|tag| ("tag", Some(tag.clone())));
-    [
+    let word = |word: &str| Some(word.to_owned());
+    let protected = [(args.protected, "true"), (args.unprotected, "false")];
+    let protected = protected.iter().find(|(wanted, _)| *wanted);
+    let once = [
         ("name", args.name.clone()),
         ("status", args.status.clone()),
-        ("visibility", visibility),
-    ]
-    .into_iter()
-    .chain(tags)
-    .filter_map(|(name, value)| Some(format!("{name}={}", encode(&value?))))
-    .chain([format!(
-        "limit={}",
-        args.limit.map_or(1000, |limit| limit.min(1000))
-    )])
-    .collect::<Vec<_>>()
-    .join("&")
+        (
+            "visibility",
+            args.visibility.and_then(|seen| word(seen.word())),
+        ),
+        ("owner", args.owner.clone()),
+        ("member_status", args.member_status.clone()),
+        ("protected", protected.and_then(|(_, value)| word(value))),
+        ("disk_format", args.disk_format.clone()),
+        ("container_format", args.container_format.clone()),
+        ("min_disk", args.min_disk.map(|gb| gb.to_string())),
+        ("min_ram", args.min_ram.map(|mb| mb.to_string())),
+        ("__system__cmkid", args.key.clone()),
+        ("enterprise_project_id", args.enterprise_project.clone()),
+        ("sort_key", args.sort.clone()),
+        ("sort_dir", args.ascending.then(|| word("asc")).flatten()),
+    ];
+    let once = once
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    let each = |name, values: &[String]| -> Vec<(&str, String)> {
+        values.iter().map(|value| (name, value.clone())).collect()
+    };
+    let properties = args.property.iter();
+    let properties = properties.map(|(name, value)| (name.as_str(), value.clone()));
+    let most = args.limit.map_or(1000, |limit| limit.min(1000));
+    once.chain(each("tag", &args.tag))
+        .chain(properties)
+        .chain(each("created_at", &args.created))
+        .chain(each("updated_at", &args.updated))
+        .chain([("limit", most.to_string())])
+        .map(|(name, value)| format!("{}={}", encode(name), encode(&value)))
+        .collect::<Vec<_>>()
+        .join("&")
 }
 
 fn table(document: &Value) -> Rows {
@@ -423,6 +444,17 @@ mod tests {
             panic!("another command");
         };
         assert_eq!(query(&args), "name=a%26b&tag=x&tag=y&limit=1000");
+        let ImageCommand::List(args) = parsed(
+            "calotype image list --property __os_type=Linux --owner p --member-status all --unprotected \
+             --disk-format raw --container-format bare --min-disk 1 --min-ram 2 --key k --enterprise-project 0 \
+             --created gt:2024-01-02 --created lt:2024-01-03 --updated eq:2024-01-02 --sort name --ascending",
+        ) else {
+            panic!("another command");
+        };
+        let wanted = "owner=p&member_status=all&protected=false&disk_format=raw&container_format=bare&min_disk=1&\
+             min_ram=2&__system__cmkid=k&enterprise_project_id=0&sort_key=name&sort_dir=asc&__os_type=Linux&\
+             created_at=gt%3A2024-01-02&created_at=lt%3A2024-01-03&updated_at=eq%3A2024-01-02&limit=1000";
+        assert_eq!(query(&args), wanted);
     }
 
     #[test]

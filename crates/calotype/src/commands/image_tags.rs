@@ -1,8 +1,8 @@
 //! `image tag`: the tags of images, by their keys.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::cli::ImageTagCommand;
+use crate::cli::{FindArgs, ImageTagCommand};
 use crate::client::Session;
 use crate::exit::Failure;
 use crate::output::{Output, Rows, cell};
@@ -33,11 +33,38 @@ pub(super) async fn run(
         ImageTagCommand::List { image: None } => {
             output.result(&session.project_tags().await?, table_of_values)
         }
-        ImageTagCommand::Find { tags } => {
-            let found = session.images_with_tags(&filters(&tags)).await?;
+        ImageTagCommand::Find(args) => {
+            let found = session.images_that_meet(&conditions(&args)).await?;
             output.result(&Value::Array(found), table_of_images)
         }
     }
+}
+
+/// What a request for images says of them.
+fn conditions(args: &FindArgs) -> Map<String, Value> {
+    let lists = [
+        ("tags", &args.tags),
+        ("tags_any", &args.any),
+        ("not_tags", &args.not),
+        ("not_tags_any", &args.not_any),
+    ];
+    let lists = lists.into_iter().filter(|(_, tags)| !tags.is_empty());
+    let mut conditions: Map<_, _> = lists
+        .map(|(name, tags)| (name.to_owned(), filters(tags)))
+        .collect();
+    if args.untagged {
+        conditions.insert("without_any_tag".to_owned(), true.into());
+    }
+    let matches = [("resource_name", &args.name), ("resource_id", &args.id)];
+    let matches = matches.into_iter().filter_map(|(key, value)| {
+        let value = value.as_ref()?;
+        Some(json!({"key": key, "value": value}))
+    });
+    let matches: Vec<Value> = matches.collect();
+    if !matches.is_empty() {
+        conditions.insert("matches".to_owned(), matches.into());
+    }
+    conditions
 }
 
 /// The keys, each with the values that it may have: none, where one of its tags has no value.
