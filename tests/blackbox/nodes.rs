@@ -1,9 +1,11 @@
 //! Many nodes on one PostgreSQL: clocks that are wrong, a pooler between, a database that dies, and who collects.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use calotype_tests::{
-    Client, Content, Digests, Options, PgBouncer, Postgres, Server, config, database, until,
+    Client, Content, Digests, Options, PgBouncer, Postgres, Server, Standby, config, database,
+    until,
 };
 use serde_json::json;
 
@@ -193,7 +195,32 @@ fn of_two_nodes_one_collects_and_when_it_dies_the_other() {
 
 #[test]
 fn nothing_acknowledged_is_lost_when_postgresql_is_killed_and_all_goes_on_when_it_is_back() {
-    let mut postgres = Postgres::start();
+    loses_nothing(|mut postgres| {
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(700));
+            postgres.kill9();
+            std::thread::sleep(Duration::from_millis(300));
+            postgres.restart();
+        }
+        postgres
+    });
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_a_standby_takes_postgresqls_place_and_all_goes_on() {
+    loses_nothing(|mut postgres| {
+        for _ in 0..2 {
+            let standby = Standby::of(&postgres);
+            std::thread::sleep(Duration::from_millis(700));
+            postgres = standby.take_the_place_of(postgres);
+        }
+        postgres
+    });
+}
+
+/// Two nodes are asked for replicas and sent images while something happens to their database.
+fn loses_nothing(happens: impl FnOnce(Postgres) -> Postgres) {
+    let postgres = Postgres::start();
     let url = postgres.url();
     let (url, password) = database::apart(&url);
     let shared = Shared::at(&url);
@@ -206,7 +233,7 @@ fn nothing_acknowledged_is_lost_when_postgresql_is_killed_and_all_goes_on_when_i
     let admin = nodes[0].admin();
     let source = client.image("source", 1, 200_000);
     let stop = AtomicBool::new(false);
-    let (accepted, uploaded) = std::thread::scope(|scope| {
+    let (_postgres, accepted, uploaded) = std::thread::scope(|scope| {
         let askers: Vec<_> = nodes
             .iter()
             .map(|node| {
@@ -219,20 +246,15 @@ fn nothing_acknowledged_is_lost_when_postgresql_is_killed_and_all_goes_on_when_i
                 )
             })
             .collect();
-        for _ in 0..3 {
-            std::thread::sleep(std::time::Duration::from_millis(700));
-            postgres.kill9();
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            postgres.restart();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        let postgres = happens(postgres);
+        std::thread::sleep(Duration::from_millis(700));
         stop.store(true, Ordering::SeqCst);
         let (mut accepted, mut uploaded) = (Vec::new(), Vec::new());
         for (asker, uploader) in askers {
             accepted.extend(asker.join().expect("an asker"));
             uploaded.extend(uploader.join().expect("an uploader"));
         }
-        (accepted, uploaded)
+        (postgres, accepted, uploaded)
     });
     let wanted = Digests::of(Content::new(3, UPLOADED));
     for image in &uploaded {

@@ -31,6 +31,7 @@ pub mod program;
 mod s3_files;
 pub mod server;
 pub mod small_disk;
+pub mod standby;
 pub mod wire;
 pub mod worker;
 
@@ -50,5 +51,6 @@ pub use objects::S3Store;
 pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use server::{Options, Server};
+pub use standby::Standby;
 pub use wire::{Weather, Wire};
 pub use worker::Worker;

@@ -10,10 +10,10 @@ use super::local::{as_postgres, free_port, until};
 
 /// A server. It is killed when the value goes out of scope.
 pub struct Postgres {
-    process: Child,
-    port: u16,
-    password: String,
-    home: tempfile::TempDir,
+    pub(super) process: Child,
+    pub(super) port: u16,
+    pub(super) password: String,
+    pub(super) home: tempfile::TempDir,
 }
 
 impl Postgres {
@@ -77,7 +77,7 @@ impl Postgres {
         self.wait();
     }
 
-    fn wait(&self) {
+    pub(super) fn wait(&self) {
         let port = self.port.to_string();
         until("PostgreSQL to answer", || {
             let ready = Command::new(programs().join("pg_isready"))
@@ -94,7 +94,7 @@ impl Drop for Postgres {
     }
 }
 
-fn launch(home: &Path, port: u16) -> Child {
+pub(super) fn launch(home: &Path, port: u16) -> Child {
     let log = std::fs::File::options()
         .create(true)
         .append(true)
@@ -114,7 +114,7 @@ fn launch(home: &Path, port: u16) -> Child {
         .expect("PostgreSQL starts")
 }
 
-fn programs() -> PathBuf {
+pub(super) fn programs() -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql");
     let versions = versions.expect("PostgreSQL: `cargo xtask test` installs it");
     let places = versions
