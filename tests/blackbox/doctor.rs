@@ -126,6 +126,14 @@ fn a_database_is_looked_into_and_left_as_it_is() {
     let report = doctor(home.path(), &config::postgres(&url), &wrap);
     let clock = report.finding("catalog", "off the database's");
     assert_eq!(clock["state"], "warning");
+
+    // It asks a bucket by the database's clock, as the service does.
+    let ceph = Ceph::connect();
+    let key = (ceph.access_key(), &*ceph.secret_file());
+    let store = config::s3_store(ceph.url(), &ceph.bucket(), key);
+    let report = doctor(home.path(), &(config::postgres(&url) + &store), &wrap);
+    let finding = report.finding("store", "can be written");
+    assert_eq!(finding["state"], "ok", "{finding}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Several processes on one bucket of a real Ceph: what one leaves another goes on with, and one that comes back from the
-//! dead takes nothing away. And a network to it that fails in every way.
+//! dead takes nothing away. A network to it that fails in every way, and a clock that is not the store's.
 
 use calotype_tests::{Ceph, Client, Content, Digests, Fault, Network, Options, Server, Worker};
 use calotype_tests::{config, database, until};
+use serde_json::json;
 
 use crate::reseal::{MIB, SEGMENT, segments, under, upload};
 
@@ -107,6 +108,47 @@ fn a_worker_that_stood_still_takes_nothing_away_when_it_goes_on() {
         told.then_some(())
     });
     deployment.expect_success(&ceph, &job);
+}
+
+#[test]
+fn a_node_whose_clock_is_a_day_off_puts_and_gets_bytes() {
+    let ceph = Ceph::connect();
+    for (name, offset) in [("ahead", "+1d"), ("behind", "-1d")] {
+        let (url, blobs, others) = (
+            database::fresh(&format!("s3_nodes_{name}")),
+            ceph.bucket(),
+            ceph.bucket(),
+        );
+        let key = (ceph.access_key(), &*ceph.secret_file());
+        let text = [
+            config::postgres(&url),
+            config::s3_store(ceph.url(), &blobs, key),
+            config::s3(ceph.url(), key),
+            config::deletion_grace(0),
+        ];
+        let server = Server::start(Options {
+            environment: crate::nodes::clock_off_by(offset),
+            ..Options::config(text.concat())
+        });
+        let client = server.user();
+        // In parts: one segment is larger than a request's body.
+        let wanted = Digests::of(Content::new(1, SEGMENT + MIB));
+        let image = client.image("image", 1, SEGMENT + MIB);
+        assert_eq!(client.download(&image), wanted, "{offset}");
+        let object = format!("{others}:disk.raw");
+        client.exported(&image, &object, "raw");
+        let again = client.imported(&object, json!({}));
+        assert_eq!(client.download(&again), wanted, "{offset}");
+        server.verify();
+        for image in [&image, &again] {
+            client.delete(&format!("/v2/images/{image}")).expect(204);
+        }
+        until("the bytes to go", || {
+            let mut keys = ceph.keys(&blobs);
+            keys.retain(|key| !key.contains("/labels/"));
+            keys.is_empty().then_some(())
+        });
+    }
 }
 
 #[test]

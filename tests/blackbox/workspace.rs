@@ -47,7 +47,12 @@ const CONFINED: [(&str, &[&str]); 8] = [
     ("tower-http", &["calotype-api", "calotype"]),
     (
         "aws-lc-rs",
-        &["calotype-blob", "calotype-keys", "calotype-identity"],
+        &[
+            "calotype-blob",
+            "calotype-keys",
+            "calotype-identity",
+            "calotype-s3",
+        ],
     ),
     ("fast-floe", &["calotype-blob"]),
     ("argon2", &["calotype-identity"]),

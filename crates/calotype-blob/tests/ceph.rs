@@ -13,6 +13,7 @@
 #[path = "../../../tests/harness"]
 mod harness {
     pub mod ceph;
+    pub mod clock;
     mod engines;
     mod local;
 }
@@ -27,11 +28,12 @@ use calotype_core::id::BlobId;
 use calotype_keys::SystemEntropy;
 use calotype_s3::{AccessKey, Bucket, Client, Connection, Limits, S3Options};
 use harness::ceph::Ceph;
+use harness::clock::WallClock;
 
 const SLOT: u64 = 64 << 20;
 
 fn bucket(ceph: &Ceph, name: &str) -> Bucket {
-    let client = Client::new(S3Options {
+    let options = S3Options {
         endpoint: ceph.url().to_owned(),
         region: "us-east-1".to_owned(),
         access_key: AccessKey {
@@ -47,7 +49,8 @@ fn bucket(ceph: &Ceph, name: &str) -> Bucket {
             idle_timeout: Duration::from_secs(20),
             time_limit: Duration::from_secs(40),
         },
-    });
+    };
+    let client = Client::new(options, Arc::new(WallClock { ahead: 0 }));
     let limits = Limits {
         connections: 16,
         attempt_timeout: Duration::from_secs(30),

@@ -14,6 +14,7 @@ mod common;
 )]
 #[path = "../../../tests/harness"]
 mod harness {
+    pub(crate) mod clock;
     pub(crate) mod faults;
     mod http;
     pub(crate) mod s3_files;
@@ -35,6 +36,7 @@ use calotype_core::size::ByteSize;
 use calotype_keys::{ScriptedKeys, SystemEntropy};
 use calotype_s3::{AccessKey, Bucket, Client, Connection, Limits, S3Options};
 use common::{get, keys, noise, put, sealed_by, segments_of, staged};
+use harness::clock::WallClock;
 use harness::faults::{Fault, Network};
 use harness::s3_files;
 
@@ -50,7 +52,7 @@ async fn serve(directory: &Path) -> String {
 
 /// A store that is given up after this time.
 fn store_until(endpoint: &str, time_limit: Duration, cache: Option<Cache>) -> S3Store {
-    let client = Client::new(S3Options {
+    let options = S3Options {
         endpoint: endpoint.to_owned(),
         region: "us-east-1".to_owned(),
         access_key: AccessKey {
@@ -66,7 +68,8 @@ fn store_until(endpoint: &str, time_limit: Duration, cache: Option<Cache>) -> S3
             idle_timeout: time_limit,
             time_limit,
         },
-    });
+    };
+    let client = Client::new(options, Arc::new(WallClock { ahead: 0 }));
     let entropy = Arc::new(SystemEntropy::new());
     let limits = Limits {
         connections: 16,

@@ -27,6 +27,8 @@ pub struct Examined {
     pub away: Option<String>,
     /// The database's time.
     pub time: Timestamp,
+    /// The time of the given clock when it was that.
+    pub asked: Timestamp,
     /// What of the database's settings loses what was acknowledged, or keeps the service from working.
     pub faults: Vec<String>,
 }
@@ -46,9 +48,10 @@ pub async fn examine(
             return Ok(None);
         }
     }
-    let db = open_database(url, options, clock).await?;
+    let db = open_database(url, options, Arc::clone(&clock)).await?;
     let mut tx = db.read().await?;
     let time = tx.now().await?;
+    let asked = clock.now();
     let (engine, faults) = match &db {
         Db::Sqlite { .. } => (
             text(&mut tx, "select 'SQLite ' || sqlite_version() as t").await?,
@@ -84,6 +87,7 @@ pub async fn examine(
         usable: oldest <= known,
         away,
         time,
+        asked,
         faults,
     }))
 }

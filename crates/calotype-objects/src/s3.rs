@@ -25,7 +25,7 @@ use bytes::{Bytes, BytesMut};
 use calotype_core::codes::ImsCode;
 use calotype_core::id::JobId;
 use calotype_core::object::ObjectAddress;
-use calotype_core::ports::{ByteStream, ObjectFacts, ObjectWriter, Objects};
+use calotype_core::ports::{ByteStream, Clock, ObjectFacts, ObjectWriter, Objects};
 use calotype_core::size::ByteSize;
 use calotype_core::{Error, ErrorKind, Result};
 use calotype_s3::{Client, S3Options, Told, away};
@@ -57,12 +57,12 @@ const AHEAD: usize = 4;
 pub struct S3(Client);
 
 impl S3 {
-    /// Nothing is asked of the store yet.
+    /// Nothing is asked of the store yet. Requests are signed with the time of `clock`.
     ///
     /// # Errors
     /// InvalidRequest where the options can't work; says why.
-    pub fn new(options: S3Options) -> Result<Self> {
-        Client::new(options).map(Self)
+    pub fn new(options: S3Options, clock: Arc<dyn Clock>) -> Result<Self> {
+        Client::new(options, clock).map(Self)
     }
 
     fn bucket(&self, name: &str) -> Result<AmazonS3> {

@@ -12,21 +12,24 @@
 #[path = "../../../tests/harness"]
 mod harness {
     pub mod ceph;
+    pub mod clock;
     mod engines;
     mod local;
 }
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use calotype_objects::{AccessKey, Connection, S3, S3Options, conformance};
 use harness::ceph::Ceph;
+use harness::clock::WallClock;
 use zeroize::Zeroizing;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ceph_does_what_every_store_must() {
     let ceph = Ceph::connect();
     let bucket = ceph.bucket();
-    let store = S3::new(S3Options {
+    let options = S3Options {
         endpoint: ceph.url().to_owned(),
         region: "us-east-1".to_owned(),
         access_key: AccessKey {
@@ -42,6 +45,7 @@ async fn ceph_does_what_every_store_must() {
             idle_timeout: Duration::from_secs(10),
             time_limit: Duration::from_secs(15),
         },
-    });
+    };
+    let store = S3::new(options, Arc::new(WallClock { ahead: 0 }));
     conformance::all(&store.unwrap(), &bucket).await.unwrap();
 }

@@ -10,10 +10,14 @@
     unreachable_pub,
     reason = "shared with the black-box tests"
 )]
-#[path = "../../../tests/harness/s3_files.rs"]
-mod s3_files;
+#[path = "../../../tests/harness"]
+mod harness {
+    pub(crate) mod clock;
+    pub(crate) mod s3_files;
+}
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +27,8 @@ use calotype_core::ports::Objects;
 use calotype_core::{Error, ErrorKind, Result};
 use calotype_objects::{AccessKey, Connection, S3, S3Options, conformance};
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use harness::clock::WallClock;
+use harness::s3_files;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
@@ -55,6 +61,14 @@ fn options(endpoint: &str) -> S3Options {
     }
 }
 
+fn wall_clock(ahead: i64) -> Arc<WallClock> {
+    Arc::new(WallClock { ahead })
+}
+
+fn connect(options: S3Options) -> S3 {
+    S3::new(options, wall_clock(0)).unwrap()
+}
+
 fn at(text: &str) -> ObjectAddress {
     ObjectAddress::parse(text).unwrap()
 }
@@ -67,7 +81,7 @@ fn code<T>(outcome: Result<T>) -> Option<ImsCode> {
 async fn a_store_does_what_every_one_must() {
     let place = tempfile::tempdir().unwrap();
     std::fs::create_dir(place.path().join("images")).unwrap();
-    let store = S3::new(options(&serve(place.path()).await)).unwrap();
+    let store = connect(options(&serve(place.path()).await));
     conformance::all(&store, "images").await.unwrap();
 }
 
@@ -78,16 +92,33 @@ async fn a_wrong_key_opens_no_bucket() {
     std::fs::write(place.path().join("images/one"), b"one").unwrap();
     let mut wrong = options(&serve(place.path()).await);
     wrong.access_key.secret = Zeroizing::new("another".to_owned());
-    let store = S3::new(wrong).unwrap();
+    let store = connect(wrong);
     let found = store.look(&at("images:one")).await;
     assert!(found.unwrap_err().is_transient(), "an operator mends it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_signed_with_the_given_clocks_time() {
+    const DAY: i64 = 24 * 60 * 60;
+    let place = tempfile::tempdir().unwrap();
+    std::fs::create_dir(place.path().join("images")).unwrap();
+    std::fs::write(place.path().join("images/one"), b"one").unwrap();
+    let url = serve(place.path()).await;
+    // The store judges by this machine's clock.
+    for (ahead, taken) in [(-DAY, false), (0, true), (DAY, false)] {
+        let store = S3::new(options(&url), wall_clock(ahead)).unwrap();
+        let found = store.look(&at("images:one")).await;
+        assert_eq!(found.is_ok(), taken, "{ahead} s: {found:?}");
+        let waits = found.err().is_none_or(|error| error.is_transient());
+        assert!(waits, "an operator mends it");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_is_replaced_while_it_is_read_ends_the_read() {
     let place = tempfile::tempdir().unwrap();
     std::fs::create_dir(place.path().join("images")).unwrap();
-    let store = S3::new(options(&serve(place.path()).await)).unwrap();
+    let store = connect(options(&serve(place.path()).await));
     let path = place.path().join("images/disk");
     std::fs::write(&path, vec![1; 24 << 20]).unwrap();
     let address = at("images:disk");
@@ -187,7 +218,7 @@ async fn each_refusal_of_a_store_has_its_code() {
             true => empty.clone(),
             false => refusal.clone(),
         };
-        let store = S3::new(options(&parrot(refusal, listing).await)).unwrap();
+        let store = connect(options(&parrot(refusal, listing).await));
         let refused = store.look(&at("images:one")).await.unwrap_err();
         assert_eq!(refused.code(), expected, "{s3}: {refused:?}");
         assert_eq!(refused.is_transient(), expected.is_none(), "{s3}");
@@ -199,14 +230,14 @@ async fn a_store_that_is_away_or_silent_is_told_as_that() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = closed.local_addr().unwrap();
     drop(closed);
-    let store = S3::new(options(&format!("http://{address}"))).unwrap();
+    let store = connect(options(&format!("http://{address}")));
     let refused = store.look(&at("images:one")).await.unwrap_err();
     assert!(refused.is_transient(), "{refused:?}");
 
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut options = options(&format!("http://{}", silent.local_addr().unwrap()));
     options.connection.idle_timeout = Duration::from_millis(200);
-    let store = S3::new(options).unwrap();
+    let store = connect(options);
     let refused = store.look(&at("images:one")).await.unwrap_err();
     assert!(refused.is_transient(), "{refused:?}");
 }
@@ -218,7 +249,9 @@ fn options_that_can_not_work_are_refused() {
             allow_http,
             ..options(endpoint)
         };
-        S3::new(options).err().map(|error| error.kind())
+        S3::new(options, wall_clock(0))
+            .err()
+            .map(|error| error.kind())
     };
     assert_eq!(of("http://store.example", true), None);
     assert_eq!(of("https://store.example:8443/prefix", false), None);

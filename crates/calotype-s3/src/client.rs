@@ -1,16 +1,21 @@
 //! How a store is reached, and as whom.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use calotype_core::ports::Clock;
 use calotype_core::{Error, Result};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
 };
 use object_store::{ClientOptions, RetryConfig};
-use reqwest::Method;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, Url};
 use zeroize::Zeroizing;
+
+use crate::sign::Signer;
 
 /// How the store is reached, and as whom.
 #[derive(Debug, Clone)]
@@ -64,18 +69,18 @@ pub struct Connection {
 /// A store, by its address and an access key to it.
 #[derive(Debug, Clone)]
 pub struct Client {
-    endpoint: reqwest::Url,
+    endpoint: Url,
     options: S3Options,
     http: Http,
 }
 
 impl Client {
-    /// Nothing is asked of the store yet.
+    /// Nothing is asked of the store yet. Requests are signed with the time of `clock`.
     ///
     /// # Errors
     /// InvalidRequest where the options can't work; says why.
-    pub fn new(options: S3Options) -> Result<Self> {
-        let endpoint: reqwest::Url = options
+    pub fn new(options: S3Options, clock: Arc<dyn Clock>) -> Result<Self> {
+        let endpoint: Url = options
             .endpoint
             .parse()
             .map_err(|error| Error::invalid(format!("the endpoint is no URL: {error}")))?;
@@ -97,6 +102,11 @@ impl Client {
         let http = Http {
             answers: client(connection, idle)?,
             bodies: client(connection, idle.max(connection.time_limit))?,
+            signer: Signer {
+                access_key: options.access_key.clone(),
+                region: options.region.clone(),
+                clock,
+            },
         };
         let client = Self {
             endpoint,
@@ -112,14 +122,7 @@ impl Client {
     /// # Errors
     /// InvalidRequest where the name can't be one of the endpoint's.
     pub fn bucket(&self, name: &str, retry: RetryConfig) -> Result<AmazonS3> {
-        let mut endpoint = self.endpoint.clone();
-        if !self.options.path_style {
-            let host = endpoint.host_str().unwrap_or_default();
-            let host = format!("{name}.{host}");
-            endpoint.set_host(Some(&host)).map_err(|error| {
-                Error::invalid(format!("the endpoint takes no bucket: {error}"))
-            })?;
-        }
+        let endpoint = self.host_of(name)?;
         AmazonS3Builder::new()
             .with_endpoint(endpoint.as_str().trim_end_matches('/'))
             .with_region(&self.options.region)
@@ -138,28 +141,65 @@ impl Client {
             .map_err(|error| Error::invalid(format!("the store can't be spoken to: {error}")))
     }
 
+    /// The endpoint, by the host that the bucket is a part of where it is one.
+    fn host_of(&self, name: &str) -> Result<Url> {
+        let mut endpoint = self.endpoint.clone();
+        if !self.options.path_style {
+            let host = endpoint.host_str().unwrap_or_default();
+            let host = format!("{name}.{host}");
+            endpoint.set_host(Some(&host)).map_err(|error| {
+                Error::invalid(format!("the endpoint takes no bucket: {error}"))
+            })?;
+        }
+        Ok(endpoint)
+    }
+
+    /// The URL of a bucket itself, without a slash at its end where it is a part of the path.
+    pub(crate) fn url_of(&self, name: &str) -> Result<Url> {
+        let mut url = self.host_of(name)?;
+        if self.options.path_style {
+            let path = format!("{}/{name}", url.path().trim_end_matches('/'));
+            url.set_path(&path);
+        }
+        Ok(url)
+    }
+
     /// For how long a request is tried again.
     pub fn time_limit(&self) -> Duration {
         self.options.connection.time_limit
     }
 
-    /// The client that requests without a body are made with.
-    pub(crate) const fn http(&self) -> &reqwest::Client {
-        &self.http.answers
+    /// How requests go out.
+    pub(crate) const fn http(&self) -> &Http {
+        &self.http
     }
 }
 
-/// Gives the library the clients that the options make. How long an answer may stand still counts from the request's first
-/// byte on: one with a body needs the time to send that.
+/// Gives the library the clients that the options make, and signs what it sends with them. How long an answer may stand still
+/// counts from the request's first byte on: one with a body needs the time to send that.
 #[derive(Debug, Clone)]
-struct Http {
+pub(crate) struct Http {
     answers: reqwest::Client,
     bodies: reqwest::Client,
+    signer: Signer,
+}
+
+impl Http {
+    /// Asks for something that the library has no call for.
+    pub(crate) async fn get(&self, url: Url) -> reqwest::Result<reqwest::Response> {
+        let mut headers = HeaderMap::new();
+        self.signer.sign(&Method::GET, &url, &mut headers);
+        self.answers.get(url).headers(headers).send().await
+    }
 }
 
 #[async_trait::async_trait]
 impl HttpService for Http {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let url = Url::parse(&request.uri().to_string())
+            .map_err(|error| HttpError::new(HttpErrorKind::Request, error))?;
+        let method = request.method().clone();
+        self.signer.sign(&method, &url, request.headers_mut());
         match *request.method() {
             Method::PUT | Method::POST => self.bodies.call(request).await,
             _ => self.answers.call(request).await,

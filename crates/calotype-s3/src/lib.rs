@@ -6,11 +6,13 @@
 //!
 //! # Guarantees
 //! No redirect is followed: it would take signed requests elsewhere, and means that the bucket is in another region. No
-//! proxy is taken from the environment. Credentials come from the options alone.
+//! proxy is taken from the environment. Credentials come from the options alone. Requests are signed
+//! with the time of a [`Clock`](calotype_core::ports::Clock), whatever this machine's own says.
 
 mod breaker;
 mod bucket;
 mod client;
+mod sign;
 mod told;
 mod tries;
 mod uploads;

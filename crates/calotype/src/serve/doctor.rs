@@ -33,9 +33,6 @@ use crate::system::{SystemClock, fresh_name, keep_memory_private};
 /// How far apart two clocks may be before it is worth saying.
 const CLOCK_SLACK: Duration = Duration::from_secs(2);
 
-/// How far apart S3 takes them to be.
-const SIGNED_SLACK: Duration = Duration::from_secs(10 * 60);
-
 /// How long a login may take.
 const LOGIN: Duration = Duration::from_secs(15);
 
@@ -93,37 +90,82 @@ impl Finding {
     }
 }
 
+/// What is looked at.
+struct Place {
+    options: ServeOptions,
+    /// None: there is no catalog yet.
+    catalog: Result<Option<Examined>, Failure>,
+}
+
+impl Place {
+    async fn new(options: ServeOptions) -> Self {
+        let look = async {
+            let url = parts::catalog_url(&options.config, &options.data_dir)?;
+            let catalog_options = parts::catalog_options(&options.config)?;
+            let found = examine(&url, &catalog_options, Arc::new(SystemClock)).await;
+            found.map_err(parts::failed("the catalog"))
+        };
+        Self {
+            catalog: look.await,
+            options,
+        }
+    }
+
+    /// The clock that the service would have: the database's, where there is one.
+    fn clock(&self) -> Arc<dyn Clock> {
+        match &self.catalog {
+            Ok(Some(examined)) => Arc::new(Elsewhere {
+                here: examined.asked,
+                there: examined.time,
+            }),
+            _ => Arc::new(SystemClock),
+        }
+    }
+}
+
+/// A clock that has told `there` when this machine's told `here`.
+struct Elsewhere {
+    here: Timestamp,
+    there: Timestamp,
+}
+
+impl Clock for Elsewhere {
+    fn now(&self) -> Timestamp {
+        self.there.plus(SystemClock.now().since(self.here))
+    }
+}
+
 /// Something to look at.
 struct Check {
     name: &'static str,
-    run: for<'a> fn(&'a ServeOptions) -> BoxFuture<'a, Vec<Finding>>,
+    run: for<'a> fn(&'a Place) -> BoxFuture<'a, Vec<Finding>>,
 }
 
 /// All that is looked at, in the order of a start.
 const CHECKS: &[Check] = &[
     Check {
         name: "data directory",
-        run: |options| async { vec![data_directory(&options.data_dir)] }.boxed(),
+        run: |place| async { vec![data_directory(&place.options.data_dir)] }.boxed(),
     },
     Check {
         name: "secrets",
-        run: |options| async { secrets(&options.config) }.boxed(),
+        run: |place| async { secrets(&place.options.config) }.boxed(),
     },
     Check {
         name: "root keys",
-        run: |options| async { vec![root_keys(options)] }.boxed(),
+        run: |place| async { vec![root_keys(&place.options)] }.boxed(),
     },
     Check {
         name: "catalog",
-        run: |options| catalog(options).boxed(),
+        run: |place| async { catalog(&place.catalog) }.boxed(),
     },
     Check {
         name: "store",
-        run: |options| stores(options).boxed(),
+        run: |place| stores(place).boxed(),
     },
     Check {
         name: "identity",
-        run: |options| async { vec![identity(&options.config).await] }.boxed(),
+        run: |place| async { vec![identity(&place.options.config).await] }.boxed(),
     },
     Check {
         name: "key services",
@@ -131,7 +173,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "exports",
-        run: |options| async { vec![exports(options).await] }.boxed(),
+        run: |place| async { vec![exports(&place.options).await] }.boxed(),
     },
 ];
 
@@ -147,9 +189,10 @@ pub(crate) async fn run(
     let config = Config::load(args.config.as_deref(), environment)?;
     let options = ServeOptions::new(args.data_dir.clone(), config, environment)?;
     keep_memory_private();
+    let place = Place::new(options).await;
     let mut found = Vec::new();
     for check in CHECKS {
-        for finding in (check.run)(&options).await {
+        for finding in (check.run)(&place).await {
             found.push((check.name, finding));
         }
     }
@@ -287,20 +330,10 @@ fn root_keys(options: &ServeOptions) -> Finding {
     }
 }
 
-async fn catalog(options: &ServeOptions) -> Vec<Finding> {
-    let look = async {
-        let url = parts::catalog_url(&options.config, &options.data_dir)?;
-        let catalog_options = parts::catalog_options(&options.config)?;
-        let found = examine(&url, &catalog_options, Arc::new(SystemClock)).await;
-        found.map_err(parts::failed("the catalog"))
-    };
-    match look.await {
+fn catalog(examined: &Result<Option<Examined>, Failure>) -> Vec<Finding> {
+    match examined {
         Ok(None) => vec![Finding::good("there is none yet: the first start makes it")],
-        Ok(Some(examined)) => {
-            let mut sections = options.config.store.iter();
-            let signs = sections.any(|(_, section)| section.kind == StoreType::S3);
-            catalog_findings(&examined, SystemClock.now(), signs)
-        }
+        Ok(Some(examined)) => catalog_findings(examined),
         Err(failure) => vec![Finding::bad(
             failure.to_string(),
             "mend [catalog] in the configuration, or the database: docs/postgresql.md",
@@ -308,8 +341,7 @@ async fn catalog(options: &ServeOptions) -> Vec<Finding> {
     }
 }
 
-/// `signs`: whether this machine's clock goes into requests that a store judges by its own.
-fn catalog_findings(examined: &Examined, here: Timestamp, signs: bool) -> Vec<Finding> {
+fn catalog_findings(examined: &Examined) -> Vec<Finding> {
     let Examined {
         engine,
         schema,
@@ -340,19 +372,14 @@ fn catalog_findings(examined: &Examined, here: Timestamp, signs: bool) -> Vec<Fi
             "change the database's settings: docs/postgresql.md",
         )
     }));
-    let off = here.since(examined.time).max(examined.time.since(here));
-    let says = format!(
-        "this machine's clock is {} s off the database's",
-        off.as_secs()
-    );
-    findings.push(if signs && off > SIGNED_SLACK {
-        Finding::bad(
-            says,
-            "synchronise it: a bucket takes no request that is signed with another time than its own",
-        )
-    } else if off > CLOCK_SLACK {
+    let (here, there) = (examined.asked, examined.time);
+    let off = here.since(there).max(there.since(here));
+    findings.push(if off > CLOCK_SLACK {
         Finding::warning(
-            says,
+            format!(
+                "this machine's clock is {} s off the database's",
+                off.as_secs()
+            ),
             "synchronise it: the service has the database's time, and its log lines this machine's",
         )
     } else {
@@ -361,10 +388,10 @@ fn catalog_findings(examined: &Examined, here: Timestamp, signs: bool) -> Vec<Fi
     findings
 }
 
-async fn stores(options: &ServeOptions) -> Vec<Finding> {
+async fn stores(place: &Place) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (name, section) in options.config.store.iter() {
-        let mut found = store(options, name, section).await;
+    for (name, section) in place.options.config.store.iter() {
+        let mut found = store(place, name, section).await;
         if *name != StoreName::main() {
             found.says = format!("{name}: {}", found.says);
         }
@@ -374,9 +401,9 @@ async fn stores(options: &ServeOptions) -> Vec<Finding> {
 }
 
 /// Whether blobs can be written where they are kept.
-async fn store(options: &ServeOptions, name: &StoreName, section: &Store) -> Finding {
+async fn store(place: &Place, name: &StoreName, section: &Store) -> Finding {
     if section.kind == StoreType::S3 {
-        return match bucket(name, section).await {
+        return match bucket(name, section, &place.clock()).await {
             Ok(says) => Finding::good(says),
             Err(failure) => Finding::bad(
                 failure.to_string(),
@@ -384,7 +411,7 @@ async fn store(options: &ServeOptions, name: &StoreName, section: &Store) -> Fin
             ),
         };
     }
-    let path = section.directory(name, &options.data_dir);
+    let path = section.directory(name, &place.options.data_dir);
     let shown = path.display();
     if !path.exists() {
         return Finding::good(format!(
@@ -405,9 +432,13 @@ async fn store(options: &ServeOptions, name: &StoreName, section: &Store) -> Fin
 }
 
 /// Does with an object of its own what the service does with those of blobs.
-async fn bucket(name: &StoreName, section: &Store) -> Result<String, Failure> {
+async fn bucket(
+    name: &StoreName,
+    section: &Store,
+    clock: &Arc<dyn Clock>,
+) -> Result<String, Failure> {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let bucket = open_bucket(name, section, &entropy)?;
+    let bucket = open_bucket(name, section, (clock, &entropy))?;
     let folder = format!("{}/doctor/", section.prefix.trim_matches('/'));
     let folder = folder.trim_start_matches('/');
     let key = format!("{folder}{}", fresh_name());

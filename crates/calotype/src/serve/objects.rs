@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use calotype_core::object::BucketAccess;
-use calotype_core::ports::{Entropy, Objects};
+use calotype_core::ports::{Clock, Entropy, Objects};
 use calotype_objects::{AccessKey, Connection, Directory, S3, S3Options};
 
 use super::keys::secret;
@@ -21,7 +21,7 @@ use crate::exit::Failure;
 pub(super) fn objects(
     section: &config::Objects,
     data_dir: &Path,
-    entropy: &Arc<dyn Entropy>,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
 ) -> Result<Arc<dyn Objects>, Failure> {
     match section.kind {
         config::ObjectsType::Directory => {
@@ -51,7 +51,7 @@ pub(super) fn objects(
                     time_limit: connection.time_limit.duration(),
                 },
             };
-            let store = S3::new(options).map_err(failed("objects"))?;
+            let store = S3::new(options, Arc::clone(clock)).map_err(failed("objects"))?;
             Ok(Arc::new(store))
         }
     }

@@ -59,7 +59,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
     // Where several nodes share a database, they have its time.
     let clock = catalog.clock();
 
-    let stores = open_own_stores(options, &catalog, &entropy).await?;
+    let stores = open_own_stores(options, &catalog, (&clock, &entropy)).await?;
     let access = Access::default();
     let keys = open_keys(options, &catalog, &stores, &clock, &entropy, &access).await?;
     let services = key_services(&config.keys, Arc::clone(&keys) as _, &entropy, &clock)?;
@@ -84,7 +84,7 @@ pub(crate) async fn assemble(options: &ServeOptions) -> Result<Parts, Failure> {
         catalog: catalog as Arc<dyn Catalog>,
         blobs: Arc::new(blobs),
         keys: services,
-        objects: objects(&config.objects, data_dir, &entropy)?,
+        objects: objects(&config.objects, data_dir, (&clock, &entropy))?,
         compute: Arc::new(calotype_core::ports::NoCompute),
         converter: Arc::clone(&converter) as _,
         clock,
@@ -124,7 +124,8 @@ pub(super) fn converter(config: &Config, data_dir: &Path) -> Result<QemuImg, Fai
 pub(super) async fn adopt_store(options: &ServeOptions) -> Result<(), Failure> {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
     let catalog = open_catalog(options).await?;
-    let stores = open_stores(&options.config, &options.data_dir, &entropy)?;
+    let ports = (&catalog.clock(), &entropy);
+    let stores = open_stores(&options.config, &options.data_dir, ports)?;
     for (name, store) in &stores {
         ownership::adopt(&catalog, (name, store.as_ref()), entropy.as_ref()).await?;
     }
@@ -139,10 +140,10 @@ pub(super) async fn adopt_store(options: &ServeOptions) -> Result<(), Failure> {
 async fn open_own_stores(
     options: &ServeOptions,
     catalog: &Arc<SqlCatalog>,
-    entropy: &Arc<dyn Entropy>,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
 ) -> Result<Stores, Failure> {
     let config = &options.config;
-    let stores = open_stores(config, &options.data_dir, entropy)?;
+    let stores = open_stores(config, &options.data_dir, (clock, entropy))?;
     // Before anything else: nothing is done to blobs that are another catalog's, or without their keys.
     for (name, store) in &stores {
         ownership::check(catalog.as_ref(), (name, store.as_ref()), entropy.as_ref()).await?;

@@ -11,7 +11,7 @@ use calotype_blob::store::{BlobStore, Cache, FileStore, S3Store};
 use calotype_core::Error;
 use calotype_core::app::{StoreEntry, StoreList};
 use calotype_core::id::StoreName;
-use calotype_core::ports::Entropy;
+use calotype_core::ports::{Clock, Entropy};
 use calotype_s3::{AccessKey, Bucket, Client, Connection, Limits, S3Options};
 
 use super::keys::secret;
@@ -26,10 +26,10 @@ use crate::exit::Failure;
 pub(super) fn open_stores(
     config: &Config,
     data_dir: &Path,
-    entropy: &Arc<dyn Entropy>,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
 ) -> Result<BTreeMap<StoreName, Arc<dyn BlobStore>>, Failure> {
     let open = |(name, section): (&StoreName, &Store)| {
-        let store = open_store(name, section, data_dir, entropy)?;
+        let store = open_store(name, section, data_dir, (clock, entropy))?;
         Ok((name.clone(), store))
     };
     config.store.iter().map(open).collect()
@@ -55,7 +55,7 @@ fn open_store(
     name: &StoreName,
     section: &Store,
     data_dir: &Path,
-    entropy: &Arc<dyn Entropy>,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
 ) -> Result<Arc<dyn BlobStore>, Failure> {
     if section.kind == StoreType::File {
         let path = section.directory(name, data_dir);
@@ -67,7 +67,7 @@ fn open_store(
         let store = store.map_err(|error| broken(name, &error))?;
         return Ok(Arc::new(store));
     }
-    let bucket = open_bucket(name, section, entropy)?;
+    let bucket = open_bucket(name, section, (clock, entropy))?;
     let cache = section.cache.path.as_deref().map(|path| {
         Cache::open(path, section.cache.size.0).map_err(|error| {
             let path = path.display();
@@ -108,11 +108,11 @@ pub(super) fn broken(name: &StoreName, error: &Error) -> Failure {
 pub(super) fn open_bucket(
     name: &StoreName,
     section: &Store,
-    entropy: &Arc<dyn Entropy>,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
 ) -> Result<Bucket, Failure> {
     let connection = &section.connection;
     let time_limit = connection.time_limit.duration();
-    let client = Client::new(S3Options {
+    let options = S3Options {
         endpoint: section.endpoint.clone().unwrap_or_default(),
         region: section.region.clone(),
         access_key: AccessKey {
@@ -131,8 +131,8 @@ pub(super) fn open_bucket(
             idle_timeout: connection.idle_timeout.duration(),
             time_limit,
         },
-    });
-    let client = client.map_err(|error| broken(name, &error))?;
+    };
+    let client = Client::new(options, Arc::clone(clock)).map_err(|error| broken(name, &error))?;
     let limits = Limits {
         connections: usize::try_from(connection.requests).unwrap_or(usize::MAX),
         attempt_timeout: connection.attempt_timeout.duration(),
