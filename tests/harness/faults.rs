@@ -29,9 +29,15 @@ pub enum Fault {
     Short(usize),
     /// The answer's body is another one from this byte on.
     Wrong(usize),
-    /// The answer's body comes a kilobyte at a time, with so many milliseconds in between.
-    Slow(u64),
+    /// The answer's body drips, whatever its size.
+    Slow,
 }
+
+/// Of how many pieces a body that drips is at most, so that a large one takes no longer than a small one.
+const DRIPS: usize = 100;
+
+/// How long each of them is waited for.
+const DRIP: Duration = Duration::from_millis(20);
 
 struct Rule {
     method: &'static str,
@@ -238,11 +244,12 @@ fn spoil(mut client: TcpStream, mut answer: Vec<u8>, fault: Fault) -> io::Result
             }
             client.write_all(&answer)
         }
-        Fault::Slow(milliseconds) => {
+        Fault::Slow => {
             client.write_all(&answer[..begin])?;
-            for piece in answer[begin..].chunks(1024) {
+            let body = &answer[begin..];
+            for piece in body.chunks(body.len().div_ceil(DRIPS).max(1)) {
+                std::thread::sleep(DRIP);
                 client.write_all(piece)?;
-                std::thread::sleep(Duration::from_millis(milliseconds));
             }
             Ok(())
         }

@@ -211,7 +211,7 @@ async fn a_read_survives_one_fault_of_each_of_its_requests() {
         Fault::Cut(10),
         Fault::Short(10),
         Fault::Wrong(0),
-        Fault::Slow(1),
+        Fault::Slow,
     ] {
         let requests = ["/blobs/", "/manifest", "/00000000", "/00000001"];
         for part in requests {
