@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use calotype_tests::openstack::OpenStack;
 use calotype_tests::server::binary;
 use calotype_tests::{Ceph, Keystone, Server, config, database};
 use serde_json::Value;
@@ -146,9 +147,12 @@ fn a_bucket_is_tried_as_the_service_would_use_it() {
     };
     let bucket = ceph.bucket();
     let well = look(&bucket, &ceph.secret_file());
-    let finding = well.finding("store", "can be written");
-    assert_eq!(finding["state"], "ok", "{finding}");
+    for says in ["can be written", "in parts", "clock is the service's"] {
+        let finding = well.finding("store", says);
+        assert_eq!(finding["state"], "ok", "{finding}");
+    }
     assert_eq!(ceph.keys(&bucket), [""; 0], "it leaves nothing");
+    assert_eq!(ceph.uploads(&bucket), 0, "it leaves nothing");
 
     let wrong = home.path().join("wrong");
     std::fs::write(&wrong, "not the secret").expect("a secret");
@@ -160,6 +164,158 @@ fn a_bucket_is_tried_as_the_service_would_use_it() {
         let finding = report.finding("store", "an object can't be written");
         assert_eq!(finding["state"], "failed", "{finding}");
         assert!(!report.document.to_string().contains("not the secret"));
+    }
+}
+
+#[test]
+fn an_access_key_that_may_not_give_up_what_it_began_in_parts_is_found() {
+    const WHOLE: [&str; 4] = [
+        "s3:GetObject",
+        "s3:PutObject",
+        "s3:DeleteObject",
+        "s3:ListBucket",
+    ];
+    let (ceph, bucket) = (Ceph::connect(), Ceph::connect().bucket());
+    let service = ceph.stranger();
+    let home = tempfile::tempdir().expect("a directory");
+    let secret = home.path().join("secret");
+    std::fs::write(&secret, service.secret_key()).expect("the secret");
+    let store = config::s3_store(ceph.url(), &bucket, (service.access_key(), &secret));
+    let all = [
+        &WHOLE[..],
+        &["s3:AbortMultipartUpload", "s3:ListBucketMultipartUploads"],
+    ]
+    .concat();
+    for (actions, state) in [(&WHOLE[..], "failed"), (&all, "ok")] {
+        ceph.permit(&bucket, &service, actions);
+        let report = doctor(home.path(), &store, &[]);
+        let written = report.finding("store", "can be written");
+        assert_eq!(written["state"], "ok", "{written}");
+        let parts = report.finding("store", "in parts");
+        assert_eq!(parts["state"], state, "{parts}");
+    }
+}
+
+#[test]
+fn buckets_of_others_are_looked_into() {
+    const PROJECT: &str = "0123456789abcdef0123456789abcdef";
+    let ceph = Ceph::connect();
+    let home = tempfile::tempdir().expect("a directory");
+    let look = |url: &str, secret: &Path, bucket: &str| {
+        let objects = config::s3(url, (ceph.access_key(), secret));
+        let buckets = format!("[objects.buckets]\n\"{bucket}\" = [\"{PROJECT}\"]\n");
+        doctor(home.path(), &(objects + &buckets), &[])
+    };
+    let (secret, bucket) = (ceph.secret_file(), ceph.bucket());
+    let well = look(ceph.url(), &secret, &bucket);
+    for says in ["answers", "can be listed"] {
+        let finding = well.finding("objects", says);
+        assert_eq!(finding["state"], "ok", "{finding}");
+    }
+    assert_eq!(well.code, Some(0), "{:#}", well.document);
+    assert_eq!(ceph.keys(&bucket), [""; 0], "it leaves nothing");
+    for bucket in ["no-such-bucket", &ceph.stranger().bucket()] {
+        let report = look(ceph.url(), &secret, bucket);
+        assert_eq!(report.code, Some(1), "{:#}", report.document);
+        let finding = report.finding("objects", "can't be listed");
+        assert_eq!(finding["state"], "failed", "{finding}");
+    }
+    let wrong = home.path().join("wrong");
+    std::fs::write(&wrong, "not the secret").expect("a secret");
+    for (url, secret) in [(ceph.url(), &wrong), ("http://127.0.0.1:1", &secret)] {
+        let report = look(url, secret, &bucket);
+        assert_eq!(report.code, Some(1), "{:#}", report.document);
+        let finding = report.finding("objects", "the store at");
+        assert_eq!(finding["state"], "failed", "{finding}");
+        assert!(!report.document.to_string().contains("not the secret"));
+    }
+}
+
+#[test]
+fn clocks_that_are_apart_from_the_stores_are_told() {
+    let ceph = Ceph::connect();
+    let home = tempfile::tempdir().expect("a directory");
+    let key = (ceph.access_key(), &*ceph.secret_file());
+    let config = config::s3_store(ceph.url(), &ceph.bucket(), key) + &config::s3(ceph.url(), key);
+    // Without a database the service's clock is this machine's.
+    let look = |offset: &str| {
+        let off = crate::nodes::clock_off_by(offset);
+        let wrap = off.iter().map(|(name, value)| (&**name, &**value));
+        doctor(home.path(), &config, &wrap.collect::<Vec<_>>())
+    };
+    for offset in ["+5m", "-5m"] {
+        let report = look(offset);
+        let finding = report.finding("store", "s off the service's");
+        assert_eq!(finding["state"], "warning", "{finding}");
+        assert_eq!(report.code, Some(0), "{:#}", report.document);
+    }
+    for offset in ["+1d", "-1d"] {
+        let report = look(offset);
+        assert_eq!(report.code, Some(1), "{:#}", report.document);
+        for (check, says) in [("store", "can't be written"), ("objects", "the store at")] {
+            let finding = report.finding(check, says);
+            assert_eq!(finding["state"], "failed", "{finding}");
+            let mend = finding["mend"].as_str().expect("what to do");
+            assert!(mend.starts_with("synchronise"), "{finding}");
+        }
+    }
+}
+
+#[test]
+fn a_postgresql_that_is_too_old_is_refused() {
+    let url = database::fresh("doctor_old");
+    let name = url.rsplit('/').next().expect("a name");
+    let name = name.split('?').next().expect("a name");
+    // One that says that it is: what it is asked for is found here first.
+    database::sql(
+        &url,
+        &format!(
+            "create schema old; \
+             create function old.current_setting(name text) returns text language sql as \
+             $$ select case when name = 'server_version_num' then '140022' \
+                else pg_catalog.current_setting(name) end $$; \
+             alter database \"{name}\" set search_path = old, pg_catalog"
+        ),
+    );
+    let home = tempfile::tempdir().expect("a directory");
+    let report = doctor(home.path(), &config::postgres(&url), &[]);
+    assert_eq!(report.code, Some(1), "{:#}", report.document);
+    let finding = report.finding("catalog", "is older than 15");
+    assert_eq!(finding["state"], "failed", "{finding}");
+    let mend = finding["mend"].as_str().expect("what to do");
+    assert!(mend.contains("upgrade"), "{finding}");
+}
+
+#[test]
+fn barbican_is_asked_as_for_a_key() {
+    let openstack = OpenStack::connect();
+    let service = openstack.user("service");
+    let home = tempfile::tempdir().expect("a directory");
+    let password = home.path().join("password");
+    std::fs::write(&password, &service.password).expect("the password");
+    let look = |region: &str, user: &str, more: &[(&str, &str)]| {
+        let login = (user, service.project_name.as_str(), &*password);
+        let barbican = config::barbican(openstack.keystone(), region, login);
+        doctor(home.path(), &barbican, more)
+    };
+    let region = openstack.region(openstack.barbican());
+    let well = look(&region, &service.name, &[]);
+    let finding = well.finding("barbican", openstack.barbican());
+    assert_eq!(finding["state"], "ok", "{finding}");
+    assert_eq!(well.code, Some(0), "{:#}", well.document);
+    let elsewhere = ("CALOTYPE_KEYS__BARBICAN__ENDPOINT", openstack.keystone());
+    for (report, says) in [
+        (look(&region, "nobody-of-this-name", &[]), "can't log in"),
+        (look("nowhere", &service.name, &[]), "is not found"),
+        (
+            look(&region, &service.name, &[elsewhere]),
+            "does not answer",
+        ),
+    ] {
+        assert_eq!(report.code, Some(1), "{:#}", report.document);
+        let finding = report.finding("barbican", says);
+        assert_eq!(finding["state"], "failed", "{finding}");
+        assert!(!report.document.to_string().contains(&service.password));
     }
 }
 

@@ -235,13 +235,10 @@ fn the_doctor_looks_whether_the_key_service_knows_the_service() {
         doctor(&data, &config::kms(&keystone, "service", login), &[])
     };
     let known = looked(PASSWORD);
-    assert_eq!(
-        known.finding("key services", "knows the service")["state"],
-        "ok"
-    );
+    assert_eq!(known.finding("kms", "knows the service")["state"], "ok");
     assert_eq!(world.front.asked("list-keys").len(), 1);
     let refused = looked("not-the-password");
-    let finding = refused.finding("key services", "the KMS");
+    let finding = refused.finding("kms", "the KMS");
     assert_eq!(finding["state"], "failed", "{finding}");
     assert_eq!(refused.code, Some(1));
 }

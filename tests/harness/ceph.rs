@@ -73,6 +73,19 @@ impl Ceph {
         self.put(bucket, key, file.path())
     }
 
+    /// Lets another user do these actions alone (`s3:GetObject`) in a bucket.
+    pub fn permit(&self, bucket: &str, user: &Self, actions: &[&str]) {
+        let principal = format!("arn:aws:iam:::user/{}", user.access_key);
+        let actions = actions.join("\", \"");
+        let policy = format!(
+            "{{\"Version\": \"2012-10-17\", \"Statement\": [{{\"Effect\": \"Allow\", \
+             \"Principal\": {{\"AWS\": [\"{principal}\"]}}, \"Action\": [\"{actions}\"], \
+             \"Resource\": [\"arn:aws:s3:::{bucket}\", \"arn:aws:s3:::{bucket}/*\"]}}]}}"
+        );
+        let how = ["-X", "PUT", "--data-binary", &policy];
+        self.send(&how, &format!("{bucket}?policy="));
+    }
+
     /// Removes an object.
     pub fn remove(&self, bucket: &str, key: &str) {
         self.send(&["-X", "DELETE"], &format!("{bucket}/{key}"));

@@ -12,11 +12,16 @@ use crate::migrate::{FIRST_WITH_COMPATIBILITY, newest};
 use crate::open::{Options, open_database};
 use crate::relocate::check_at_home;
 
+/// The oldest PostgreSQL that the catalog can be in.
+pub const OLDEST_POSTGRES: i64 = 15;
+
 /// What a database is like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examined {
     /// The engine and its version.
     pub engine: String,
+    /// Whether it is older than [`OLDEST_POSTGRES`].
+    pub outdated: bool,
     /// The version of the schema; 0 where there is none.
     pub schema: i64,
     /// The newest version that this program knows.
@@ -52,16 +57,22 @@ pub async fn examine(
     let mut tx = db.read().await?;
     let time = tx.now().await?;
     let asked = clock.now();
-    let (engine, faults) = match &db {
+    let (engine, outdated, faults) = match &db {
         Db::Sqlite { .. } => (
             text(&mut tx, "select 'SQLite ' || sqlite_version() as t").await?,
+            false,
             Vec::new(),
         ),
         Db::Postgres(postgres) => {
             // Where the notifications come from.
             postgres.session().await?;
             let version = "select 'PostgreSQL ' || current_setting('server_version') as t";
-            (text(&mut tx, version).await?, faults(&mut tx).await?)
+            let number_of = "select cast(current_setting('server_version_num') as integer) as n";
+            (
+                text(&mut tx, version).await?,
+                number(&mut tx, number_of).await? < OLDEST_POSTGRES * 10_000,
+                faults(&mut tx).await?,
+            )
         }
     };
     let schema = version(&mut tx, &db).await?;
@@ -82,6 +93,7 @@ pub async fn examine(
     };
     Ok(Some(Examined {
         engine,
+        outdated,
         schema,
         known,
         usable: oldest <= known,

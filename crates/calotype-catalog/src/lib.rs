@@ -57,6 +57,6 @@ mod uploads;
 mod usage;
 mod verify;
 
-pub use examine::{Examined, examine};
+pub use examine::{Examined, OLDEST_POSTGRES, examine};
 pub use open::{DirectUrl, Options, Pooler, SqlCatalog};
 pub use relocate::{MovedTable, Relocation, Step, TableProgress, follow, relocate, stop_following};

@@ -25,7 +25,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use calotype_core::id::{BlobId, KeyId};
 use calotype_core::keys::{
-    Authority, CallerToken, KeyFault, KeyPurpose, KeyResult, KeyUser, MasterKey,
+    Authority, CallerToken, KeyFault, KeyPurpose, KeyResult, KeyRole, KeyUser, MasterKey,
 };
 use calotype_core::ports::{Clock, DataKey, Entropy, KeyService, WrappedKey};
 use calotype_core::{Error, ErrorKind, Result};
@@ -82,6 +82,17 @@ pub struct Barbican {
     masters: Arc<Masters>,
 }
 
+/// What keeps a Barbican from being asked.
+#[derive(Debug)]
+pub enum Unmet {
+    /// The service's user can't log in.
+    Login(Error),
+    /// The catalog of services does not say where it is.
+    Place(Error),
+    /// What is there does not answer as Barbican does.
+    Answer(Error),
+}
+
 /// Whose token a secret is asked for with.
 #[derive(Clone, Copy)]
 enum Asker<'a> {
@@ -111,6 +122,22 @@ impl Barbican {
             callers: Verdicts::new(options.cache_life),
             masters: Arc::default(),
         })
+    }
+
+    /// Asks for a secret that nobody has, as for any other, and returns the URL that was asked.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub async fn meet(&self) -> std::result::Result<String, Unmet> {
+        let deadline = self.endpoint.deadline();
+        let granted = self.session.granted(deadline).await;
+        let granted = granted.map_err(Unmet::Login)?;
+        let base = self.base(&granted).map_err(Unmet::Place)?;
+        let path = format!("secrets/{}", Uuid::nil());
+        match self.fetch(&path, Asker::Service, deadline).await {
+            Ok(_) | Err(KeyFault::Missing | KeyFault::NotEnabled | KeyFault::Forbidden) => Ok(base),
+            Err(fault) => Err(Unmet::Answer(fault.into_error(KeyRole::Target))),
+        }
     }
 
     /// That the caller itself may read the secret. Metadata prove nothing: foreign administrators see them.
@@ -182,10 +209,7 @@ impl Barbican {
         let mut renewed = false;
         loop {
             let granted = self.session.granted(deadline).await?;
-            let base = match &self.configured {
-                Some(base) => base.clone(),
-                None => self.discovered(&granted)?,
-            };
+            let base = self.base(&granted)?;
             let request = Request::get(http_url(&format!("{base}/{path}"))?);
             let request = if path.ends_with("/payload") {
                 request.header("accept", "application/octet-stream")
@@ -213,7 +237,10 @@ impl Barbican {
         }
     }
 
-    fn discovered(&self, granted: &Granted) -> Result<String> {
+    fn base(&self, granted: &Granted) -> Result<String> {
+        if let Some(base) = &self.configured {
+            return Ok(base.clone());
+        }
         let (_, url) = self
             .session
             .find(granted, &[SERVICE_TYPE])

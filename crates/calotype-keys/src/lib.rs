@@ -23,7 +23,7 @@ mod router;
 mod scripted;
 mod service;
 
-pub use barbican::{Barbican, BarbicanOptions};
+pub use barbican::{Barbican, BarbicanOptions, Unmet};
 pub use embedded::{EmbeddedKeys, Options, Ports};
 pub use entropy::SystemEntropy;
 pub use kms_client::{ContextField, Kms, KmsCredential, KmsOptions};

@@ -3,13 +3,15 @@
 //! It changes nothing: no schema is migrated and no key made. A check is a function in [`CHECKS`]; what is wrong to one
 //! of them does not keep the others from looking.
 
+mod bucket;
+mod elsewhere;
+
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use calotype_catalog::{Examined, examine};
+use calotype_catalog::{Examined, OLDEST_POSTGRES, examine};
 use calotype_core::id::StoreName;
 use calotype_core::ports::{Clock, Entropy};
 use calotype_core::time::Timestamp;
@@ -19,8 +21,6 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::identity::open_keystone;
-use super::keys::open_kms;
-use super::stores::open_bucket;
 use super::{ServeOptions, parts};
 use crate::cli::DoctorArgs;
 use crate::config::identity::IdentityType;
@@ -32,6 +32,10 @@ use crate::system::{SystemClock, fresh_name, keep_memory_private};
 
 /// How far apart two clocks may be before it is worth saying.
 const CLOCK_SLACK: Duration = Duration::from_secs(2);
+
+/// What to do about clocks that a store judges by.
+const MEND_CLOCKS: &str = "synchronise the store's machines and the database's (on SQLite this one): a store takes no request \
+     that is signed with another time than its own: docs/object-storage.md";
 
 /// How long a login may take.
 const LOGIN: Duration = Duration::from_secs(15);
@@ -164,18 +168,34 @@ const CHECKS: &[Check] = &[
         run: |place| stores(place).boxed(),
     },
     Check {
-        name: "identity",
-        run: |place| async { vec![identity(&place.options.config).await] }.boxed(),
+        name: "objects",
+        run: |place| elsewhere::buckets(place).boxed(),
     },
     Check {
-        name: "key services",
-        run: |options| key_services(&options.config).boxed(),
+        name: "kms",
+        run: |place| elsewhere::customers_kms(place).boxed(),
+    },
+    Check {
+        name: "barbican",
+        run: |place| elsewhere::barbicans_keys(place).boxed(),
+    },
+    Check {
+        name: "identity",
+        run: |place| async { vec![identity(&place.options.config).await] }.boxed(),
     },
     Check {
         name: "exports",
         run: |place| async { vec![exports(&place.options).await] }.boxed(),
     },
 ];
+
+/// What to do about a store's refusal.
+fn mend_of(says: &str, otherwise: &'static str) -> &'static str {
+    match says.contains("RequestTimeTooSkewed") {
+        true => MEND_CLOCKS,
+        false => otherwise,
+    }
+}
 
 /// Looks at everything, and says what it found.
 ///
@@ -366,6 +386,12 @@ fn catalog_findings(examined: &Examined) -> Vec<Finding> {
     } else {
         Finding::good(format!("{engine}, schema {schema}"))
     });
+    if examined.outdated {
+        findings.push(Finding::bad(
+            format!("{engine} is older than {OLDEST_POSTGRES}"),
+            "upgrade PostgreSQL: docs/postgresql.md",
+        ));
+    }
     findings.extend(examined.faults.iter().map(|fault| {
         Finding::bad(
             fault.as_str(),
@@ -391,26 +417,22 @@ fn catalog_findings(examined: &Examined) -> Vec<Finding> {
 async fn stores(place: &Place) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, section) in place.options.config.store.iter() {
-        let mut found = store(place, name, section).await;
-        if *name != StoreName::main() {
-            found.says = format!("{name}: {}", found.says);
+        let found = match section.kind {
+            StoreType::File => vec![directory(place, name, section)],
+            StoreType::S3 => bucket::bucket(name, section, &place.clock()).await,
+        };
+        for mut found in found {
+            if *name != StoreName::main() {
+                found.says = format!("{name}: {}", found.says);
+            }
+            findings.push(found);
         }
-        findings.push(found);
     }
     findings
 }
 
 /// Whether blobs can be written where they are kept.
-async fn store(place: &Place, name: &StoreName, section: &Store) -> Finding {
-    if section.kind == StoreType::S3 {
-        return match bucket(name, section, &place.clock()).await {
-            Ok(says) => Finding::good(says),
-            Err(failure) => Finding::bad(
-                failure.to_string(),
-                "mend the store's section, the bucket, or what its access key may do: docs/object-storage.md",
-            ),
-        };
-    }
+fn directory(place: &Place, name: &StoreName, section: &Store) -> Finding {
     let path = section.directory(name, &place.options.data_dir);
     let shown = path.display();
     if !path.exists() {
@@ -428,37 +450,6 @@ async fn store(place: &Place, name: &StoreName, section: &Store) -> Finding {
             format!("{shown} can't be written: {error}"),
             "give the directory to the service's user, or make room",
         ),
-    }
-}
-
-/// Does with an object of its own what the service does with those of blobs.
-async fn bucket(
-    name: &StoreName,
-    section: &Store,
-    clock: &Arc<dyn Clock>,
-) -> Result<String, Failure> {
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let bucket = open_bucket(name, section, (clock, &entropy))?;
-    let folder = format!("{}/doctor/", section.prefix.trim_matches('/'));
-    let folder = folder.trim_start_matches('/');
-    let key = format!("{folder}{}", fresh_name());
-    let written = Bytes::from_static(b"calotype doctor");
-    let failed = parts::failed;
-    let put = bucket.put(&key, vec![written.clone()]).await;
-    put.map_err(failed("an object can't be written"))?;
-    let read = bucket.get(&key, written.len() as u64).await;
-    let read = read.map_err(failed("an object can't be read"))?;
-    let mut listed = false;
-    let list = bucket.list(folder, |entry| listed |= entry.key == key);
-    list.await.map_err(failed("objects can't be listed"))?;
-    let deleted = bucket.delete(&key).await;
-    deleted.map_err(failed("an object can't be removed"))?;
-    let name = section.bucket.as_deref().unwrap_or_default();
-    match read == Some(written) && listed {
-        true => Ok(format!("the bucket {name} can be written")),
-        false => Err(Failure::new(format!(
-            "the bucket {name} does not give back what was written into it"
-        ))),
     }
 }
 
@@ -482,26 +473,6 @@ async fn identity(config: &Config) -> Finding {
             "mend [identity.keystone], or the service's user: docs/keystone.md",
         ),
     }
-}
-
-async fn key_services(config: &Config) -> Vec<Finding> {
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Some(section) = &config.keys.kms else {
-        return vec![Finding::good("customers' keys are in the catalog")];
-    };
-    let probed = async {
-        let kms = open_kms(section, &entropy, &clock)?;
-        let known = kms.probe().await;
-        known.map_err(parts::failed("the KMS does not take the service"))
-    };
-    vec![match probed.await {
-        Ok(()) => Finding::good("the KMS knows the service"),
-        Err(failure) => Finding::bad(
-            failure.to_string(),
-            "mend [keys.kms], or the service's user there: docs/key-services.md",
-        ),
-    }]
 }
 
 async fn exports(options: &ServeOptions) -> Finding {

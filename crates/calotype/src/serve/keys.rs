@@ -31,30 +31,43 @@ pub(super) fn key_services(
         config::Customers::Barbican => CustomersKeys::Barbican,
     });
     if let Some(section) = &keys.kms {
-        services = services.with_kms(Arc::new(open_kms(section, entropy, clock)?));
+        services = services.with_kms(Arc::new(kms(section, entropy, clock)?));
     }
     if let Some(section) = &keys.barbican {
-        let options = BarbicanOptions {
-            endpoint: section.endpoint.clone(),
-            login: login("keys.barbican.login", &section.login)?,
-            authorize: authorize(section.authorize),
-            cache_life: section.cache_life.duration(),
-            connection: connection(&section.connection),
-        };
-        let barbican = Barbican::new(options, Arc::clone(entropy), Arc::clone(clock));
-        services = services.with_barbican(Arc::new(barbican.map_err(failed("keys.barbican"))?));
+        let barbican = barbican(section, entropy, clock)?;
+        services = services.with_barbican(Arc::new(barbican));
     }
     Ok(services)
 }
 
 /// The KMS of a configuration. Nothing is asked of it yet.
-pub(super) fn open_kms(
+pub(super) fn kms(
     section: &config::Kms,
     entropy: &Arc<dyn Entropy>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Kms, Failure> {
     let kms = Kms::new(kms_options(section)?, entropy, Arc::clone(clock));
     kms.map_err(failed("keys.kms"))
+}
+
+/// The Barbican of a section. Nothing is asked of it yet.
+///
+/// # Errors
+/// Where a file can't be read, or the section can't work.
+pub(super) fn barbican(
+    section: &config::Barbican,
+    entropy: &Arc<dyn Entropy>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Barbican, Failure> {
+    let options = BarbicanOptions {
+        endpoint: section.endpoint.clone(),
+        login: login("keys.barbican.login", &section.login)?,
+        authorize: authorize(section.authorize),
+        cache_life: section.cache_life.duration(),
+        connection: connection(&section.connection),
+    };
+    let barbican = Barbican::new(options, Arc::clone(entropy), Arc::clone(clock));
+    barbican.map_err(failed("keys.barbican"))
 }
 
 fn kms_options(section: &config::Kms) -> Result<KmsOptions, Failure> {
