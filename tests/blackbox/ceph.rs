@@ -1,9 +1,11 @@
-//! Imports from a real Ceph: what its gateway gives, refuses, and does when it stands still, dies, or has another object.
+//! Imports from a real Ceph: what its gateway gives, refuses, and does when it stands still, dies, or has another object. And
+//! exports to it.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
+use calotype_tests::exports::{driver, real_disk, same_disk};
 use calotype_tests::{Ceph, Client, Content, Digests, Front, Options, Server, client, config};
 use calotype_tests::{program, until};
 use serde_json::{Value, json};
@@ -107,6 +109,44 @@ fn has(client: &Client, image: &str, files: &[(&str, std::path::PathBuf)], forma
         assert_eq!(shown["virtual_size"], LENGTH.next_multiple_of(512));
     }
     assert_eq!(client.download(image), wanted);
+}
+
+#[test]
+fn an_image_is_exported_into_a_bucket_and_imported_from_it_again() {
+    let ceph = Ceph::connect();
+    let (server, bucket) = (server(&ceph, ceph.url()), ceph.bucket());
+    let client = server.user();
+    let key = client.create_key("k");
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = directory.path().join("disk.raw");
+    real_disk(&disk);
+    ceph.put(&bucket, "disk.raw", &disk);
+    for (name, more) in [("plain", json!({})), ("sealed", json!({"cmk_id": key}))] {
+        let image = client.imported(&format!("{bucket}:disk.raw"), more);
+        for format in ["raw", "qcow2", "vhd", "vmdk"] {
+            let place = format!("out/{name}.{format}");
+            let object = format!("{bucket}:{place}");
+            client.exported(&image, &object, format);
+            let got = directory.path().join("got");
+            ceph.get(&bucket, &place, &got);
+            same_disk((&disk, "raw"), (&got, driver(format)));
+            let again = client.imported(&object, json!({}));
+            assert_eq!(client.show(&again)["disk_format"], format);
+            assert_eq!(client.download(&again), digests(&got), "{place}");
+            let body = json!({"bucket_url": object, "file_format": format});
+            client.export(&image, body).refused(400, "IMG.0070");
+        }
+        // As it is stored: byte for byte.
+        ceph.get(
+            &bucket,
+            &format!("out/{name}.raw"),
+            &directory.path().join("raw"),
+        );
+        assert_eq!(digests(&directory.path().join("raw")), digests(&disk));
+    }
+    assert_eq!(ceph.uploads(&bucket), 0, "uploads are left");
+    assert_eq!(server.converting(), 0);
+    server.verify();
 }
 
 #[test]

@@ -6,10 +6,12 @@ use std::time::Duration;
 use calotype_tests::content::next;
 use calotype_tests::{Ceph, Content, Digests, Options, Server, config, until};
 use reqwest::Method;
+use serde_json::{Value, json};
 
+use crate::command::Terminal;
 use crate::crash::number;
-use crate::reseal::{MIB, SEGMENT, UNBOUNDED};
-use crate::stores::{begin_move, move_to};
+use crate::reseal::{MIB, SEGMENT, UNBOUNDED, under};
+use crate::stores::{begin_move, clouds_follow, move_to};
 
 /// A server with a directory and a bucket, of which new images go to the directory.
 fn server(ceph: &Ceph, more: &str) -> (Server, String) {
@@ -96,7 +98,7 @@ fn a_reseal_goes_on_though_its_source_is_moved_and_collected_meanwhile() {
         .expect("it starts");
     let (client, admin) = (server.user(), server.admin());
     let key = client.create_key("key");
-    let job = client.begin_copy(&image, crate::reseal::under(&key));
+    let job = client.begin_copy(&image, under(&key));
     until("the reseal to be on", || {
         (client.progress(&job)["bytes_done"].as_u64() > Some(0)).then_some(())
     });
@@ -148,6 +150,74 @@ fn a_move_into_a_bucket_and_back_is_killed_again_and_again_and_loses_nothing() {
     });
     until("the directory to hold the image alone", || {
         (server.stored() == 1 && server.staged() == 0).then_some(())
+    });
+    server.verify();
+}
+
+#[test]
+fn a_directory_is_emptied_into_a_bucket_under_use_by_a_command_whose_server_is_killed_again_and_again()
+ {
+    let ceph = Ceph::connect();
+    let (mut server, bucket) = server(&ceph, "");
+    let client = server.user();
+    let key = client.create_key("key");
+    let mut images = Vec::new();
+    for (seed, length) in [(1, 0), (2, 65_537), (3, 30_000_000), (4, SEGMENT + MIB)] {
+        let image = client.image("image", seed, length);
+        let replicas = [
+            client.replicate(&image, "replica"),
+            client.replicate_with(&image, under(&key)),
+        ];
+        let wanted = Digests::of(Content::new(seed, length));
+        let all = replicas.into_iter().chain([image]);
+        images.extend(all.map(|image| (image, wanted.clone())));
+    }
+    let blobs = server.stored();
+    let text = std::fs::read_to_string(server.home().join("calotype.toml")).expect("the file");
+    let text = text.replace("default = \"main\"", "default = \"far\"");
+    let pace = config::reseal_pace(16 * MIB, 16 * MIB, 2);
+    let mut before = server.base().to_owned();
+    let into_the_bucket = Options::config(format!("{pace}{text}"));
+    server.try_restart(into_the_bucket).expect("it starts");
+    before = clouds_follow(&server, &before);
+    let words = ["migrate-store", "--from", "main", "--to", "far", "--deep"];
+    // The largest: whichever of the stores it is in.
+    for (image, wanted) in images.iter().rev().take(3) {
+        let terminal = Terminal::new(&server, "calotype-admin", "json");
+        let mut command = terminal.command(&words).spawn().expect("it runs");
+        until("bytes to be on their way", || {
+            let keys = ceph.keys(&bucket);
+            let staged = keys.iter().any(|key| key.contains("/staged/"));
+            (staged || server.stored() == 0).then_some(())
+        });
+        assert_eq!(client.at(server.base()).download(image), *wanted);
+        server.kill9();
+        command.kill().expect("killed");
+        command.wait().expect("its end");
+        server.restart();
+        before = clouds_follow(&server, &before);
+    }
+    let client = client.at(server.base());
+    let meanwhile = client.image("meanwhile", 7, 1000);
+    images.push((meanwhile, Digests::of(Content::new(7, 1000))));
+    let terminal = Terminal::new(&server, "calotype-admin", "json");
+    let output = terminal.run(&words);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["violations"], json!([]), "{report}");
+    assert_eq!(report["blobs_checked"], blobs + 1, "{report}");
+    for (image, wanted) in &images {
+        assert_eq!(client.show(image)["stores"], "far");
+        assert_eq!(client.download(image), *wanted);
+    }
+    until("the directory to be empty", || {
+        (server.stored() == 0 && server.staged() == 0).then_some(())
+    });
+    until("what was given up in the bucket to go", || {
+        let keys = ceph.keys(&bucket);
+        let staged = keys.iter().any(|key| key.contains("/staged/"));
+        (!staged).then_some(())
     });
     server.verify();
 }

@@ -298,6 +298,14 @@ fn a_move_that_is_killed_goes_on_where_it_was_noted_and_loses_nothing() {
     server.verify();
 }
 
+/// Tells a terminal's `clouds.yaml` where the server listens since its start: it was at `before`. Returns where it is.
+pub(crate) fn clouds_follow(server: &Server, before: &str) -> String {
+    let clouds = server.data().join("clouds.yaml");
+    let text = std::fs::read_to_string(&clouds).expect("the clouds");
+    std::fs::write(&clouds, text.replace(before, server.base())).expect("the clouds");
+    server.base().to_owned()
+}
+
 #[test]
 fn a_start_without_a_store_that_has_blobs_or_with_two_names_for_one_is_refused() {
     let mut server = Server::start(two_stores(""));
@@ -338,10 +346,7 @@ fn a_store_is_emptied_into_another_under_use_by_a_command_that_is_interrupted() 
     let to_cold = Options::config(format!("{pace}{grace}{TO_COLD}"));
     server.try_restart(to_cold).expect("it starts");
     let client = client.at(server.base());
-    // It listens elsewhere now.
-    let clouds = server.data().join("clouds.yaml");
-    let text = std::fs::read_to_string(&clouds).expect("the clouds");
-    std::fs::write(&clouds, text.replace(&before, server.base())).expect("the clouds");
+    clouds_follow(&server, &before);
     let terminal = Terminal::new(&server, "calotype-admin", "json");
     let back = ["migrate-store", "--from", "cold", "--to", "main"];
     let said = terminal.fails(&back, exit::REFUSED);

@@ -73,6 +73,11 @@ impl Ceph {
         self.put(bucket, key, file.path())
     }
 
+    /// Writes an object into a file.
+    pub fn get(&self, bucket: &str, key: &str, file: &Path) {
+        self.send(&["-o", &file.to_string_lossy()], &format!("{bucket}/{key}"));
+    }
+
     /// Lets another user do these actions alone (`s3:GetObject`) in a bucket.
     pub fn permit(&self, bucket: &str, user: &Self, actions: &[&str]) {
         let principal = format!("arn:aws:iam:::user/{}", user.access_key);
