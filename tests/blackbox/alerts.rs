@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use calotype_tests::{Client, Server, program};
+use calotype_tests::{Client, Server, Worker, config, free_port, program};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -44,6 +44,29 @@ fn every_metric_that_an_alert_asks_for_is_there_from_the_start() {
     assert!(asked.len() > 5, "{asked:?}");
     let missing: Vec<_> = asked.difference(&shown).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn a_worker_tells_how_it_does_where_it_is_told_to_and_nothing_else() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let _worker = Worker::start(&config::worker_metrics(&address));
+    let client = Client::anonymous(&format!("http://{address}"));
+    client.get("/healthz").expect(200);
+    let shown = client.get("/metrics").expect(200).text();
+    for line in [
+        "calotype_ready 1",
+        "calotype_store_away{store=\"main\"} 0",
+        "calotype_jobs_waiting 0",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+    }
+    assert!(
+        shown.contains("\ncalotype_collector_behind_seconds "),
+        "{shown}"
+    );
+    for path in ["/versions", "/v2/images", "/readyz"] {
+        assert_eq!(client.get(path).status, 404, "{path}");
+    }
 }
 
 #[test]

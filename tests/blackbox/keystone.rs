@@ -241,6 +241,9 @@ fn while_keystone_is_away_those_who_are_known_go_on_and_others_come_again() {
         away.refused(503, "IMG.0061");
         assert!(!away.header("retry-after").is_empty());
     }
+    let labels = ["what=\"token\"", "outcome=\"away\""];
+    let told = server.metric("calotype_keystone_validations_total", &labels);
+    assert!(told > 0.0);
     // Once it is left alone there is no waiting, and those who are known notice nothing.
     known.get(&format!("/v2/images/{image}")).expect(200);
     let ready = waits.get("/readyz").expect(200);

@@ -129,6 +129,25 @@ fn a_node_whose_clock_is_a_day_off_steals_no_job_and_deletes_nothing_early() {
     }
 }
 
+#[test]
+fn a_collector_whose_rounds_fail_is_told_by_its_node_alone() {
+    let url = database::fresh("nodes_collector");
+    let shared = Shared::at(&url);
+    let nodes = [shared.node(), shared.node()];
+    let behind = |node: &Server| node.metric("calotype_collector_behind_seconds", &[]);
+    database::sql(&url, "alter table blobs rename to blobs_away");
+    // A round begins every ten seconds.
+    let missed = |node: &Server| behind(node) > 15.0;
+    let told = until("rounds to be missed", || nodes.iter().position(missed));
+    until("the other one to see who has the lease", || {
+        (behind(&nodes[1 - told]) < 10.0).then_some(())
+    });
+    database::sql(&url, "alter table blobs_away rename to blobs");
+    until("rounds to be made", || {
+        (behind(&nodes[told]) < 15.0).then_some(())
+    });
+}
+
 /// Lets the node with the wrong clock collect, a whole round: whoever else has the lease loses it.
 fn collects(right: &Server, wrong: &Server, url: &str) {
     let taken = "update leases set holder = 'nobody', expires_at = 0 where name = 'reconciler' \

@@ -158,6 +158,8 @@ fn a_store_that_stands_still_is_unavailable_and_no_damage_and_what_needs_no_byte
     let job = client.begin_copy(&image, under(&key));
     let refused = client.get(&format!("/v2/images/{image}/file")).expect(503);
     assert!(!refused.header("retry-after").is_empty());
+    let away = || server.metric("calotype_store_away", &["store=\"main\""]);
+    until("it to be told", || (away() > 0.0).then_some(()));
     client.create("more");
     assert_eq!(client.show(&image)["status"], "active");
     until("an attempt in vain", || {
@@ -165,6 +167,7 @@ fn a_store_that_stands_still_is_unavailable_and_no_damage_and_what_needs_no_byte
         (attempt >= Some(2)).then_some(())
     });
     gateway.go_on();
+    until("it to be told", || (away() < 1.0).then_some(()));
     let ended = client.job(&job);
     assert_eq!(ended.status(), "SUCCESS", "{}", ended.document);
     let shown = client.show(&image);

@@ -44,6 +44,11 @@ pub fn jobs(workers: u32, lease: u64) -> String {
     format!("[jobs]\nworkers = {workers}\nlease = \"{lease}s\"\n")
 }
 
+/// A deployment whose workers tell their metrics at an address.
+pub fn worker_metrics(address: &str) -> String {
+    format!("[jobs]\nmetrics_listen = \"{address}\"\n")
+}
+
 /// A deployment that keeps bytes without an image for this many seconds.
 pub fn deletion_grace(seconds: u64) -> String {
     format!("[images]\ndeletion_grace = \"{seconds}s\"\n")

@@ -3,12 +3,16 @@
 //! No label of a metric is taken from a request but its method, if it is a known one, and the template of its
 //! route: the number of time series is bounded, and no id or name is among them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
 use calotype_core::Error;
+use calotype_core::app::Service;
 use calotype_identity::Standing;
 use http::{Method, StatusCode, header};
 use utoipa_axum::router::OpenApiRouter;
@@ -38,6 +42,8 @@ const READY: &str = "calotype_ready";
 const DAMAGED: &str = "calotype_damaged_reads_total";
 /// Blobs that are marked as damaged: each is the bytes of one image or more.
 const DAMAGED_BLOBS: &str = "calotype_damaged_blobs";
+const STORE_AWAY: &str = "calotype_store_away";
+const COLLECTOR_BEHIND: &str = "calotype_collector_behind_seconds";
 const SCRUB_BEHIND: &str = "calotype_scrub_behind_seconds";
 const JOBS_WAITING: &str = "calotype_jobs_waiting";
 const JOBS_RUNNING: &str = "calotype_jobs_running";
@@ -107,6 +113,15 @@ pub fn describe_metrics() {
         SCRUB_BEHIND,
         metrics::Unit::Seconds,
         "For how long the bytes that are to be read again first have been due."
+    );
+    metrics::describe_gauge!(
+        STORE_AWAY,
+        "1 where a store of blobs did not answer a moment ago, else 0."
+    );
+    metrics::describe_gauge!(
+        COLLECTOR_BEHIND,
+        metrics::Unit::Seconds,
+        "How long ago this process removed what is not needed, or saw another process to be at it."
     );
     metrics::describe_gauge!(CONNECTIONS, "Connections that are open.");
     metrics::describe_gauge!(JOBS_WAITING, "Jobs that no worker has begun.");
@@ -223,9 +238,16 @@ async fn readiness(state: &ApiState) -> Readiness {
     } else {
         asked.await.map_or_else(Readiness::Away, Readiness::Ready)
     };
-    let is_ready = matches!(readiness, Readiness::Ready(_));
-    metrics::gauge!(READY).set(f64::from(u8::from(is_ready)));
+    note_ready(matches!(readiness, Readiness::Ready(_)));
     readiness
+}
+
+fn note_ready(is_ready: bool) {
+    metrics::gauge!(READY).set(flag(is_ready));
+}
+
+fn flag(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
 }
 
 /// How long the metrics wait to tell whether the service is ready.
@@ -241,11 +263,38 @@ const LOOK: Duration = Duration::from_secs(3);
 )]
 pub async fn show_metrics(State(state): State<ApiState>) -> Reply {
     // Not every load balancer asks.
-    if tokio::time::timeout(LOOK, readiness(&state)).await.is_err() {
-        metrics::gauge!(READY).set(0.0);
+    let readiness = tokio::time::timeout(LOOK, readiness(&state));
+    let (readiness, ()) = tokio::join!(readiness, look(&state.service));
+    if readiness.is_err() {
+        note_ready(false);
+    }
+    Ok(prometheus((state.render_metrics)()))
+}
+
+/// What a worker tells of itself, which serves nothing else: `/healthz` and `/metrics`.
+pub fn of_worker(
+    service: Arc<Service>,
+    render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
+) -> Router {
+    let show = move || async move {
+        let ready = tokio::time::timeout(LOOK, service.ready());
+        let (ready, ()) = tokio::join!(ready, look(&service));
+        note_ready(matches!(ready, Ok(Ok(()))));
+        prometheus(render_metrics())
+    };
+    Router::new()
+        .route("/healthz", get(live))
+        .route("/metrics", get(show))
+}
+
+/// Notes for the metrics what is not noted as it happens.
+async fn look(service: &Service) {
+    metrics::gauge!(COLLECTOR_BEHIND).set(service.unreconciled().as_secs_f64());
+    for (store, answers) in service.stores_that_answer(LOOK).await {
+        metrics::gauge!(STORE_AWAY, "store" => store.to_string()).set(flag(!answers));
     }
     // A database that is away must not hide the other metrics: they are what explains it.
-    match state.service.unfinished_jobs().await {
+    match service.unfinished_jobs().await {
         Ok((waiting, running)) => {
             metrics::gauge!(JOBS_WAITING).set(waiting as f64);
             metrics::gauge!(JOBS_RUNNING).set(running as f64);
@@ -254,7 +303,7 @@ pub async fn show_metrics(State(state): State<ApiState>) -> Reply {
             tracing::warn!(error.chain = %error.chain(), "jobs can't be counted");
         }
     }
-    match state.service.scrubbed().await {
+    match service.scrubbed().await {
         Ok(scrubbed) => {
             metrics::gauge!(SCRUB_BEHIND).set(scrubbed.behind.as_secs_f64());
             metrics::gauge!(DAMAGED_BLOBS).set(scrubbed.damaged as f64);
@@ -263,8 +312,10 @@ pub async fn show_metrics(State(state): State<ApiState>) -> Reply {
             tracing::warn!(error.chain = %error.chain(), "how far scrubbing is can't be told");
         }
     }
-    let content_type = [(header::CONTENT_TYPE, PROMETHEUS_TEXT)];
-    Ok((content_type, (state.render_metrics)()).into_response())
+}
+
+fn prometheus(text: String) -> Response {
+    ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response()
 }
 
 /// Counts and times each request, and writes one line of the log for it. The time ends with the answer's head: a

@@ -243,6 +243,7 @@ pub struct Service {
     entropy: Arc<dyn Entropy>,
     access: Access,
     settings: Settings,
+    rounds: reconcile::Rounds,
 }
 
 /// The ports that the service stands on.
@@ -294,6 +295,7 @@ impl Service {
             entropy,
             access,
             settings,
+            rounds: reconcile::Rounds::default(),
         }
     }
 

@@ -147,10 +147,10 @@ pub(crate) async fn run(
     running.stop(termination.asked()).await
 }
 
-/// `calotype worker`: does jobs, and serves no requests.
+/// `calotype worker`: does jobs, and serves no requests but for its metrics.
 ///
 /// # Errors
-/// Where the worker can't be started.
+/// Where the worker can't be started, or the address for its metrics is taken.
 pub(crate) async fn run_worker(
     args: ServeArgs,
     environment: &Environment,
@@ -163,6 +163,9 @@ pub(crate) async fn run_worker(
     let lock = lock::acquire_if_embedded(&options)?;
     let parts = parts::assemble(&options).await?;
     take_over(&options, lock.as_ref(), &parts).await?;
+    if let Some(listen) = options.config.jobs.metrics_listen {
+        tell_metrics(listen, &options.config.server, &parts)?;
+    }
     let stop = CancellationToken::new();
     let background = start_background(&options.config, &parts, &stop);
     output.text("calotype worker is ready")?;
@@ -173,6 +176,31 @@ pub(crate) async fn run_worker(
         () = termination.asked() => tracing::warn!("cut short: the leases of running jobs will end"),
     }
     Ok(())
+}
+
+/// Tells how a worker does at an address, as long as the process lives.
+fn tell_metrics(listen: SocketAddr, config: &Server, parts: &parts::Parts) -> Result<(), Failure> {
+    let listener = bind(listen)?;
+    let address = listener.local_addr()?;
+    let app = parts.worker_router()?.into_make_service();
+    let server = axum_server::from_tcp(listener)?
+        .acceptor(connections(config))
+        .http1_only();
+    tokio::spawn(async move {
+        if let Err(error) = server.serve(app).await {
+            tracing::error!(error.chain = %error, "the metrics are told no more");
+        }
+    });
+    tracing::info!(%address, "the metrics are told");
+    Ok(())
+}
+
+/// Listens at an address.
+fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(listen)
+        .map_err(|error| Failure::new(format!("can't listen on {listen}: {error}")))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// `calotype admin verify --data-dir`: checks a stopped system; the report has the form of
@@ -223,10 +251,7 @@ pub(crate) async fn adopt_store(
 pub(crate) async fn start(options: ServeOptions) -> Result<Running, Failure> {
     let config = &options.config;
     let lock = lock::acquire_if_embedded(&options)?;
-    let listen = config.server.listen;
-    let listener = TcpListener::bind(listen)
-        .map_err(|error| Failure::new(format!("can't listen on {listen}: {error}")))?;
-    listener.set_nonblocking(true)?;
+    let listener = bind(config.server.listen)?;
     let address = listener.local_addr()?;
 
     let parts = parts::assemble(&options).await?;

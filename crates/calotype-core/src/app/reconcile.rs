@@ -11,8 +11,10 @@
 //! it was left by an attempt that another one overtook.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::app::Service;
 use crate::app::lease::Lease;
@@ -36,6 +38,27 @@ pub struct Reconciled {
     pub orphans_deleted: usize,
     /// Tokens, kept answers, lines of the audit trail and jobs whose time was over.
     pub records_purged: u64,
+}
+
+/// When rounds were last known to be made, by this process or by another.
+#[derive(Debug)]
+pub(super) struct Rounds(Mutex<Instant>);
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+impl Rounds {
+    fn are_made(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn ago(&self) -> Duration {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.elapsed()
+    }
 }
 
 /// Runs rounds of reconciliation.
@@ -79,7 +102,10 @@ impl Reconciler {
                     round += 1;
                 }
                 // Whoever has it meanwhile may die in the middle of a sweep.
-                Some(false) => round = 0,
+                Some(false) => {
+                    self.service.rounds.are_made();
+                    round = 0;
+                }
                 None => {}
             }
             tokio::select! {
@@ -107,6 +133,9 @@ impl Reconciler {
                 return;
             }
         };
+        if done.is_ok() {
+            self.service.rounds.are_made();
+        }
         match done {
             Ok(done) if done != Reconciled::default() => {
                 tracing::info!(
@@ -135,6 +164,12 @@ impl Reconciler {
 }
 
 impl Service {
+    /// How long ago this process made a round of reconciliation to its end, or another one had the lease for it: since its
+    /// start where there was neither.
+    pub fn unreconciled(&self) -> Duration {
+        self.rounds.ago()
+    }
+
     /// Takes over what processes that are dead left under their leases: their uploads are ended, and their jobs
     /// are due at once. Only at start, and only where no other process can be alive on this catalog.
     ///

@@ -11,6 +11,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use super::{Call, Service};
 use crate::access::Action;
@@ -103,6 +106,17 @@ impl Service {
             });
         }
         Ok(details)
+    }
+
+    /// Whether each store answers within `patience`.
+    pub async fn stores_that_answer(&self, patience: Duration) -> Vec<(StoreName, bool)> {
+        let stores = self.settings.stores.stores.iter();
+        let asked = stores.map(|store| async {
+            let asked = self.blobs.free_space(Some(&store.name));
+            let answered = tokio::time::timeout(patience, asked).await;
+            (store.name.clone(), matches!(answered, Ok(Ok(_))))
+        });
+        join_all(asked).await
     }
 
     /// The blobs of a store that anything refers to, by id, those after `after`.

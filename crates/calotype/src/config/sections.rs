@@ -401,6 +401,9 @@ pub(crate) struct Jobs {
     pub(crate) poll_interval: Span,
     /// How long a job is kept after its end.
     pub(crate) kept: Span,
+    /// Where `calotype worker` tells its metrics. None: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
 }
 
 impl Default for Jobs {
@@ -410,6 +413,7 @@ impl Default for Jobs {
             lease: Span::seconds(30),
             poll_interval: Span::seconds(1),
             kept: Span::days(90),
+            metrics_listen: None,
         }
     }
 }

@@ -234,6 +234,19 @@ impl Parts {
         Ok(clouds_yaml)
     }
 
+    /// What a worker tells of itself.
+    ///
+    /// # Errors
+    /// Where the metrics can't be started.
+    pub(crate) fn worker_router(&self) -> Result<axum::Router, Failure> {
+        let metrics = telemetry::start_metrics()?;
+        let render = Arc::new(move || metrics.render());
+        Ok(calotype_api::ops::of_worker(
+            Arc::clone(&self.service),
+            render,
+        ))
+    }
+
     /// The API over the parts.
     ///
     /// # Errors
