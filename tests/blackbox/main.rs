@@ -2,6 +2,7 @@
 //! is most of what a test program costs.
 
 mod alerts;
+mod backup;
 mod balancers;
 mod barbican;
 mod ceph;

@@ -1,5 +1,5 @@
-//! A load balancer before a server's nodes: HAProxy and nginx as `docs/examples` has them, with other addresses and without
-//! TLS.
+//! A load balancer before a server's nodes: HAProxy and nginx as `docs/examples` has them, with other addresses, and with or
+//! without TLS.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -20,10 +20,63 @@ pub struct Balancer {
     _files: TempDir,
 }
 
+/// A certificate of 127.0.0.1 that nobody else has signed, and its key.
+pub struct Certificate {
+    files: TempDir,
+}
+
+impl Certificate {
+    /// Makes one.
+    pub fn make() -> Self {
+        let made = Self {
+            files: tempfile::tempdir().expect("a directory"),
+        };
+        let output = Command::new("openssl")
+            .args(["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"])
+            .args(["-pkeyopt", "ec_paramgen_curve:prime256v1"])
+            .args([
+                "-subj",
+                "/CN=calotype",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+            ])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+            .arg(made.key())
+            .arg("-out")
+            .arg(made.path())
+            .output();
+        let output = output.expect("openssl runs: `cargo xtask test` installs it");
+        assert!(output.status.success(), "{output:?}");
+        made
+    }
+
+    /// The certificate, in PEM.
+    pub fn path(&self) -> PathBuf {
+        self.files.path().join("images.crt")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.files.path().join("images.key")
+    }
+
+    /// Both in one file, as HAProxy has them.
+    fn whole(&self) -> PathBuf {
+        let read = |path: PathBuf| fs::read_to_string(path).expect("PEM");
+        written(
+            self.files.path(),
+            "images.pem",
+            &(read(self.path()) + &read(self.key())),
+        )
+    }
+}
+
 impl Balancer {
     /// HAProxy on a port, before at most three nodes, each a host and a port.
-    pub fn haproxy(port: u16, nodes: &[String]) -> Self {
-        let bind = format!("bind 127.0.0.1:{port}");
+    pub fn haproxy(port: u16, nodes: &[String], tls: Option<&Certificate>) -> Self {
+        let bind = match tls {
+            None => format!("bind 127.0.0.1:{port}"),
+            Some(tls) => format!("bind 127.0.0.1:{port} ssl crt {}", tls.whole().display()),
+        };
         let text = adapted(
             "haproxy.cfg",
             &[
@@ -38,20 +91,28 @@ impl Balancer {
         let file = written(files.path(), "haproxy.cfg", &with_nodes(&text, nodes));
         let mut command = Command::new("/usr/sbin/haproxy");
         command.args(["-db", "-f"]).arg(file);
-        Self::start(command, port, files)
+        Self::start(command, (port, tls), files)
     }
 
     /// nginx, as [`Balancer::haproxy`].
-    pub fn nginx(port: u16, nodes: &[String]) -> Self {
+    pub fn nginx(port: u16, nodes: &[String], tls: Option<&Certificate>) -> Self {
         let files = tempfile::tempdir().expect("a directory");
         let root = files.path().display();
-        let listen = format!("listen 127.0.0.1:{port};");
+        let (listen, certificate, key) = match tls {
+            None => (String::new(), String::new(), String::new()),
+            Some(tls) => (
+                " ssl".to_owned(),
+                format!("ssl_certificate {};", tls.path().display()),
+                format!("ssl_certificate_key {};", tls.key().display()),
+            ),
+        };
+        let listen = format!("listen 127.0.0.1:{port}{listen};");
         let text = adapted(
             "nginx.conf",
             &[
                 ("listen 443 ssl;", &listen),
-                ("ssl_certificate /etc/nginx/images.crt;", ""),
-                ("ssl_certificate_key /etc/nginx/images.key;", ""),
+                ("ssl_certificate /etc/nginx/images.crt;", &certificate),
+                ("ssl_certificate_key /etc/nginx/images.key;", &key),
                 ("    access_log off;\n", &temporary(files.path())),
             ],
         );
@@ -60,7 +121,7 @@ impl Balancer {
         let file = written(files.path(), "nginx.conf", &text);
         let mut command = Command::new("/usr/sbin/nginx");
         command.arg("-c").arg(file).arg("-p").arg(files.path());
-        Self::start(command, port, files)
+        Self::start(command, (port, tls), files)
     }
 
     /// Where it answers, without a trailing slash.
@@ -68,7 +129,12 @@ impl Balancer {
         &self.url
     }
 
-    fn start(mut command: Command, port: u16, files: TempDir) -> Self {
+    fn start(
+        mut command: Command,
+        (port, tls): (u16, Option<&Certificate>),
+        files: TempDir,
+    ) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let log = File::create(files.path().join("log")).expect("a log");
         let process = command
             .stdin(Stdio::null())
@@ -78,7 +144,7 @@ impl Balancer {
             .expect("the balancer runs: `cargo xtask test` installs it");
         let balancer = Self {
             process,
-            url: format!("http://127.0.0.1:{port}"),
+            url: format!("{scheme}://127.0.0.1:{port}"),
             _files: files,
         };
         until("the balancer to accept", || {

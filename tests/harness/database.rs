@@ -1,6 +1,7 @@
 //! Databases on the PostgreSQL that `cargo xtask test` started.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::engines::engine;
@@ -126,6 +127,18 @@ impl Gate {
     pub fn open(self) {
         sql(&self.url, "drop function hold cascade; drop table gate");
     }
+}
+
+/// Backs a database up into a file.
+pub fn dump(url: &str, file: &Path) {
+    let file = file.display().to_string();
+    program::run("pg_dump", &["--format=custom", "--file", &file, url]);
+}
+
+/// Puts a backup into an empty database.
+pub fn restore(file: &Path, url: &str) {
+    let file = file.display().to_string();
+    program::run("pg_restore", &["--exit-on-error", "--dbname", url, &file]);
 }
 
 /// Runs a statement, and returns its rows as `psql` prints them, unaligned and without headers.

@@ -118,7 +118,7 @@ impl Deployment {
             ..Use::default()
         });
         let addresses: Vec<String> = (0..NODES).map(|node| address(number, node)).collect();
-        let balancer = Balancer::haproxy(free_port(), &addresses);
+        let balancer = Balancer::haproxy(free_port(), &addresses, None);
         let mut deployment = Self {
             barbican: None,
             environment: Vec::new(),

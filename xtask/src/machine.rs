@@ -87,6 +87,10 @@ const PACKAGES: &[Package] = &[
         name: "qemu-utils",
         any_of: &["qemu-img"],
     },
+    Package {
+        name: "sqlite3",
+        any_of: &["sqlite3"],
+    },
 ];
 
 /// A Ceph with its gateway: some sixty packages. Its manager is not needed.

@@ -6,6 +6,7 @@
 mod ceph;
 mod checks;
 mod fuzz;
+mod garage;
 mod machine;
 mod openstack;
 mod postgres;
@@ -47,6 +48,11 @@ const CHORES: &[Chore] = &[
         name: "versions",
         about: "upgrade the nodes and workers of an older COMMIT to this version's, under load",
         run: tests::versions,
+    },
+    Chore {
+        name: "garage",
+        about: "build Garage, and try images and objects in buckets of a cluster of it",
+        run: tests::garage,
     },
     Chore {
         name: "fuzz",

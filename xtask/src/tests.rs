@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::ceph::Ceph;
+use crate::garage::{self, Garage};
 use crate::machine::{
     install_bench_packages, install_cargo_tool, install_ceph_packages, install_packages, python,
 };
@@ -51,7 +52,7 @@ const BLACK_BOX: &str = "package(calotype-tests)";
 /// Of them those that would run again as they ran: they have no server (`coverage`, `workspace`, `jail`, `demo`, `alerts`), or one
 /// of their own on what they are about: one process and its limits, memory, directory, clients and root keys, and that it is
 /// killed by the hundred; SQLite and what becomes of it; or one engine, and its faults.
-const OF_THEIR_OWN: &str = "test(/^(alerts|balancers|barbican|ceph|coverage|crash|crash_uploads|damage|\
+const OF_THEIR_OWN: &str = "test(/^(alerts|backup|balancers|barbican|ceph|coverage|crash|crash_uploads|damage|\
     demo|disk_full|doctor|export_faults|import_faults|jail|keystone|kms_elsewhere|load|\
     migrate_catalog|nodes|reseal_faults|reseal_kills|root_keys|s3_moves|s3_nodes|s3_store|secrets|serve|\
     slow_clients|stopping|two_servers|workspace)::/)";
@@ -167,6 +168,26 @@ pub fn versions(arguments: &[String]) -> Outcome {
         .envs(place.environment(&postgres))
         .envs(slow.environment())
         .env("CALOTYPE_TEST_OLD_BIN", home.join("target/debug/calotype")))
+}
+
+/// The tests of buckets that take any store that speaks S3, and no Ceph's gateway or user of their own.
+const ANY_S3: &str = "package(calotype-objects) & test(ceph_does_what_every_store_must) \
+    | package(calotype-blob) & binary(ceph) \
+    | package(calotype-tests) & test(/^(s3_moves|s3_nodes|s3_store|ceph)::/) \
+    - test(/gateway|stands_still|missing_or_closed|between_two_parts/)";
+
+/// Builds Garage, and runs the tests of buckets on a cluster of it. Other arguments go to nextest.
+pub fn garage(arguments: &[String]) -> Outcome {
+    let place = Prepared::install()?;
+    garage::install()?;
+    run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))?;
+    let garage = Garage::start()?;
+    let postgres = Postgres::start(Fsync::Off)?;
+    run(cargo()
+        .args(["nextest", "run", "--workspace", "--locked", "-E", ANY_S3])
+        .args(arguments)
+        .envs(place.environment(&postgres))
+        .envs(garage.environment()))
 }
 
 /// The interpreters that the tests drive.
