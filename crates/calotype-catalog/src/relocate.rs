@@ -15,6 +15,7 @@ mod table;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use calotype_core::ports::Clock;
 use calotype_core::{Error, ErrorKind, Result};
@@ -80,6 +81,8 @@ pub enum Step {
     Copy,
     /// Rows are read again, and compared.
     Compare,
+    /// What was copied is not what is there any more: all is copied again.
+    Anew,
 }
 
 /// How far a table has got.
@@ -93,6 +96,17 @@ pub struct TableProgress {
     pub done: u64,
     /// Rows that there are.
     pub rows: u64,
+}
+
+impl TableProgress {
+    const fn anew() -> Self {
+        Self {
+            step: Step::Anew,
+            table: "all",
+            done: 0,
+            rows: 0,
+        }
+    }
 }
 
 /// A table that has moved.
@@ -122,10 +136,8 @@ pub async fn relocate(
     let moved = match attempt(&tables, &from, &to, &order, &mut progress).await {
         Ok(moved) => moved,
         Err(Attempt::Stale(why)) => {
-            tracing::warn!(
-                why,
-                "rows have changed since they were copied: all are copied again"
-            );
+            tracing::warn!(why, "all is copied again");
+            progress(TableProgress::anew())?;
             let mut tx = to.write().await?;
             empty(&mut tx).await?;
             tx.commit().await?;
@@ -171,7 +183,7 @@ async fn attempt(
 ) -> std::result::Result<Vec<MovedTable>, Attempt> {
     let mut state = from.read().await?;
     for table in tables {
-        let copied = copy(table, &mut state, to, order.rows_at_once, progress).await;
+        let copied = copy(table, &mut state, to, order.rows_at_once, None, progress).await;
         copied.map_err(|error| match error.kind() {
             // A row refers to one that was not there when its table was copied.
             ErrorKind::Conflict => Attempt::Stale(error.chain().to_string()),
@@ -324,19 +336,31 @@ async fn empty(tx: &mut Tx) -> Result<()> {
         .await
 }
 
+/// That no other process has ended the move meanwhile.
+async fn check_arriving(tx: &mut Tx) -> Result<()> {
+    match state_of(tx).await? {
+        Some((state, _)) if state == ARRIVING => Ok(()),
+        _ => Err(Error::internal(
+            "the move has been ended by another process",
+        )),
+    }
+}
+
+/// Copies what is left to be copied of a table, until `end` at the most. Returns whether that was all.
 async fn copy(
     table: &Table,
     state: &mut Tx,
     to: &Db,
     rows_at_once: u32,
+    end: Option<Instant>,
     progress: &mut (impl FnMut(TableProgress) -> Result<()> + Send),
-) -> Result<()> {
+) -> Result<bool> {
     let mut tx = to.read().await?;
     let sql = "select after, copied, done from catalog_copies where name = $1";
     let row = tx.fetch_optional(sql, vec![Arg::text(table.name)]).await?;
     drop(tx);
     let (mut after, mut done) = match row {
-        Some(row) if row.bool("done")? => return Ok(()),
+        Some(row) if row.bool("done")? => return Ok(true),
         Some(row) => (row.json("after")?, row.count("copied")?),
         None => (None, 0),
     };
@@ -346,6 +370,7 @@ async fn copy(
         done += batch.len() as u64;
         let finished = batch.is_empty();
         let mut tx = to.write().await?;
+        check_arriving(&mut tx).await?;
         if let Some(last) = batch.last() {
             after = Some(table.key_of(last)?);
             table.write(&mut tx, &batch).await?;
@@ -368,7 +393,10 @@ async fn copy(
             rows: rows.max(done),
         })?;
         if finished {
-            return Ok(());
+            return Ok(true);
+        }
+        if end.is_some_and(|end| Instant::now() >= end) {
+            return Ok(false);
         }
     }
 }

@@ -9,20 +9,29 @@
 //! the service.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use calotype_core::{Error, ErrorKind, Result};
 
 use super::table::{Key, Table};
-use super::{Relocation, TableProgress, begin, copy, empty, open_both, open_source, tables_of};
+use super::{
+    Relocation, TableProgress, begin, check_arriving, copy, empty, open_both, open_source,
+    tables_of,
+};
 use crate::db::{Arg, Db, Tx};
 use crate::migrate::newest;
 
 /// The table of notes.
 const CHANGES: &str = "catalog_changes";
 
-/// How long a round waits after one that had nothing to do.
+/// How long a round waits after another one.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a round copies from one state of the database. SQLite's journal grows, and can't be emptied, while it is read.
+const ROUND: Duration = Duration::from_secs(2);
+
+/// How many notes are read, and how many are removed, at once.
+const NOTES: i64 = 10_000;
 
 /// Copies a catalog while a service works on it, and goes on copying what is changed, until `stopped` says that none works on it
 /// any more. It is told how many rows had changed since it was asked before. [`super::relocate`] does the rest.
@@ -39,17 +48,30 @@ pub async fn follow(
     begin(&from, &to).await?;
     let tables = tables_of(&to).await?;
     begin_noting(&from, &to, &tables).await?;
+    let mut last = false;
     loop {
-        let changed = round(&from, &to, &tables, order.rows_at_once, &mut progress).await?;
-        if stopped(changed)? {
-            // What was written up to the stop.
-            round(&from, &to, &tables, order.rows_at_once, &mut progress).await?;
-            return Ok(());
+        let done = round(&from, &to, &tables, order.rows_at_once, &mut progress).await?;
+        match done {
+            Round::Short => {}
+            Round::Whole { .. } if last => return Ok(()),
+            // What was written up to the stop is copied in one more.
+            Round::Whole { changed } => last = stopped(changed)?,
         }
-        if changed == 0 {
+        if !last {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// What a round did.
+enum Round {
+    /// It ended before all was copied.
+    Short,
+    /// The copy is what the catalog was when it began.
+    Whole {
+        /// How many rows had changed since the round before.
+        changed: u64,
+    },
 }
 
 /// Takes what following needs out of a catalog again: the service stays where it is.
@@ -78,24 +100,26 @@ async fn check_version(order: &Relocation<'_>) -> Result<()> {
     )))
 }
 
-async fn is_noting(tx: &mut Tx) -> Result<bool> {
+async fn is_noting(from: &Db) -> Result<bool> {
     let sql = "select 1 from sqlite_schema where type = 'table' and name = $1";
-    let found = tx.fetch_optional(sql, vec![Arg::text(CHANGES)]).await?;
-    Ok(found.is_some())
+    let found = from
+        .fetch_all(sql.to_owned(), vec![Arg::text(CHANGES)])
+        .await?;
+    Ok(!found.is_empty())
 }
 
 /// From here on each row that is written is noted. What was copied before that is copied again.
 async fn begin_noting(from: &Db, to: &Db, tables: &[Table]) -> Result<()> {
-    let mut tx = from.write().await?;
-    if is_noting(&mut tx).await? {
-        return Ok(());
+    let mut there = to.write().await?;
+    check_references_late(&mut there, true).await?;
+    if !is_noting(from).await? {
+        empty(&mut there).await?;
     }
-    let mut anew = to.write().await?;
-    empty(&mut anew).await?;
-    check_references_late(&mut anew, true).await?;
-    anew.commit().await?;
+    there.commit().await?;
+    let mut tx = from.write().await?;
     tx.script(format!(
-        "create table {CHANGES} (seq integer primary key autoincrement, name text not null, key text not null)"
+        "create table if not exists {CHANGES} \
+         (seq integer primary key autoincrement, name text not null, key text not null)"
     ))
     .await?;
     for table in tables {
@@ -120,7 +144,7 @@ pub(super) async fn check_references_late(tx: &mut Tx, late: bool) -> Result<()>
     Ok(())
 }
 
-/// A change of a key is two: of the row that is gone, and of the one that is there.
+/// A change of a key is two: of the row that is there, and of the one that is gone.
 fn triggers(table: &Table) -> String {
     let name = table.name;
     let note = |row: &str| {
@@ -128,15 +152,19 @@ fn triggers(table: &Table) -> String {
         let key = key.join(", ");
         format!("insert into {CHANGES} (name, key) values ('{name}', json_array({key}));")
     };
-    let (old, new) = (note("old"), note("new"));
+    let changed = table.key.iter();
+    let changed: Vec<_> = changed.map(|c| format!("old.{c} is not new.{c}")).collect();
+    let rekeyed = format!("update on {name} when {}", changed.join(" or "));
     [
-        ("insert", new.clone()),
-        ("update", format!("{old} {new}")),
-        ("delete", old),
+        ("insert", format!("insert on {name}"), "new"),
+        ("update", format!("update on {name}"), "new"),
+        ("rekey", rekeyed, "old"),
+        ("delete", format!("delete on {name}"), "old"),
     ]
-    .map(|(event, notes)| {
+    .map(|(word, event, row)| {
+        let note = note(row);
         format!(
-            "create trigger {CHANGES}_{name}_{event} after {event} on {name} begin {notes} end;"
+            "create trigger if not exists {CHANGES}_{name}_{word} after {event} begin {note} end;"
         )
     })
     .concat()
@@ -153,14 +181,15 @@ pub(super) async fn end_noting(tx: &mut Tx) -> Result<()> {
     tx.script(format!("drop table if exists {CHANGES}")).await
 }
 
-/// Brings the copy to the state that the catalog has now. Returns how many rows had changed since the last round.
+/// Brings the copy to the state that the catalog has now, and copies more of it.
 async fn round(
     from: &Db,
     to: &Db,
     tables: &[Table],
     rows_at_once: u32,
     progress: &mut (impl FnMut(TableProgress) -> Result<()> + Send),
-) -> Result<u64> {
+) -> Result<Round> {
+    let end = Instant::now() + ROUND;
     let mut state = from.read().await?;
     let sql = format!("select coalesce(max(seq), 0) as seq from {CHANGES}");
     let row = state.fetch_optional(sql, Vec::new()).await?;
@@ -168,50 +197,85 @@ async fn round(
     let changed = match bring_to(&mut state, to, tables, seq).await {
         // What is unique has gone from a row to another one, and neither is gone.
         Err(error) if error.kind() == ErrorKind::Conflict => {
-            tracing::warn!(error.chain = %error.chain(), "all is copied again");
+            progress(TableProgress::anew())?;
             let mut tx = to.write().await?;
             empty(&mut tx).await?;
             tx.commit().await?;
-            1
+            0
         }
         changed => changed?,
     };
+    let mut whole = true;
     for table in tables {
-        copy(table, &mut state, to, rows_at_once, progress).await?;
+        let copied = copy(table, &mut state, to, rows_at_once, Some(end), progress);
+        if !copied.await? {
+            whole = false;
+            break;
+        }
     }
     drop(state);
-    if changed > 0 {
+    remove_notes(from, seq).await?;
+    Ok(if whole {
+        Round::Whole { changed }
+    } else {
+        Round::Short
+    })
+}
+
+/// In steps, so that the service's writes wait for none for long.
+async fn remove_notes(from: &Db, seq: i64) -> Result<()> {
+    let sql = format!(
+        "delete from {CHANGES} where seq <= $1 \
+         and seq < (select min(seq) from {CHANGES}) + {NOTES}"
+    );
+    loop {
+        let any = format!("select 1 from {CHANGES} where seq <= $1 limit 1");
+        if from.fetch_all(any, vec![seq.into()]).await?.is_empty() {
+            return Ok(());
+        }
         let mut tx = from.write().await?;
-        let sql = format!("delete from {CHANGES} where seq <= $1");
-        tx.execute(sql, vec![seq.into()]).await?;
+        tx.execute(sql.clone(), vec![seq.into()]).await?;
         tx.commit().await?;
     }
-    Ok(changed)
 }
 
 /// Brings the rows that have been copied to a state, by the notes up to `seq`: in one transaction, since rows refer to each other.
+/// Returns how many rows those were.
 async fn bring_to(state: &mut Tx, to: &Db, tables: &[Table], seq: i64) -> Result<u64> {
-    let changes = noted(state, seq).await?;
-    if changes.is_empty() {
-        return Ok(0);
-    }
+    let (mut after, mut changed) = (0, 0);
     let mut tx = to.write().await?;
+    check_arriving(&mut tx).await?;
     let begun = begun(&mut tx).await?;
-    let changed: Vec<_> = tables
-        .iter()
-        .filter(|table| begun.contains(table.name))
-        .filter_map(|table| Some((table, changes.get(table.name)?)))
-        .collect();
     tx.script("set constraints all deferred".to_owned()).await?;
-    // What is unique may have gone from one row to another.
-    for (table, keys) in changed.iter().rev() {
-        table.remove_what_is_gone(&mut tx, keys, state).await?;
-    }
-    for (table, keys) in &changed {
-        table.write_what_is_there(&mut tx, keys, state).await?;
+    while after < seq {
+        let until = seq.min(next_end(state, after).await?);
+        let noted = noted(state, after, until).await?;
+        let known = tables.iter().filter(|table| begun.contains(table.name));
+        let these: Vec<_> = known
+            .filter_map(|table| Some((table, noted.get(table.name)?)))
+            .collect();
+        // What is unique may have gone from one row to another.
+        for (table, keys) in these.iter().rev() {
+            table.remove_what_is_gone(&mut tx, keys, state).await?;
+        }
+        for (table, keys) in &these {
+            table.write_what_is_there(&mut tx, keys, state).await?;
+        }
+        changed += these.iter().map(|(_, keys)| keys.len() as u64).sum::<u64>();
+        after = until;
     }
     tx.commit().await?;
-    Ok(changes.values().map(|keys| keys.len() as u64).sum())
+    Ok(changed)
+}
+
+/// The number of the last of the next notes.
+async fn next_end(state: &mut Tx, after: i64) -> Result<i64> {
+    let sql = format!(
+        "select coalesce(max(seq), $1) as seq from \
+         (select seq from {CHANGES} where seq > $1 order by seq limit {NOTES})"
+    );
+    let row = state.fetch_optional(sql, vec![after.into()]).await?;
+    row.map_or(Ok(after), |row| row.int("seq"))
 }
 
 /// The tables that rows have been copied of.
@@ -222,10 +286,13 @@ async fn begun(tx: &mut Tx) -> Result<BTreeSet<String>> {
 }
 
 /// The keys that were noted, each once, by their tables.
-async fn noted(state: &mut Tx, seq: i64) -> Result<BTreeMap<String, Vec<Vec<Key>>>> {
-    let sql = format!("select distinct name, key from {CHANGES} where seq <= $1");
+async fn noted(state: &mut Tx, after: i64, until: i64) -> Result<BTreeMap<String, Vec<Vec<Key>>>> {
+    let sql = format!("select distinct name, key from {CHANGES} where seq > $1 and seq <= $2");
     let mut noted: BTreeMap<String, Vec<Vec<Key>>> = BTreeMap::new();
-    for row in state.fetch_all(sql, vec![seq.into()]).await? {
+    for row in state
+        .fetch_all(sql, vec![after.into(), until.into()])
+        .await?
+    {
         let keys = noted.entry(row.text("name")?).or_default();
         keys.push(row.json("key")?);
     }

@@ -39,20 +39,38 @@ pub(crate) fn acquire_if_embedded(options: &ServeOptions) -> Result<Option<DataD
 /// # Errors
 /// Where another process has it.
 pub(super) fn acquire(data_dir: &Path) -> Result<DataDirLock, Failure> {
-    let path = data_dir.join("calotype.lock");
+    try_acquire(data_dir)?.ok_or_else(|| in_use(data_dir, "is in use by another calotype process"))
+}
+
+/// As [`acquire`]; none where another process has it.
+pub(super) fn try_acquire(data_dir: &Path) -> Result<Option<DataDirLock>, Failure> {
+    lock(&data_dir.join("calotype.lock"))
+}
+
+/// Locks the data directory against other moves of its catalog, and against nothing else.
+///
+/// # Errors
+/// Where another process has it.
+pub(super) fn acquire_for_move(data_dir: &Path) -> Result<DataDirLock, Failure> {
+    let locked = lock(&data_dir.join("calotype.move.lock"))?;
+    locked.ok_or_else(|| in_use(data_dir, "is being moved by another process already"))
+}
+
+fn in_use(data_dir: &Path, why: &str) -> Failure {
+    Failure::new(format!("the data directory {} {why}", data_dir.display()))
+}
+
+fn lock(path: &Path) -> Result<Option<DataDirLock>, Failure> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
-        .open(&path)
+        .open(path)
         .map_err(|error| Failure::new(format!("can't open {}: {error}", path.display())))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(DataDirLock { _file: file }),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::new(format!(
-            "the data directory {} is in use by another calotype process",
-            data_dir.display()
-        ))),
+        Ok(()) => Ok(Some(DataDirLock { _file: file })),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(Failure::new(format!(
             "can't lock {}: {error}",
             path.display()

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use calotype_catalog::{
     MovedTable, Relocation, Step, TableProgress, follow, relocate, stop_following,
 };
+use calotype_core::Error;
 use serde_json::{Value, json};
 
 use super::lock::DataDirLock;
@@ -45,6 +46,7 @@ pub(crate) async fn run(
         return Err(Failure::usage(format!("{path} is no directory")));
     }
     keep_memory_private();
+    let _alone = lock::acquire_for_move(&args.data_dir)?;
     let default = args.data_dir.join("catalog.db");
     let from = args.from.as_deref().unwrap_or(&default);
     let order = Relocation {
@@ -84,7 +86,8 @@ async fn follow_until_stopped(
     let mut told: Option<Instant> = None;
     let mut lock = None;
     let stopped = |changed: u64| {
-        lock = lock::acquire(data_dir).ok();
+        let locked = lock::try_acquire(data_dir);
+        lock = locked.map_err(|failure| Error::internal(failure.to_string()))?;
         if lock.is_some() {
             return Ok(true);
         }
@@ -122,6 +125,10 @@ fn line_of(progress: TableProgress) -> String {
     let step = match step {
         Step::Copy => "copied",
         Step::Compare => "compared",
+        Step::Anew => {
+            return "What was copied is not what is there any more: all is copied again."
+                .to_owned();
+        }
     };
     format!("{table}: {done} of {rows} rows {step}")
 }
