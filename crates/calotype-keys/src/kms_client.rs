@@ -47,6 +47,9 @@ pub(crate) const PREFIX: &str = "kms:";
 /// The types of service that the KMS has in catalogs: the first with the project's id in its URL, the second without.
 const SERVICE_TYPES: [&str; 2] = ["kmsv1", "kms"];
 
+/// How long it is believed at most whether a key has grants: who is given one is to be heard soon.
+const GRANTS: Duration = Duration::from_secs(5);
+
 /// What binds a ciphertext to its use at the provider, beside what is in the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContextField {
@@ -111,6 +114,9 @@ pub struct Kms {
     clock: Arc<dyn Clock>,
     callers: Verdicts<(KeyId, String, [u8; 32])>,
     keys: Verdicts<KeyId>,
+    /// The keys that may let in others than the service, and those that do not.
+    shared: Verdicts<KeyId>,
+    alone: Verdicts<KeyId>,
 }
 
 impl Kms {
@@ -146,6 +152,8 @@ impl Kms {
             clock,
             callers: Verdicts::new(options.cache_life),
             keys: Verdicts::new(options.cache_life),
+            shared: Verdicts::new(options.cache_life.min(GRANTS)),
+            alone: Verdicts::new(options.cache_life.min(GRANTS)),
         })
     }
 
@@ -190,15 +198,18 @@ impl Kms {
         }
     }
 
-    /// That the service's credential is taken, and that it may list keys.
+    /// That the service's credential is taken. It is not asked for the right to list keys, which it does not need.
     ///
     /// # Errors
     /// What the KMS refuses, as a sentence for the operator; Unavailable where it is away.
     pub async fn probe(&self) -> Result<()> {
         let deadline = self.endpoint.deadline();
         let body = json_text(&wire::ListKeys { limit: "1" })?;
-        let answer = self.ask("list-keys", body, deadline).await?;
-        wire::listed(&answer)
+        match self.ask("list-keys", body, deadline).await {
+            Ok(answer) => wire::listed(&answer),
+            Err(KeyFault::Forbidden) => Ok(()),
+            Err(fault) => Err(fault.into()),
+        }
     }
 
     /// The service's user, where the KMS' own login says who that is.
@@ -361,6 +372,15 @@ impl KeyService for Kms {
             // The key service does not know those who would read.
             return Ok(None);
         }
+        // A job about members asks for one project after the other.
+        let of_job = matches!(by.authority, Authority::Job);
+        if of_job && self.shared.permits(key) {
+            return Ok(None);
+        }
+        if of_job && self.alone.permits(key) {
+            return Ok(Some(false));
+        }
+        let since = Instant::now();
         let body = json_text(&wire::ListGrants::of(key))?;
         let listed = match &by.authority {
             Authority::Token(token) => self.ask_as(by, token, "list-grants", body, deadline).await,
@@ -368,11 +388,16 @@ impl KeyService for Kms {
         };
         let answer = match listed {
             Ok(answer) => answer,
-            Err(KeyFault::Forbidden | KeyFault::Missing) => return Ok(None),
+            Err(KeyFault::Forbidden | KeyFault::Missing) => {
+                self.shared.note(key.clone(), since);
+                return Ok(None);
+            }
             Err(fault) => return Err(fault),
         };
         let service = self.service_user(deadline).await?;
         let others = wire::lets_others_read(&answer, service.as_deref())?;
+        let told = if others { &self.shared } else { &self.alone };
+        told.note(key.clone(), since);
         Ok((!others).then_some(false))
     }
 

@@ -175,10 +175,7 @@ impl KeyService for KeyServices {
                 Err(_) => {}
             }
         }
-        if silent && matches!(refusal, KeyFault::Missing) {
-            return Ok(None);
-        }
-        Err(refusal)
+        if silent { Ok(None) } else { Err(refusal) }
     }
 
     async fn wrap(&self, master: &MasterKey, blob: BlobId, key: &DataKey) -> KeyResult<WrappedKey> {

@@ -287,7 +287,7 @@ async fn a_key_that_lets_in_nobody_but_the_service_is_told_from_one_that_may_let
     let last = seen.last().expect("asked");
     assert_eq!(last.path, "/v1.0/cp/kms/list-grants");
     assert_eq!(last.headers["x-auth-token"], "t1");
-    assert_eq!(last.body, json!({"key_id": K, "limit": "100"}));
+    assert_eq!(last.body, json!({"key_id": K, "limit": "50"}));
     let none = json!({"grants": [], "truncated": "false"}).to_string();
     let told = asked(&kms, Authority::Job, (200, none)).await;
     assert_eq!(told.expect("told"), Some(false));
@@ -316,9 +316,13 @@ async fn the_probe_lists_one_key_with_the_services_credential() {
     let seen = stub.seen("list-keys");
     assert_eq!(seen[0].path, "/v1.0/sp/kms/list-keys");
     assert_eq!(seen[0].body, json!({"limit": "1"}));
+    // It need not be allowed to.
+    let refusal = json!({"error": {"error_code": "KMS.0306"}}).to_string();
+    stub.break_next([Fault::Answer(403, "", refusal)]);
+    kms.probe().await.expect("known");
     for (status, body) in [
         (200, json!([])),
-        (403, json!({"error": {"error_code": "KMS.0306"}})),
+        (403, json!({"error": {"error_code": "KMS.0320"}})),
     ] {
         stub.break_next([Fault::Answer(status, "", body.to_string())]);
         kms.probe().await.expect_err("refused");

@@ -175,9 +175,9 @@ pub(super) struct ListGrants<'a> {
 }
 
 impl<'a> ListGrants<'a> {
-    /// All that a key can have: no provider lets it have more.
+    /// As many as fit into an answer. A key has a hundred at the most, and who has more than these may let in anybody.
     pub(super) fn of(key_id: &'a KeyId) -> Self {
-        let limit = "100";
+        let limit = "50";
         Self { key_id, limit }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use calotype_core::Error;
 use calotype_core::codes::ImsCode;
 use calotype_core::object::ObjectAddress;
-use calotype_core::ports::{Clock, Entropy, Objects};
+use calotype_core::ports::{Entropy, Objects};
 use calotype_keys::{SystemEntropy, Unmet};
 
 use super::{Finding, Place, State, mend_of};
@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::serve::keys::{barbican, kms};
 use crate::serve::objects::objects;
 use crate::serve::parts::failed;
-use crate::system::{SystemClock, fresh_name};
+use crate::system::fresh_name;
 
 const MEND_BUCKETS: &str =
     "mend [objects], the bucket, or what its access key may do: docs/object-storage.md";
@@ -103,7 +103,7 @@ pub(super) async fn customers_kms(place: &Place) -> Vec<Finding> {
         return Vec::new();
     };
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock = place.clock();
     let probed = async {
         let kms = kms(section, &entropy, &clock)?;
         kms.probe()
@@ -125,7 +125,7 @@ pub(super) async fn barbicans_keys(place: &Place) -> Vec<Finding> {
         return Vec::new();
     };
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock = place.clock();
     let asked = match barbican(section, &entropy, &clock) {
         Ok(barbican) => barbican.meet().await,
         Err(failure) => {
