@@ -93,11 +93,20 @@ fn a_store_that_is_not_mounted_any_more_has_lost_nothing() {
     let image = client.image("whole", 1, LENGTH);
     let (store, away) = (server.data().join("blobs"), server.data().join("away"));
     std::fs::rename(&store, &away).expect("moved");
+    // What a start leaves at the place of a volume that it has not found there.
+    for directory in ["blobs", "staged", "labels"] {
+        std::fs::create_dir_all(store.join(directory)).expect("a directory");
+    }
     until("the store to be missed", || {
         server.log().contains("not scrubbed").then_some(())
     });
     let shown = client.show(&image);
     assert_eq!(shown["calotype_damaged_at"], Value::Null, "{shown}");
+    until("the store to be told as away", || {
+        let away = server.metric("calotype_store_away", &["store=\"main\""]);
+        (away == 1.0).then_some(())
+    });
+    std::fs::remove_dir_all(&store).expect("what was left");
     std::fs::rename(&away, &store).expect("moved");
     let wanted = Digests::of(Content::new(1, LENGTH));
     assert_eq!(client.download(&image), wanted);
@@ -109,7 +118,11 @@ fn where_nothing_is_to_be_read_again_nothing_is() {
     let client = server.user();
     let image = client.image("rots", 1, LENGTH);
     flip(&body(&server), 70_000);
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    // Who would scrub asks for a lease when it starts, as who collects does.
+    until("the collector to have its lease", || {
+        server.log().contains("lease=\"reconciler\"").then_some(())
+    });
+    assert!(!server.log().contains("lease=\"scrubber\""));
     assert_eq!(client.show(&image)["calotype_damaged_at"], Value::Null);
     assert_eq!(server.metric("calotype_scrub_behind_seconds", &[]), 0.0);
 }

@@ -290,26 +290,36 @@ pub fn of_worker(
 /// Notes for the metrics what is not noted as it happens.
 async fn look(service: &Service) {
     metrics::gauge!(COLLECTOR_BEHIND).set(service.unreconciled().as_secs_f64());
-    for (store, answers) in service.stores_that_answer(LOOK).await {
+    // A database that is away must not hide the other metrics: they are what explains it.
+    let (stores, jobs, scrubbed) = tokio::join!(
+        service.stores_that_answer(LOOK),
+        within_a_look(service.unfinished_jobs()),
+        within_a_look(service.scrubbed()),
+    );
+    for (store, answers) in stores {
         metrics::gauge!(STORE_AWAY, "store" => store.to_string()).set(flag(!answers));
     }
-    // A database that is away must not hide the other metrics: they are what explains it.
-    match service.unfinished_jobs().await {
-        Ok((waiting, running)) => {
-            metrics::gauge!(JOBS_WAITING).set(waiting as f64);
-            metrics::gauge!(JOBS_RUNNING).set(running as f64);
-        }
-        Err(error) => {
-            tracing::warn!(error.chain = %error.chain(), "jobs can't be counted");
-        }
+    if let Some((waiting, running)) = jobs {
+        metrics::gauge!(JOBS_WAITING).set(waiting as f64);
+        metrics::gauge!(JOBS_RUNNING).set(running as f64);
     }
-    match service.scrubbed().await {
-        Ok(scrubbed) => {
-            metrics::gauge!(SCRUB_BEHIND).set(scrubbed.behind.as_secs_f64());
-            metrics::gauge!(DAMAGED_BLOBS).set(scrubbed.damaged as f64);
+    if let Some(scrubbed) = scrubbed {
+        metrics::gauge!(SCRUB_BEHIND).set(scrubbed.behind.as_secs_f64());
+        metrics::gauge!(DAMAGED_BLOBS).set(scrubbed.damaged as f64);
+    }
+}
+
+/// What the catalog says, if it does so in time.
+async fn within_a_look<T>(asked: impl Future<Output = calotype_core::Result<T>>) -> Option<T> {
+    match tokio::time::timeout(LOOK, asked).await {
+        Ok(Ok(told)) => Some(told),
+        Ok(Err(error)) => {
+            tracing::warn!(error.chain = %error.chain(), "the catalog does not tell the metrics what it knows");
+            None
         }
-        Err(error) => {
-            tracing::warn!(error.chain = %error.chain(), "how far scrubbing is can't be told");
+        Err(_) => {
+            tracing::warn!("the catalog does not tell the metrics what it knows in time");
+            None
         }
     }
 }

@@ -244,6 +244,7 @@ pub struct Service {
     access: Access,
     settings: Settings,
     rounds: reconcile::Rounds,
+    looks: stores::Looks,
 }
 
 /// The ports that the service stands on.
@@ -296,6 +297,7 @@ impl Service {
             access,
             settings,
             rounds: reconcile::Rounds::default(),
+            looks: stores::Looks::default(),
         }
     }
 

@@ -320,6 +320,15 @@ impl FileStore {
         Ok(Some(Bytes::from(bytes)))
     }
 
+    fn has_labels_now(&self) -> io::Result<bool> {
+        for entry in std::fs::read_dir(self.labels())? {
+            if !entry?.file_name().to_string_lossy().starts_with('.') {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn set_label_now(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut tag = [0; 8];
         self.entropy.fill(&mut tag);
@@ -443,12 +452,20 @@ impl BlobStore for FileStore {
         blocking(move || store.list_staged_now().map_err(io_error)).await
     }
 
-    /// A directory whose file system is not mounted any more, or whose device is dead, has lost none of its files.
+    /// A directory whose file system is not mounted any more, or whose device is dead, has lost none of its files. What is
+    /// left at its place may be such a directory too, and has no label.
     async fn is_there(&self) -> Result<()> {
         let store = self.clone();
         blocking(move || {
             let looked = store.disk.sync_directory(&store.staged());
-            looked.map_err(calotype_core::Error::unavailable)
+            match looked.and_then(|()| store.has_labels_now()) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err("the store has no label: is its volume mounted?".into()),
+                Err(error) => Err(error.into()),
+            }
+            .map_err(|error: Box<dyn std::error::Error + Send + Sync>| {
+                calotype_core::Error::unavailable(error)
+            })
         })
         .await
     }

@@ -164,7 +164,7 @@ impl Scrubber {
                 }
                 let turn = Instant::now() + scrub.turn(&blob).max(SHORTEST_TURN);
                 let shortest = Instant::now() + SHORTEST_TURN;
-                match self.service.scrub(&blob).await {
+                match self.service.scrub(blob.id).await {
                     Ok(Checked::Whole) => {
                         *failed = 0;
                         tokio::time::sleep_until(turn).await;
@@ -191,7 +191,11 @@ impl Service {
     ///
     /// # Errors
     /// Where the catalog or the store does not answer, or the blob can't be read: nothing is noted.
-    async fn scrub(&self, record: &BlobRecord) -> Result<Checked> {
+    async fn scrub(&self, id: BlobId) -> Result<Checked> {
+        // It may have been moved, marked or removed since it was found due.
+        let Some(record) = &self.catalog.blob(id).await? else {
+            return Ok(Checked::Unread);
+        };
         let mut seen = Verification::default();
         let depth = self.settings.scrub.depth();
         let checked = self.verify_blob(record, depth, &mut seen).await?;

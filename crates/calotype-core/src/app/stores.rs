@@ -10,10 +10,11 @@
 //! the copy on the other side has a record, by which the reconciler removes it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use super::{Call, Service};
 use crate::access::Action;
@@ -35,6 +36,24 @@ pub struct StoreEntry {
     pub description: Option<String>,
     /// What kind of store it is, in a word.
     pub kind: &'static str,
+}
+
+/// Since when stores are asked whether they answer that have not yet.
+#[derive(Clone, Default)]
+pub(super) struct Looks(Arc<Mutex<BTreeMap<StoreName, Instant>>>);
+
+impl Looks {
+    /// False where one has been asked for longer than `patience`.
+    fn begin(&self, store: &StoreName, patience: Duration) -> bool {
+        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = asked.entry(store.clone()).or_insert_with(Instant::now);
+        since.elapsed() < patience
+    }
+
+    fn end(&self, store: &StoreName) {
+        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.remove(store);
+    }
 }
 
 /// The stores that there are.
@@ -108,15 +127,33 @@ impl Service {
         Ok(details)
     }
 
-    /// Whether each store answers within `patience`.
+    /// Whether each store answers within `patience`. One that has not is asked again when it has.
     pub async fn stores_that_answer(&self, patience: Duration) -> Vec<(StoreName, bool)> {
         let stores = self.settings.stores.stores.iter();
         let asked = stores.map(|store| async {
-            let asked = self.blobs.free_space(Some(&store.name));
-            let answered = tokio::time::timeout(patience, asked).await;
-            (store.name.clone(), matches!(answered, Ok(Ok(_))))
+            let answers = self.answers(&store.name, patience).await;
+            (store.name.clone(), answers)
         });
         join_all(asked).await
+    }
+
+    async fn answers(&self, store: &StoreName, patience: Duration) -> bool {
+        if !self.looks.begin(store, patience) {
+            return false;
+        }
+        // It is not broken off: a thread that waits for a file system is not, either.
+        let (blobs, looks) = (Arc::clone(&self.blobs), self.looks.clone());
+        let store = store.clone();
+        let asked = tokio::spawn(async move {
+            let answer = async {
+                blobs.free_space(Some(&store)).await?;
+                blobs.is_there(&store).await
+            };
+            let answers = answer.await.is_ok();
+            looks.end(&store);
+            answers
+        });
+        matches!(tokio::time::timeout(patience, asked).await, Ok(Ok(true)))
     }
 
     /// The blobs of a store that anything refers to, by id, those after `after`.

@@ -32,7 +32,7 @@ pub(super) enum Checked {
     Whole,
     /// Not all was read: it is damaged, or closed by its customer, or gone.
     Unread,
-    /// Its key can't be had now.
+    /// Its key can't be had now, or it was moved meanwhile.
     PutOff,
 }
 
@@ -143,13 +143,18 @@ impl Service {
         // A disk that is not mounted has lost nothing.
         self.blobs.is_there(&record.place.store).await?;
         // It may have been collected or moved since its row was read.
-        if self.is_as_it_was(record).await? {
-            self.catalog.mark_damaged(record.id).await?;
-            seen.violations.push(Violation {
-                invariant: 1,
-                detail: format!("blob {}: {detail}", record.id),
-            });
+        let now = self.catalog.blob(record.id).await?;
+        let Some(now) = now.filter(|now| now.state == BlobState::Stored) else {
+            return Ok(Checked::Unread);
+        };
+        if now.place != record.place {
+            return Ok(Checked::PutOff);
         }
+        self.catalog.mark_damaged(record.id).await?;
+        seen.violations.push(Violation {
+            invariant: 1,
+            detail: format!("blob {}: {detail}", record.id),
+        });
         Ok(Checked::Unread)
     }
 
@@ -169,10 +174,5 @@ impl Service {
             }
         }
         Ok(check)
-    }
-
-    async fn is_as_it_was(&self, record: &BlobRecord) -> Result<bool> {
-        let now = self.catalog.blob(record.id).await?;
-        Ok(now.is_some_and(|now| now.state == BlobState::Stored && now.place == record.place))
     }
 }
