@@ -43,6 +43,21 @@ fn make_schema(file: &Path) {
     assert!(told.contains("No service has ever run"), "{told}");
 }
 
+/// Kills a move when it comes to a row, and `meanwhile` has been done there.
+fn kill_at(gate: &database::Gate, row: &str, mut migrate: Command, meanwhile: impl FnOnce()) {
+    gate.close(row);
+    let migrate = migrate.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut process = migrate.spawn().expect("calotype runs");
+    gate.wait_until_held(|| {
+        let ended = process.try_wait().expect("the process's state");
+        assert!(ended.is_none(), "it has not come by");
+    });
+    meanwhile();
+    process.kill().expect("a process that lives");
+    process.wait().expect("the process's end");
+    gate.wait_until_left();
+}
+
 #[test]
 fn a_service_moves_to_postgresql_though_the_move_is_killed_again_and_again() {
     let url = database::fresh("migrate_catalog");
@@ -69,19 +84,12 @@ fn a_service_moves_to_postgresql_though_the_move_is_killed_again_and_again() {
     make_schema(&file);
     let gate = database::Gate::on(&url, "catalog_copies", "new.name || ' ' || new.copied");
     for (table, row) in [("images", 1), ("images", 20), ("jobs", 30)] {
-        gate.close(&format!("{table} {row}"));
-        let mut process = migrate(&data, &file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("calotype runs");
-        gate.wait_until_held(|| {
-            let ended = process.try_wait().expect("the process's state");
-            assert!(ended.is_none(), "it has not come by");
-        });
-        process.kill().expect("a process that lives");
-        process.wait().expect("the process's end");
-        gate.wait_until_left();
+        kill_at(
+            &gate,
+            &format!("{table} {row}"),
+            migrate(&data, &file),
+            || (),
+        );
         // The rows before it are there, and it is not.
         if row > 1 {
             assert_eq!(arrived(&url, table), row - 1);
@@ -159,20 +167,8 @@ fn a_service_moves_to_postgresql_while_it_serves() {
     make_schema(&file);
     let gate = database::Gate::on(&url, "catalog_copies", "new.name || ' ' || new.copied");
     for row in [2, 15] {
-        gate.close(&format!("images {row}"));
-        let mut process = follow()
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("calotype runs");
-        gate.wait_until_held(|| {
-            let ended = process.try_wait().expect("the process's state");
-            assert!(ended.is_none(), "it has not come by");
-        });
-        made.push(work(row));
-        process.kill().expect("a process that lives");
-        process.wait().expect("the process's end");
-        gate.wait_until_left();
+        let meanwhile = || made.push(work(row));
+        kill_at(&gate, &format!("images {row}"), follow(), meanwhile);
     }
     // The notes outlive the service too.
     server.kill9();
@@ -210,13 +206,8 @@ fn a_service_moves_to_postgresql_while_it_serves() {
     let tables = report["tables"].as_array().expect("tables");
     let images = tables.iter().find(|table| table["table"] == "images");
     assert_eq!(images.expect("the images")["rows"], before.0.len());
-    let copied = told[stopped..]
-        .iter()
-        .filter(|line| line.contains("copied"));
-    let copied: Vec<_> = copied
-        .filter(|line| !line.contains("Stop the service"))
-        .collect();
-    assert!(copied.is_empty(), "{told:#?}");
+    let copies = |line: &String| line.contains("copied") && !line.contains("Stop the service");
+    assert!(!told[stopped..].iter().any(copies), "{told:#?}");
 
     server
         .try_restart(Options::config(moved(&url, &data)))

@@ -104,7 +104,8 @@ pub async fn examine(
     }))
 }
 
-async fn version(tx: &mut Tx, db: &Db) -> Result<i64> {
+/// The version of a database's schema; 0 where there is none.
+pub(crate) async fn version(tx: &mut Tx, db: &Db) -> Result<i64> {
     let there = match db {
         Db::Sqlite { .. } => {
             "select count(*) as n from sqlite_schema where name = 'schema_migrations'"

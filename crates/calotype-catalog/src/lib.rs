@@ -59,4 +59,6 @@ mod verify;
 
 pub use examine::{Examined, OLDEST_POSTGRES, examine};
 pub use open::{DirectUrl, Options, Pooler, SqlCatalog};
-pub use relocate::{MovedTable, Relocation, Step, TableProgress, follow, relocate, stop_following};
+pub use relocate::{
+    MovedTable, Progress, Relocation, TableProgress, follow, relocate, stop_following,
+};

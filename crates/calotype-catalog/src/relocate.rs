@@ -60,7 +60,6 @@ pub(crate) const TABLES: [&str; 27] = [
 ];
 
 /// A move.
-#[derive(Clone)]
 pub struct Relocation<'a> {
     /// SQLite's file.
     pub from: &'a Path,
@@ -76,11 +75,11 @@ pub struct Relocation<'a> {
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum Progress {
     /// Rows are copied.
-    Copy,
-    /// Rows are read again, and compared.
-    Compare,
+    Copied(TableProgress),
+    /// Rows were read again, and compared.
+    Compared(TableProgress),
     /// What was copied is not what is there any more: all is copied again.
     Anew,
 }
@@ -88,25 +87,12 @@ pub enum Step {
 /// How far a table has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableProgress {
-    /// What is being done.
-    pub step: Step,
     /// The table.
     pub table: &'static str,
     /// Rows done.
     pub done: u64,
     /// Rows that there are.
     pub rows: u64,
-}
-
-impl TableProgress {
-    const fn anew() -> Self {
-        Self {
-            step: Step::Anew,
-            table: "all",
-            done: 0,
-            rows: 0,
-        }
-    }
 }
 
 /// A table that has moved.
@@ -128,7 +114,7 @@ pub struct MovedTable {
 /// everything was copied again; what `progress` returns, which ends it. Called again it goes on.
 pub async fn relocate(
     order: Relocation<'_>,
-    mut progress: impl FnMut(TableProgress) -> Result<()> + Send,
+    mut progress: impl FnMut(Progress) -> Result<()> + Send,
 ) -> Result<Vec<MovedTable>> {
     let (from, to) = open_both(&order).await?;
     let id = begin(&from, &to).await?;
@@ -137,7 +123,7 @@ pub async fn relocate(
         Ok(moved) => moved,
         Err(Attempt::Stale(why)) => {
             tracing::warn!(why, "all is copied again");
-            progress(TableProgress::anew())?;
+            progress(Progress::Anew)?;
             let mut tx = to.write().await?;
             empty(&mut tx).await?;
             tx.commit().await?;
@@ -179,7 +165,7 @@ async fn attempt(
     from: &Db,
     to: &Db,
     order: &Relocation<'_>,
-    progress: &mut (impl FnMut(TableProgress) -> Result<()> + Send),
+    progress: &mut (impl FnMut(Progress) -> Result<()> + Send),
 ) -> std::result::Result<Vec<MovedTable>, Attempt> {
     let mut state = from.read().await?;
     for table in tables {
@@ -202,12 +188,11 @@ async fn attempt(
             )));
         }
         let (rows, sha256) = ours;
-        progress(TableProgress {
-            step: Step::Compare,
+        progress(Progress::Compared(TableProgress {
             table: table.name,
             done: rows,
             rows,
-        })?;
+        }))?;
         moved.push(MovedTable {
             table: table.name,
             rows,
@@ -353,7 +338,7 @@ async fn copy(
     to: &Db,
     rows_at_once: u32,
     end: Option<Instant>,
-    progress: &mut (impl FnMut(TableProgress) -> Result<()> + Send),
+    progress: &mut (impl FnMut(Progress) -> Result<()> + Send),
 ) -> Result<bool> {
     let mut tx = to.read().await?;
     let sql = "select after, copied, done from catalog_copies where name = $1";
@@ -386,12 +371,11 @@ async fn copy(
         ];
         tx.execute(sql, args).await?;
         tx.commit().await?;
-        progress(TableProgress {
-            step: Step::Copy,
+        progress(Progress::Copied(TableProgress {
             table: table.name,
             done,
             rows: rows.max(done),
-        })?;
+        }))?;
         if finished {
             return Ok(true);
         }

@@ -15,10 +15,10 @@ use calotype_core::{Error, ErrorKind, Result};
 
 use super::table::{Key, Table};
 use super::{
-    Relocation, TableProgress, begin, check_arriving, copy, empty, open_both, open_source,
-    tables_of,
+    Progress, Relocation, begin, check_arriving, copy, empty, open_both, open_source, tables_of,
 };
 use crate::db::{Arg, Db, Tx};
+use crate::examine::version;
 use crate::migrate::newest;
 
 /// The table of notes.
@@ -40,7 +40,7 @@ const NOTES: i64 = 10_000;
 /// As [`super::relocate`]; Conflict where the service is of another version; what `stopped` returns, which ends it.
 pub async fn follow(
     order: &Relocation<'_>,
-    mut progress: impl FnMut(TableProgress) -> Result<()> + Send,
+    mut progress: impl FnMut(Progress) -> Result<()> + Send,
     mut stopped: impl FnMut(u64) -> Result<bool> + Send,
 ) -> Result<()> {
     check_version(order).await?;
@@ -88,9 +88,7 @@ pub async fn stop_following(order: &Relocation<'_>) -> Result<()> {
 /// The service's schema is not migrated under it.
 async fn check_version(order: &Relocation<'_>) -> Result<()> {
     let from = open_source(order).await?;
-    let sql = "select coalesce(max(version), 0) as version from schema_migrations";
-    let rows = from.fetch_all(sql.to_owned(), Vec::new()).await?;
-    let version = rows.first().map_or(Ok(0), |row| row.int("version"))?;
+    let version = version(&mut from.read().await?, &from).await?;
     if version == newest() {
         return Ok(());
     }
@@ -187,7 +185,7 @@ async fn round(
     to: &Db,
     tables: &[Table],
     rows_at_once: u32,
-    progress: &mut (impl FnMut(TableProgress) -> Result<()> + Send),
+    progress: &mut (impl FnMut(Progress) -> Result<()> + Send),
 ) -> Result<Round> {
     let end = Instant::now() + ROUND;
     let mut state = from.read().await?;
@@ -197,7 +195,7 @@ async fn round(
     let changed = match bring_to(&mut state, to, tables, seq).await {
         // What is unique has gone from a row to another one, and neither is gone.
         Err(error) if error.kind() == ErrorKind::Conflict => {
-            progress(TableProgress::anew())?;
+            progress(Progress::Anew)?;
             let mut tx = to.write().await?;
             empty(&mut tx).await?;
             tx.commit().await?;
@@ -228,20 +226,21 @@ async fn remove_notes(from: &Db, seq: i64) -> Result<()> {
         "delete from {CHANGES} where seq <= $1 \
          and seq < (select min(seq) from {CHANGES}) + {NOTES}"
     );
-    loop {
-        let any = format!("select 1 from {CHANGES} where seq <= $1 limit 1");
-        if from.fetch_all(any, vec![seq.into()]).await?.is_empty() {
-            return Ok(());
-        }
+    let mut left = seq > 0;
+    while left {
         let mut tx = from.write().await?;
-        tx.execute(sql.clone(), vec![seq.into()]).await?;
+        left = tx.execute(sql.clone(), vec![seq.into()]).await? > 0;
         tx.commit().await?;
     }
+    Ok(())
 }
 
 /// Brings the rows that have been copied to a state, by the notes up to `seq`: in one transaction, since rows refer to each other.
 /// Returns how many rows those were.
 async fn bring_to(state: &mut Tx, to: &Db, tables: &[Table], seq: i64) -> Result<u64> {
+    if seq == 0 {
+        return Ok(0);
+    }
     let (mut after, mut changed) = (0, 0);
     let mut tx = to.write().await?;
     check_arriving(&mut tx).await?;
@@ -250,18 +249,20 @@ async fn bring_to(state: &mut Tx, to: &Db, tables: &[Table], seq: i64) -> Result
     while after < seq {
         let until = seq.min(next_end(state, after).await?);
         let noted = noted(state, after, until).await?;
-        let known = tables.iter().filter(|table| begun.contains(table.name));
-        let these: Vec<_> = known
-            .filter_map(|table| Some((table, noted.get(table.name)?)))
-            .collect();
+        let mut these = Vec::new();
+        for table in tables.iter().filter(|table| begun.contains(table.name)) {
+            if let Some(keys) = noted.get(table.name) {
+                these.push((table, keys, table.read_these(state, keys).await?));
+                changed += keys.len() as u64;
+            }
+        }
         // What is unique may have gone from one row to another.
-        for (table, keys) in these.iter().rev() {
-            table.remove_what_is_gone(&mut tx, keys, state).await?;
+        for (table, keys, rows) in these.iter().rev() {
+            table.remove_but(&mut tx, keys, rows).await?;
         }
-        for (table, keys) in &these {
-            table.write_what_is_there(&mut tx, keys, state).await?;
+        for (table, _, rows) in &these {
+            table.write(&mut tx, rows).await?;
         }
-        changed += these.iter().map(|(_, keys)| keys.len() as u64).sum::<u64>();
         after = until;
     }
     tx.commit().await?;

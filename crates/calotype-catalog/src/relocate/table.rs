@@ -1,5 +1,7 @@
 //! A table as rows of values, whatever it is about.
 
+use std::collections::BTreeSet;
+
 use calotype_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -36,7 +38,7 @@ enum Kind {
 }
 
 /// A value of a primary key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Key {
     Int(i64),
@@ -106,11 +108,34 @@ impl Table {
     }
 
     /// The rows of these keys that there are.
-    async fn read_these(&self, tx: &mut Tx, keys: &[Vec<Key>]) -> Result<Vec<Vec<Arg>>> {
-        let (condition, args) = self.one_of(keys);
+    pub(super) async fn read_these(&self, tx: &mut Tx, keys: &[Vec<Key>]) -> Result<Vec<Vec<Arg>>> {
         let (names, name) = (self.names().join(", "), self.name);
-        let sql = format!("select {names} from {name} where {condition}");
-        self.rows(tx, sql, args).await
+        let mut found = Vec::new();
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            let (condition, args) = self.one_of(keys);
+            let sql = format!("select {names} from {name} where {condition}");
+            found.append(&mut self.rows(tx, sql, args).await?);
+        }
+        Ok(found)
+    }
+
+    /// Removes the rows of these keys, but for those that are among `rows`.
+    pub(super) async fn remove_but(
+        &self,
+        tx: &mut Tx,
+        keys: &[Vec<Key>],
+        rows: &[Vec<Arg>],
+    ) -> Result<()> {
+        let there: Result<BTreeSet<_>> = rows.iter().map(|row| self.key_of(row)).collect();
+        let there = there?;
+        let gone = keys.iter().filter(|key| !there.contains(*key));
+        let gone: Vec<Vec<Key>> = gone.cloned().collect();
+        for keys in gone.chunks(KEYS_AT_ONCE) {
+            let (condition, args) = self.one_of(keys);
+            let sql = format!("delete from {} where {condition}", self.name);
+            tx.execute(sql, args).await?;
+        }
+        Ok(())
     }
 
     fn one_of(&self, keys: &[Vec<Key>]) -> (String, Vec<Arg>) {
@@ -125,42 +150,6 @@ impl Table {
             conditions.push(format!("({})", parts.join(" and ")));
         }
         (conditions.join(" or "), args)
-    }
-
-    /// Removes the rows of these keys that `state` has none of.
-    pub(super) async fn remove_what_is_gone(
-        &self,
-        tx: &mut Tx,
-        keys: &[Vec<Key>],
-        state: &mut Tx,
-    ) -> Result<()> {
-        for keys in keys.chunks(KEYS_AT_ONCE) {
-            let there = self.read_these(state, keys).await?;
-            let there: Result<Vec<_>> = there.iter().map(|row| self.key_of(row)).collect();
-            let there = there?;
-            let gone = keys.iter().filter(|key| !there.contains(key));
-            let gone: Vec<Vec<Key>> = gone.cloned().collect();
-            if !gone.is_empty() {
-                let (condition, args) = self.one_of(&gone);
-                let sql = format!("delete from {} where {condition}", self.name);
-                tx.execute(sql, args).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the rows of these keys as `state` has them.
-    pub(super) async fn write_what_is_there(
-        &self,
-        tx: &mut Tx,
-        keys: &[Vec<Key>],
-        state: &mut Tx,
-    ) -> Result<()> {
-        for keys in keys.chunks(KEYS_AT_ONCE) {
-            let there = self.read_these(state, keys).await?;
-            self.write(tx, &there).await?;
-        }
-        Ok(())
     }
 
     /// What becomes of a row that is there already.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use calotype_catalog::{
-    MovedTable, Options, Relocation, Step, TableProgress, follow, relocate, stop_following,
+    MovedTable, Options, Progress, Relocation, follow, relocate, stop_following,
 };
 use calotype_core::image::Image;
 use calotype_core::ports::{Images as _, Jobs as _, Ledger as _, MasterKeys as _, Reconcile as _};
@@ -69,7 +69,7 @@ impl Source {
     async fn move_to(
         &self,
         url: &str,
-        progress: impl FnMut(TableProgress) -> Result<()> + Send,
+        progress: impl FnMut(Progress) -> Result<()> + Send,
     ) -> Result<Vec<MovedTable>> {
         relocate(self.order(url), progress).await
     }
@@ -79,8 +79,8 @@ impl Source {
         for image in &mut self.images {
             *image = self.world.get(image.id).await;
         }
-        let moved = self.move_to(url, |progress| match progress.step {
-            Step::Compare => Ok(()),
+        let moved = self.move_to(url, |progress| match progress {
+            Progress::Compared(_) => Ok(()),
             other => Err(Error::internal(format!("{other:?}: it was copied before"))),
         });
         moved.await.unwrap();
@@ -124,7 +124,7 @@ impl Source {
     }
 }
 
-fn go_on(_: TableProgress) -> Result<()> {
+fn go_on(_: Progress) -> Result<()> {
     Ok(())
 }
 
@@ -154,12 +154,9 @@ async fn a_move_that_is_broken_off_anywhere_goes_on_where_it_was() {
         let mut steps = 0;
         let broken = source
             .move_to(&url, |progress| {
-                if progress.step == Step::Copy {
-                    let before = copied.insert(progress.table, progress.done);
-                    assert!(
-                        before <= Some(progress.done),
-                        "{progress:?} after {before:?}"
-                    );
+                if let Progress::Copied(now) = progress {
+                    let before = copied.insert(now.table, now.done);
+                    assert!(before <= Some(now.done), "{now:?} after {before:?}");
                 }
                 steps += 1;
                 match steps {
@@ -187,8 +184,8 @@ async fn what_has_changed_between_two_tries_is_there_too() {
     let mut source = Source::fill().await;
     let url = server.database("changed_between").await;
     let broken = source
-        .move_to(&url, |progress| match progress.table {
-            "project_usage" => Err(Error::conflict("enough")),
+        .move_to(&url, |progress| match progress {
+            Progress::Copied(now) if now.table == "project_usage" => Err(Error::conflict("enough")),
             _ => Ok(()),
         })
         .await;
@@ -288,6 +285,26 @@ async fn copying_what_is_worked_on_goes_on_wherever_it_was_broken_off() {
         .await
         .unwrap();
     source.images.append(&mut made);
+    source.end_move_to(&url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_died_between_its_last_two_steps_goes_on() {
+    let server = Server::start().await;
+    let mut source = Source::fill().await;
+    let url = server.database("last_steps").await;
+    let follow_it = async |source: &Source| {
+        let followed = follow(&source.order(&url), go_on, |_| Ok(true)).await;
+        followed.unwrap();
+    };
+    follow_it(&source).await;
+    // The one is marked as left, with its notes gone, and the other is not opened.
+    stop_following(&source.order(&url)).await.unwrap();
+    let left = "insert into catalog_moves (state, catalog) select 'left', value from catalog_facts where name = 'id'";
+    source.world.tamper(left).await;
+    assert_kind(open(&url).await, ErrorKind::Internal);
+    assert_kind(open(&source.world.url).await, ErrorKind::Internal);
+    follow_it(&source).await;
     source.end_move_to(&url).await;
 }
 

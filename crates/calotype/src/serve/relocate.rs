@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calotype_catalog::{
-    MovedTable, Relocation, Step, TableProgress, follow, relocate, stop_following,
+    MovedTable, Progress, Relocation, TableProgress, follow, relocate, stop_following,
 };
 use calotype_core::Error;
 use serde_json::{Value, json};
@@ -104,33 +104,25 @@ async fn follow_until_stopped(
     lock.ok_or_else(|| Failure::new("the data directory was not locked"))
 }
 
-fn teller(output: &Output) -> impl FnMut(TableProgress) -> calotype_core::Result<()> + Send {
+fn teller(output: &Output) -> impl FnMut(Progress) -> calotype_core::Result<()> + Send {
     let mut told = Instant::now();
-    move |progress| {
-        if progress.done == progress.rows || told.elapsed() >= TELL {
+    let mut tell = move |progress: TableProgress, what| {
+        let TableProgress { table, done, rows } = progress;
+        if done == rows || told.elapsed() >= TELL {
             told = Instant::now();
-            output.note(&line_of(progress));
+            output.note(&format!("{table}: {done} of {rows} rows {what}"));
+        }
+    };
+    move |progress| {
+        match progress {
+            Progress::Copied(progress) => tell(progress, "copied"),
+            Progress::Compared(progress) => tell(progress, "compared"),
+            Progress::Anew => {
+                output.note("What was copied is not what is there any more: all is copied again.");
+            }
         }
         Ok(())
     }
-}
-
-fn line_of(progress: TableProgress) -> String {
-    let TableProgress {
-        step,
-        table,
-        done,
-        rows,
-    } = progress;
-    let step = match step {
-        Step::Copy => "copied",
-        Step::Compare => "compared",
-        Step::Anew => {
-            return "What was copied is not what is there any more: all is copied again."
-                .to_owned();
-        }
-    };
-    format!("{table}: {done} of {rows} rows {step}")
 }
 
 fn document_of(moved: &[MovedTable]) -> Value {
