@@ -42,9 +42,6 @@ use connections::{Connections, Timeouts};
 pub(crate) use doctor::run as doctor;
 pub(crate) use relocate::run as migrate_catalog;
 
-/// How often the scrubber looks for what is due, where that is not so more often.
-const SCRUB_INTERVAL: Duration = Duration::from_secs(10);
-
 /// How often the reconciler begins a round.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -377,9 +374,7 @@ fn start_background(
     let keys = Arc::clone(&parts.keys);
     let name = process_name();
     let reconciler = Reconciler::new(Arc::clone(service), RECONCILE_INTERVAL, name.clone());
-    let look = config.scrub.every.duration();
-    let look = look.clamp(Duration::from_secs(1), SCRUB_INTERVAL);
-    let scrubber = Scrubber::new(Arc::clone(service), look, name.clone());
+    let scrubber = Scrubber::new(Arc::clone(service), name.clone());
     let mut tasks = vec![
         tokio::spawn(reconciler.run(stop.clone().cancelled_owned())),
         tokio::spawn(scrubber.run(stop.clone().cancelled_owned())),

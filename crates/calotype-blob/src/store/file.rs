@@ -458,14 +458,13 @@ impl BlobStore for FileStore {
         let store = self.clone();
         blocking(move || {
             let looked = store.disk.sync_directory(&store.staged());
-            match looked.and_then(|()| store.has_labels_now()) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err("the store has no label: is its volume mounted?".into()),
-                Err(error) => Err(error.into()),
+            let labelled = looked.and_then(|()| store.has_labels_now());
+            match labelled.map_err(calotype_core::Error::unavailable)? {
+                true => Ok(()),
+                false => Err(calotype_core::Error::unavailable(
+                    "the store has no label: is its volume mounted?",
+                )),
             }
-            .map_err(|error: Box<dyn std::error::Error + Send + Sync>| {
-                calotype_core::Error::unavailable(error)
-            })
         })
         .await
     }

@@ -72,7 +72,6 @@ pub struct Scrubbed {
 /// Reads what is due.
 pub struct Scrubber {
     service: Arc<Service>,
-    interval: Duration,
     /// Who this is among the processes on the catalog.
     name: String,
 }
@@ -80,8 +79,8 @@ pub struct Scrubber {
 /// The lease of the one that scrubs.
 const LEASE: &str = "scrubber";
 
-/// How often it is extended.
-const LEASE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it is extended, and how often it is looked for what is due, where that is not so more often.
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many blobs are asked for in one query.
 const BATCH: u32 = 100;
@@ -96,22 +95,19 @@ const AGAIN: Duration = Duration::from_secs(600);
 const SHORTEST_TURN: Duration = Duration::from_millis(20);
 
 impl Scrubber {
-    /// A scrubber that looks every `interval` for what is due, when no other process on the catalog does. `name` is this
-    /// process's alone.
-    pub fn new(service: Arc<Service>, interval: Duration, name: impl Into<String>) -> Self {
-        Self {
-            service,
-            interval,
-            name: name.into(),
-        }
+    /// A scrubber that looks for what is due, when no other process on the catalog does. `name` is this process's alone.
+    pub fn new(service: Arc<Service>, name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self { service, name }
     }
 
     /// Scrubs until `stop` completes, and breaks off what it is reading then.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        if self.service.settings.scrub.every.is_zero() {
+        let every = self.service.settings.scrub.every;
+        if every.is_zero() {
             return;
         }
-        let mut lease = Lease::new(&self.service, LEASE, &self.name, LEASE_INTERVAL);
+        let mut lease = Lease::new(&self.service, LEASE, &self.name, INTERVAL);
         let scrubbing = async {
             let mut later = BTreeMap::new();
             loop {
@@ -122,9 +118,9 @@ impl Scrubber {
                             () = self.round(&mut later) => {}
                             () = lease.until_lost() => {}
                         }
-                        self.interval
+                        every.min(INTERVAL)
                     }
-                    Some(false) | None => LEASE_INTERVAL,
+                    Some(false) | None => INTERVAL,
                 };
                 tokio::time::sleep(pause).await;
             }
@@ -162,25 +158,24 @@ impl Scrubber {
                 if *failed >= FAILURES || later.contains_key(&blob.id) {
                     continue;
                 }
-                let turn = Instant::now() + scrub.turn(&blob).max(SHORTEST_TURN);
-                let shortest = Instant::now() + SHORTEST_TURN;
+                let begun = Instant::now();
+                let mut turn = SHORTEST_TURN;
                 match self.service.scrub(blob.id).await {
                     Ok(Checked::Whole) => {
                         *failed = 0;
-                        tokio::time::sleep_until(turn).await;
+                        turn = turn.max(scrub.turn(&blob));
                     }
-                    Ok(Checked::Unread) => tokio::time::sleep_until(shortest).await,
+                    Ok(Checked::Unread) => {}
                     Ok(Checked::PutOff) => {
                         later.insert(blob.id, Instant::now() + AGAIN);
-                        tokio::time::sleep_until(shortest).await;
                     }
                     Err(error) => {
                         tracing::warn!(blob.id = %blob.id, store.name = %blob.place.store, error.chain = %error.chain(), "not scrubbed");
                         *failed += 1;
                         later.insert(blob.id, Instant::now() + AGAIN);
-                        tokio::time::sleep_until(shortest).await;
                     }
                 }
+                tokio::time::sleep_until(begun + turn).await;
             }
         }
     }

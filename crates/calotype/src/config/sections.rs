@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use calotype_core::app::ScrubOptions;
 use calotype_core::size::ByteSize;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -446,9 +447,10 @@ pub(crate) struct Scrub {
 
 impl Default for Scrub {
     fn default() -> Self {
+        let ScrubOptions { every, rate } = ScrubOptions::default();
         Self {
-            every: Span::days(14),
-            rate: Bytes(ByteSize::mib(32)),
+            every: Span::seconds(every.as_secs()),
+            rate: Bytes(rate),
         }
     }
 }
