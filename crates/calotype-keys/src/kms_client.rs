@@ -114,9 +114,8 @@ pub struct Kms {
     clock: Arc<dyn Clock>,
     callers: Verdicts<(KeyId, String, [u8; 32])>,
     keys: Verdicts<KeyId>,
-    /// The keys that may let in others than the service, and those that do not.
-    shared: Verdicts<KeyId>,
-    alone: Verdicts<KeyId>,
+    /// Whether keys may let in others than the service.
+    grants: Verdicts<(KeyId, bool)>,
 }
 
 impl Kms {
@@ -152,8 +151,7 @@ impl Kms {
             clock,
             callers: Verdicts::new(options.cache_life),
             keys: Verdicts::new(options.cache_life),
-            shared: Verdicts::new(options.cache_life.min(GRANTS)),
-            alone: Verdicts::new(options.cache_life.min(GRANTS)),
+            grants: Verdicts::new(options.cache_life.min(GRANTS)),
         })
     }
 
@@ -221,6 +219,38 @@ impl Kms {
                 Ok(Some(granted.user.clone()))
             }
         }
+    }
+
+    /// Whether a key may let in others than the service: it does where its grants may not be seen.
+    async fn lets_in_others(
+        &self,
+        by: &KeyUser,
+        key: &KeyId,
+        deadline: Instant,
+    ) -> KeyResult<bool> {
+        let since = Instant::now();
+        let body = json_text(&wire::ListGrants::of(key))?;
+        let listed = match &by.authority {
+            Authority::Token(token) => self.ask_as(by, token, "list-grants", body, deadline).await,
+            Authority::Job | Authority::Signed => self.ask("list-grants", body, deadline).await,
+        };
+        let others = match listed {
+            Ok(answer) => {
+                let service = self.service_user(deadline).await?;
+                wire::lets_others_read(&answer, service.as_deref())?
+            }
+            Err(KeyFault::Forbidden | KeyFault::Missing) => true,
+            Err(fault) => return Err(fault),
+        };
+        self.grants.note((key.clone(), others), since);
+        Ok(others)
+    }
+
+    /// What [`Kms::lets_in_others`] said a moment ago.
+    fn known_grants(&self, key: &KeyId) -> Option<bool> {
+        [true, false]
+            .into_iter()
+            .find(|others| self.grants.permits(&(key.clone(), *others)))
     }
 
     /// That the service may use the key, and that the key is one that can be used.
@@ -373,31 +403,14 @@ impl KeyService for Kms {
             return Ok(None);
         }
         // A job about members asks for one project after the other.
-        let of_job = matches!(by.authority, Authority::Job);
-        if of_job && self.shared.permits(key) {
-            return Ok(None);
-        }
-        if of_job && self.alone.permits(key) {
-            return Ok(Some(false));
-        }
-        let since = Instant::now();
-        let body = json_text(&wire::ListGrants::of(key))?;
-        let listed = match &by.authority {
-            Authority::Token(token) => self.ask_as(by, token, "list-grants", body, deadline).await,
-            Authority::Job | Authority::Signed => self.ask("list-grants", body, deadline).await,
+        let known = match by.authority {
+            Authority::Job => self.known_grants(key),
+            Authority::Token(_) | Authority::Signed => None,
         };
-        let answer = match listed {
-            Ok(answer) => answer,
-            Err(KeyFault::Forbidden | KeyFault::Missing) => {
-                self.shared.note(key.clone(), since);
-                return Ok(None);
-            }
-            Err(fault) => return Err(fault),
+        let others = match known {
+            Some(others) => others,
+            None => self.lets_in_others(by, key, deadline).await?,
         };
-        let service = self.service_user(deadline).await?;
-        let others = wire::lets_others_read(&answer, service.as_deref())?;
-        let told = if others { &self.shared } else { &self.alone };
-        told.note(key.clone(), since);
         Ok((!others).then_some(false))
     }
 

@@ -287,6 +287,15 @@ pub fn json_text(document: &impl Serialize) -> Result<Bytes> {
     Ok(Bytes::from_owner(text))
 }
 
+/// The `Host` header that a client will send.
+pub fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
 /// An http or https URL.
 ///
 /// # Errors

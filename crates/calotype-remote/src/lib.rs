@@ -11,5 +11,5 @@ pub mod scripted;
 mod transport;
 
 pub use endpoint::{Endpoint, Names};
-pub use keystone::{Granted, Login, LoginScope, Session, http_url, json_text};
+pub use keystone::{Granted, Login, LoginScope, Session, authority, http_url, json_text};
 pub use transport::{Answer, BODY_LIMIT, Connection, Http, Request, Transport, Trouble, client};

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use calotype_core::ports::Clock;
+use calotype_remote::authority;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::header::{HOST, USER_AGENT};
@@ -117,15 +118,6 @@ fn canonical_headers(url: &Url, headers: &HeaderMap) -> (String, String) {
         .iter()
         .map(|(name, value)| format!("{name}:{value}\n"));
     (names.join(";"), lines.collect())
-}
-
-/// The `Host` header that the client will send.
-fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
 }
 
 fn canonical_value(value: &HeaderValue) -> String {

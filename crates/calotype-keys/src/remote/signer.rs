@@ -7,11 +7,10 @@ use std::fmt;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use calotype_core::time::Timestamp;
-use reqwest::Url;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
-use calotype_remote::Request;
+use calotype_remote::{Request, authority};
 
 const ALGORITHM: &str = "SDK-HMAC-SHA256";
 
@@ -71,15 +70,6 @@ impl AccessKey {
             }
         }
         request
-    }
-}
-
-/// The `Host` header that the client will send.
-fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
     }
 }
 
