@@ -114,13 +114,7 @@ fn a_service_on_postgresql_recovers_after_everything_but_the_backup_is_lost() {
 
 #[test]
 fn a_service_on_sqlite_recovers_after_everything_but_the_backup_is_lost() {
-    let text = |files: &Path| {
-        format!(
-            "[store.main]\npath = {:?}\n[keys]\nroot_key_file = {:?}\n",
-            files.join("blobs"),
-            files.join("root.key")
-        )
-    };
+    let text = |files: &Path| config::kept_in(&files.join("blobs"), &files.join("root.key"));
     let mut world = World::with(text, |server, file| {
         let catalog = server.data().join("catalog.db").display().to_string();
         program::run("sqlite3", &[catalog, format!(".backup {}", file.display())]);

@@ -441,13 +441,13 @@ impl Place {
 /// Images in each state that is refused somewhere.
 fn of_states(admin: &Client, client: &Client) -> Vec<(&'static str, String)> {
     let public = admin.image("golden", 1, 100);
-    set(admin, &public, "visibility", json!("public"));
+    admin.set(&public, "visibility", "public");
     let received = admin.image("theirs", 2, 100);
     share(admin, &received, client);
     let private = client.create("private");
-    set(client, &private, "visibility", json!("private"));
+    client.set(&private, "visibility", "private");
     let protected = client.create("protected");
-    set(client, &protected, "protected", json!(true));
+    client.set(&protected, "protected", true);
     vec![
         ("active", client.image("active", 3, 100)),
         ("queued", client.create("queued")),
@@ -503,7 +503,7 @@ fn of_keys(admin: &Client, client: &Client) -> Vec<(&'static str, String)> {
     let revoked = json!({"key_id": foreign, "grant_id": grant});
     admin.kms("revoke-grant", revoked).expect(200);
     let own = sealed(client, &key);
-    set(client, &own, "visibility", json!("shared"));
+    client.set(&own, "visibility", "shared");
     vec![
         ("sealed", own),
         ("closed", closed),
@@ -524,15 +524,6 @@ fn of_projects(admin: &Client, client: &Client) -> Vec<(&'static str, String)> {
         ("project", client.project().to_owned()),
         ("other", "0".repeat(32)),
     ]
-}
-
-/// Sets an attribute of an image.
-fn set(client: &Client, image: &str, attribute: &str, value: Value) {
-    let change = json!([{"op": "replace", "path": format!("/{attribute}"), "value": value}]);
-    let kind = "application/openstack-images-v2.1-json-patch";
-    client
-        .patch(&format!("/v2/images/{image}"), kind, change)
-        .expect(200);
 }
 
 /// Shares an image with another's project.

@@ -6,7 +6,6 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 const UNKNOWN: &str = "11111111-2222-4333-8444-555555555555";
-const JSON_PATCH: &str = "application/openstack-images-v2.1-json-patch";
 
 #[test]
 fn a_body_that_breaks_a_rule_is_refused_with_its_code_and_changes_nothing() {
@@ -161,10 +160,7 @@ fn a_public_image_is_not_replicated() {
     let admin = server.admin();
     let member = admin.new_project("user", "member");
     let image = admin.image("public", 1, 1000);
-    let publish = json!([{"op": "replace", "path": "/visibility", "value": "public"}]);
-    admin
-        .patch(&format!("/v2/images/{image}"), JSON_PATCH, publish)
-        .expect(200);
+    admin.set(&image, "visibility", "public");
     for client in [&admin, &member] {
         let before = client.state();
         client
@@ -179,10 +175,7 @@ fn a_deployment_may_let_public_images_be_replicated() {
     let server = Server::start(Options::config(config::public_replicas()));
     let (admin, user) = (server.admin(), server.user());
     let image = admin.image("public", 1, 1000);
-    let publish = json!([{"op": "replace", "path": "/visibility", "value": "public"}]);
-    admin
-        .patch(&format!("/v2/images/{image}"), JSON_PATCH, publish)
-        .expect(200);
+    admin.set(&image, "visibility", "public");
     let replica = user.show(&user.replicate(&image, "mine"));
     assert_eq!(replica["owner"], user.project());
     assert_eq!(replica["visibility"], "private");

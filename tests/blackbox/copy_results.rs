@@ -1,9 +1,8 @@
 //! What a replication gives: the job's document (spec 3.7) and what the replica inherits (spec 3.6).
 
+use calotype_tests::image::JSON_PATCH;
 use calotype_tests::{Options, Server, config, database, program};
 use serde_json::{Value, json};
-
-const JSON_PATCH: &str = "application/openstack-images-v2.1-json-patch";
 
 #[test]
 fn the_jobs_document_has_the_types_that_clients_decode() {

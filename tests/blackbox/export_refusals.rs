@@ -153,20 +153,13 @@ fn only_its_owner_exports_an_image() {
     let new = || body("images:new", "qcow2");
     reader.export(image, new()).refused(403, "IMG.0026");
     other.export(image, new()).refused(404, "IMG.0027");
-    let kind = "application/openstack-images-v2.1-json-patch";
-    let shared = json!([{"op": "replace", "path": "/visibility", "value": "shared"}]);
-    client
-        .patch(&format!("/v2/images/{image}"), kind, shared)
-        .expect(200);
+    client.set(image, "visibility", "shared");
     let member = json!({"member": other.project()});
     client
         .post(&format!("/v2/images/{image}/members"), member)
         .expect(200);
     other.export(image, new()).refused(400, "IMG.0047");
-    let public = json!([{"op": "replace", "path": "/visibility", "value": "public"}]);
-    admin
-        .patch(&format!("/v2/images/{image}"), kind, public)
-        .expect(200);
+    admin.set(image, "visibility", "public");
     for caller in [client, &other] {
         caller.export(image, new()).refused(400, "IMG.0077");
     }

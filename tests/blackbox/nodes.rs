@@ -131,7 +131,7 @@ fn a_node_whose_clock_is_a_day_off_steals_no_job_and_deletes_nothing_early() {
 
 #[test]
 fn a_collector_whose_rounds_fail_is_told_by_its_node_alone() {
-    let url = database::fresh("nodes_collector");
+    let url = database::fresh("nodes_rounds");
     let shared = Shared::at(&url);
     let nodes = [shared.node(), shared.node()];
     let behind = |node: &Server| node.metric("calotype_collector_behind_seconds", &[]);

@@ -7,9 +7,7 @@ use calotype_tests::{Digests, Options, Server, config, until};
 use serde_json::{Value, json};
 
 use crate::damage::{body, flip};
-use crate::reseal::{
-    JSON_PATCH, MIB, SEGMENT, UNBOUNDED, nothing_is_left, segments, under, upload,
-};
+use crate::reseal::{MIB, SEGMENT, UNBOUNDED, nothing_is_left, segments, under, upload};
 
 /// The stored bytes of a whole segment: 1024 sealed pages.
 const SLOT: u64 = 1024 * 65_568;
@@ -92,8 +90,7 @@ fn jobs_end_with_the_code_of_what_became_of_their_keys_while_they_ran() {
     });
     let grant = client.kms("create-grant", grant).expect(200).json();
     let shared = format!("/v2/images/{}", sealed[2]);
-    let visible = json!([{"op": "replace", "path": "/visibility", "value": "shared"}]);
-    client.patch(&shared, JSON_PATCH, visible).expect(200);
+    client.set(&sealed[2], "visibility", "shared");
     let members = format!("{shared}/members");
     let body = json!({"member": member.project()});
     client.post(&members, body).expect(200);

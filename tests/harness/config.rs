@@ -119,10 +119,12 @@ pub fn postgres(url: &str) -> String {
 
 /// A deployment of several servers: one PostgreSQL, one directory of blobs and one root key that all see.
 pub fn shared(url: &str, blobs: &Path, root_key: &Path) -> String {
-    format!(
-        "{}\n[store.main]\npath = {blobs:?}\n[keys]\nroot_key_file = {root_key:?}\n",
-        postgres(url)
-    )
+    format!("{}\n{}", postgres(url), kept_in(blobs, root_key))
+}
+
+/// A deployment whose blobs and root key are in these places.
+pub fn kept_in(blobs: &Path, root_key: &Path) -> String {
+    format!("[store.main]\npath = {blobs:?}\n[keys]\nroot_key_file = {root_key:?}\n")
 }
 
 /// A deployment whose customers' keys are in Barbican, which does not know the callers. The login is a user's name, its

@@ -10,6 +10,9 @@ use crate::client::{Answer, Client, send, text, try_send};
 use crate::content::{Content, Digests};
 use crate::until;
 
+/// The media type of a change of an image's attributes.
+pub const JSON_PATCH: &str = "application/openstack-images-v2.1-json-patch";
+
 /// A job that has ended.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -39,6 +42,14 @@ impl Client {
     pub fn create_with(&self, body: Value) -> String {
         let made = self.post("/v2/images", body).expect(201).json();
         text(&made["id"])
+    }
+
+    /// Gives an attribute that an image has another value.
+    pub fn set(&self, image: &str, attribute: &str, value: impl Into<Value>) {
+        let path = format!("/v2/images/{image}");
+        let place = format!("/{attribute}");
+        let change = json!([{"op": "replace", "path": place, "value": value.into()}]);
+        self.patch(&path, JSON_PATCH, change).expect(200);
     }
 
     /// Sends an image's bytes.

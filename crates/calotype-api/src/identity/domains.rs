@@ -10,7 +10,7 @@ use http::HeaderMap;
 
 use super::IdentityState;
 use super::refusals::Refusals;
-use super::request::{Filter, id};
+use super::request::{EnabledFilter, Filter, id};
 use crate::caller::Caller;
 use crate::errors::Reply;
 
@@ -35,7 +35,7 @@ pub(super) async fn own_domains(
 #[utoipa::path(get, path = "/identity/v3/domains", tag = "Identity", operation_id = "listDomains",
     security(("token" = []), ("signature" = [])),
     params(("name" = Option<String>, Query),
-        ("enabled" = Option<String>, Query, description = "0, false or False for those that are not; anything else for those that are")),
+        EnabledFilter),
     responses((status = 200, description = "The domains"), Refusals))]
 pub(super) async fn list_domains(
     State(state): State<IdentityState>,

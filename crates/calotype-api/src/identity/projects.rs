@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::IdentityState;
 use super::refusals::Refusals;
-use super::request::{Filter, id, json, optional_id};
+use super::request::{EnabledFilter, Filter, id, json, optional_id};
 use crate::caller::Caller;
 use crate::errors::Reply;
 
@@ -57,7 +57,7 @@ pub(super) async fn own_projects(
 #[utoipa::path(get, path = "/identity/v3/projects", tag = "Identity", operation_id = "listProjects",
     security(("token" = []), ("signature" = [])),
     params(("name" = Option<String>, Query), ("domain_id" = Option<String>, Query),
-        ("enabled" = Option<String>, Query, description = "0, false or False for those that are not; anything else for those that are")),
+        EnabledFilter),
     responses((status = 200, description = "The projects"), Refusals))]
 pub(super) async fn list_projects(
     State(state): State<IdentityState>,

@@ -34,6 +34,15 @@ pub(super) struct Filter {
     pub(super) nocatalog: bool,
 }
 
+/// A parameter of [`Filter`] that the lists share, for the API's description.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EnabledFilter {
+    /// 0, false or False for those that are not; anything else for those that are.
+    #[expect(dead_code, reason = "it is described, and read by `Filter`")]
+    enabled: Option<String>,
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Filter {
     type Rejection = Failure;
 

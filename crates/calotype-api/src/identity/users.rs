@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::IdentityState;
 use super::refusals::Refusals;
-use super::request::{Filter, id, json, optional_id};
+use super::request::{EnabledFilter, Filter, id, json, optional_id};
 use crate::caller::Caller;
 use crate::errors::Reply;
 
@@ -46,7 +46,7 @@ struct ChangedUserFields {
 #[utoipa::path(get, path = "/identity/v3/users", tag = "Identity", operation_id = "listUsers",
     security(("token" = []), ("signature" = [])),
     params(("name" = Option<String>, Query), ("domain_id" = Option<String>, Query),
-        ("enabled" = Option<String>, Query, description = "0, false or False for those that are not; anything else for those that are")),
+        EnabledFilter),
     responses((status = 200, description = "The users"), Refusals))]
 pub(super) async fn list_users(
     State(state): State<IdentityState>,

@@ -176,7 +176,7 @@ fn query(args: &ListArgs) -> String {
         ("__system__cmkid", args.key.clone()),
         ("enterprise_project_id", args.enterprise_project.clone()),
         ("sort_key", args.sort.clone()),
-        ("sort_dir", args.ascending.then(|| word("asc")).flatten()),
+        ("sort_dir", args.ascending.then(|| "asc".to_owned())),
     ];
     let once = once
         .into_iter()
