@@ -10,7 +10,7 @@ use calotype_tests::{Ceph, Keystone, Server, config, database};
 use serde_json::Value;
 
 pub(crate) struct Report {
-    pub(crate) code: Option<i32>,
+    code: Option<i32>,
     document: Value,
     told: String,
 }
@@ -25,6 +25,14 @@ impl Report {
                     .is_some_and(|text| text.contains(says))
         });
         found.unwrap_or_else(|| panic!("no {check} says {says:?}: {:#}", self.document))
+    }
+
+    /// The finding for which the service would not run.
+    pub(crate) fn refuses(&self, check: &str, says: &str) -> &Value {
+        let finding = self.finding(check, says);
+        assert_eq!(finding["state"], "failed", "{finding}");
+        assert_eq!(self.code, Some(1), "{:#}", self.document);
+        finding
     }
 }
 
@@ -160,9 +168,7 @@ fn a_bucket_is_tried_as_the_service_would_use_it() {
         look(&bucket, &wrong),
         look("no-such-bucket", &ceph.secret_file()),
     ] {
-        assert_eq!(report.code, Some(1), "{:#}", report.document);
-        let finding = report.finding("store", "an object can't be written");
-        assert_eq!(finding["state"], "failed", "{finding}");
+        report.refuses("store", "an object can't be written");
         assert!(!report.document.to_string().contains("not the secret"));
     }
 }
@@ -224,9 +230,7 @@ fn buckets_of_others_are_looked_into() {
     std::fs::write(&wrong, "not the secret").expect("a secret");
     for (url, secret) in [(ceph.url(), &wrong), ("http://127.0.0.1:1", &secret)] {
         let report = look(url, secret, &bucket);
-        assert_eq!(report.code, Some(1), "{:#}", report.document);
-        let finding = report.finding("objects", "the store at");
-        assert_eq!(finding["state"], "failed", "{finding}");
+        report.refuses("objects", "the store at");
         assert!(!report.document.to_string().contains("not the secret"));
     }
 }
@@ -279,9 +283,7 @@ fn a_postgresql_that_is_too_old_is_refused() {
     );
     let home = tempfile::tempdir().expect("a directory");
     let report = doctor(home.path(), &config::postgres(&url), &[]);
-    assert_eq!(report.code, Some(1), "{:#}", report.document);
-    let finding = report.finding("catalog", "is older than 15");
-    assert_eq!(finding["state"], "failed", "{finding}");
+    let finding = report.refuses("catalog", "is older than 15");
     let mend = finding["mend"].as_str().expect("what to do");
     assert!(mend.contains("upgrade"), "{finding}");
 }
@@ -312,9 +314,7 @@ fn barbican_is_asked_as_for_a_key() {
             "does not answer",
         ),
     ] {
-        assert_eq!(report.code, Some(1), "{:#}", report.document);
-        let finding = report.finding("barbican", says);
-        assert_eq!(finding["state"], "failed", "{finding}");
+        report.refuses("barbican", says);
         assert!(!report.document.to_string().contains(&service.password));
     }
 }

@@ -139,6 +139,11 @@ impl Clock for Elsewhere {
     }
 }
 
+/// What is random in what other services are asked.
+fn entropy() -> Arc<dyn Entropy> {
+    Arc::new(SystemEntropy::new())
+}
+
 /// Something to look at.
 struct Check {
     name: &'static str,
@@ -345,7 +350,7 @@ fn root_keys(options: &ServeOptions) -> Finding {
         )),
         Err(error) => Finding::bad(
             error.chain().to_string(),
-            "restore the root keys from their backup: docs/key-services.md",
+            "restore the root keys from their backup: docs/keys.md",
         ),
     }
 }
@@ -458,8 +463,7 @@ async fn identity(config: &Config) -> Finding {
     if config.identity.kind == IdentityType::Embedded {
         return Finding::good("users are in the catalog");
     }
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (clock, entropy): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), entropy());
     let standing = async {
         let keystone = open_keystone(config, (&clock, &entropy))?;
         let standing = keystone.standing_within(LOGIN).await;

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use calotype_core::id::StoreName;
-use calotype_core::ports::{Clock, Entropy};
+use calotype_core::ports::Clock;
 use calotype_core::time::Timestamp;
-use calotype_keys::SystemEntropy;
 use calotype_s3::{Bucket, Entry};
 
-use super::{CLOCK_SLACK, Finding, mend_of};
+use super::{CLOCK_SLACK, Finding, entropy, mend_of};
 use crate::config::stores::Store;
 use crate::exit::Failure;
 use crate::serve::parts::failed;
@@ -26,7 +25,7 @@ pub(super) async fn bucket(
     section: &Store,
     clock: &Arc<dyn Clock>,
 ) -> Vec<Finding> {
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let entropy = entropy();
     let bad = |failure: &Failure| {
         let says = failure.to_string();
         let mend = mend_of(&says, MEND);

@@ -1,14 +1,12 @@
-//! What other services are asked: stores of buckets, and Barbican.
-
-use std::sync::Arc;
+//! What other services are asked: stores of buckets, a KMS, and Barbican.
 
 use calotype_core::Error;
 use calotype_core::codes::ImsCode;
 use calotype_core::object::ObjectAddress;
-use calotype_core::ports::{Entropy, Objects};
-use calotype_keys::{SystemEntropy, Unmet};
+use calotype_core::ports::Objects;
+use calotype_keys::Unmet;
 
-use super::{Finding, Place, State, mend_of};
+use super::{Finding, Place, State, entropy, mend_of};
 use crate::config::objects::ObjectsType;
 use crate::exit::Failure;
 use crate::serve::keys::{barbican, kms};
@@ -25,7 +23,7 @@ pub(super) async fn buckets(place: &Place) -> Vec<Finding> {
     if section.kind == ObjectsType::Directory {
         return vec![directory(place)];
     }
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let entropy = entropy();
     let clock = place.clock();
     let store = match objects(section, &place.options.data_dir, (&clock, &entropy)) {
         Ok(store) => store,
@@ -102,7 +100,7 @@ pub(super) async fn customers_kms(place: &Place) -> Vec<Finding> {
     let Some(section) = &place.options.config.keys.kms else {
         return Vec::new();
     };
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let entropy = entropy();
     let clock = place.clock();
     let probed = async {
         let kms = kms(section, &entropy, &clock)?;
@@ -124,7 +122,7 @@ pub(super) async fn barbicans_keys(place: &Place) -> Vec<Finding> {
     let Some(section) = &place.options.config.keys.barbican else {
         return Vec::new();
     };
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let entropy = entropy();
     let clock = place.clock();
     let asked = match barbican(section, &entropy, &clock) {
         Ok(barbican) => barbican.meet().await,
