@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use calotype_tests::Client;
+use serde_json::Value;
 
-use crate::lists::load;
+use crate::lists::{CONNECTIONS, load, load_on};
 use crate::report::{Report, quantile, time_text};
+use crate::wire::Wire;
 
 const LOAD: Duration = Duration::from_secs(3);
+/// For pages that take long: what is not known yet at the beginning is to be little of it.
+const LONG: Duration = Duration::from_secs(10);
 /// The last microsecond that may be; and what nobody has.
 const NOBODY: &str = "11111111-2222-4333-8444-555555555555";
 
@@ -103,10 +107,32 @@ pub(crate) fn measure(report: &mut Report, client: &Client, id: &str) {
         .map(|(tail, name)| format!("`{name}` {}", time_text(*tail)))
         .collect();
     report.alone(&format!("{what}: p99 of each"), each.join(", "));
-    let mut times = load(client, "/v2/cloudimages", LOAD);
-    let (median, tail) = (quantile(&mut times, 0.5), quantile(&mut times, 0.99));
-    report.alone(
-        "GET /v2/cloudimages, a page of 500 as without a limit, 32 connections",
-        format!("p50 {}, p99 {}", time_text(median), time_text(tail)),
-    );
+    let first = ["/v2/cloudimages".to_owned()];
+    for (what, paths) in [
+        ("the first one", first.as_slice()),
+        ("at 200 places", &places(client)),
+    ] {
+        let mut times = load_on(std::slice::from_ref(client), CONNECTIONS, paths, LONG);
+        let (median, tail) = (quantile(&mut times, 0.5), quantile(&mut times, 0.99));
+        report.alone(
+            &format!(
+                "GET /v2/cloudimages, a page of 500 as without a limit, {what}, 32 connections"
+            ),
+            format!("p50 {}, p99 {}", time_text(median), time_text(tail)),
+        );
+    }
+}
+
+/// All pages of the list, as who goes through it asks for them.
+fn places(client: &Client) -> Vec<String> {
+    let mut wire = Wire::open(client);
+    let mut paths = vec!["/v2/cloudimages".to_owned()];
+    while paths.len() < 200 {
+        let page = wire.get(&paths[paths.len() - 1]);
+        let page: Value = serde_json::from_slice(page).expect("JSON");
+        let images = page["images"].as_array().expect("images");
+        let last = images[images.len() - 1]["id"].as_str().expect("an id");
+        paths.push(format!("/v2/cloudimages?marker={last}"));
+    }
+    paths
 }

@@ -9,7 +9,7 @@ use crate::filters;
 use crate::report::{Report, quantile, time_text};
 use crate::wire::Wire;
 
-const CONNECTIONS: usize = 32;
+pub(crate) const CONNECTIONS: usize = 32;
 const FEW: usize = 1_000;
 const MANY: usize = 100_000;
 const LOAD: Duration = Duration::from_secs(10);
@@ -132,21 +132,27 @@ fn loaded(report: &mut Report, client: &Client, what: &str, path: &str) {
 
 /// The times of all requests that 32 connections make one after the other.
 pub(crate) fn load(client: &Client, path: &str, long: Duration) -> Vec<Duration> {
-    load_on(std::slice::from_ref(client), CONNECTIONS, path, long)
+    let paths = [path.to_owned()];
+    load_on(std::slice::from_ref(client), CONNECTIONS, &paths, long)
 }
 
-/// The same of so many connections, spread evenly over these servers.
+/// The same of pages at all these places, by so many connections, spread evenly over these servers.
 pub(crate) fn load_on(
     clients: &[Client],
     connections: usize,
-    path: &str,
+    paths: &[String],
     long: Duration,
 ) -> Vec<Duration> {
     let deadline = Instant::now() + long;
-    let ask = |client: &Client| {
+    // Each begins at a place of its own.
+    let ask = |client: &Client, connection: usize| {
         let mut wire = Wire::open(client);
         let mut times = Vec::new();
-        while Instant::now() < deadline {
+        let places = paths.iter().cycle();
+        for path in places.skip(connection * paths.len() / connections) {
+            if Instant::now() >= deadline {
+                break;
+            }
             let begin = Instant::now();
             wire.get(path);
             times.push(begin.elapsed());
@@ -154,9 +160,9 @@ pub(crate) fn load_on(
         times
     };
     std::thread::scope(|scope| {
-        let callers = clients.iter().cycle().take(connections);
+        let callers = clients.iter().cycle().take(connections).zip(0..);
         let askers: Vec<_> = callers
-            .map(|caller| scope.spawn(move || ask(caller)))
+            .map(|(caller, number)| scope.spawn(move || ask(caller, number)))
             .collect();
         let times = askers.into_iter().map(|asker| asker.join().expect("times"));
         times.flatten().collect()

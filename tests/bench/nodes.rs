@@ -130,7 +130,7 @@ fn reads(report: &mut Report) {
             nodes.push(shared.node(0));
         }
         let clients: Vec<Client> = nodes.iter().map(|node| client.at(node.base())).collect();
-        let mut times = load_on(&clients, CONNECTIONS, &path, LOAD);
+        let mut times = load_on(&clients, CONNECTIONS, std::slice::from_ref(&path), LOAD);
         let rate = times.len() as f64 / LOAD.as_secs_f64();
         let of_first = rate / *first.get_or_insert(rate);
         let (median, tail) = (quantile(&mut times, 0.5), quantile(&mut times, 0.99));
@@ -154,14 +154,22 @@ fn lists(report: &mut Report) {
     );
     tag.expect(204);
     multiply(&shared.url, &image);
-    for (name, path) in [
-        ("by default", "/v2/images?limit=25"),
-        ("by name", "/v2/images?limit=25&name=image-500000"),
-        ("by tag", "/v2/images?limit=25&tag=tenth"),
-        ("of the IMS API", "/v2/cloudimages?limit=25"),
+    let one = |path: &str| vec![path.to_owned()];
+    // Of images that no page showed before, at first.
+    let places = (1..=MILLION / 1000).map(|page| {
+        let image = format!("10000000-0000-4000-8000-{:012x}", page * 1000);
+        format!("/v2/images?limit=25&marker={image}")
+    });
+    for (name, paths) in [
+        ("by default", one("/v2/images?limit=25")),
+        ("by name", one("/v2/images?limit=25&name=image-500000")),
+        ("by tag", one("/v2/images?limit=25&tag=tenth")),
+        ("of the IMS API", one("/v2/cloudimages?limit=25")),
+        ("at 1,000 places", places.collect()),
     ] {
         for connections in [8, CONNECTIONS] {
-            let mut times = load_on(std::slice::from_ref(&client), connections, path, LOAD);
+            let clients = std::slice::from_ref(&client);
+            let mut times = load_on(clients, connections, &paths, LOAD);
             let rate = times.len() as f64 / LOAD.as_secs_f64();
             let (median, tail) = (quantile(&mut times, 0.5), quantile(&mut times, 0.99));
             let (median, tail) = (time_text(median), time_text(tail));

@@ -143,6 +143,17 @@ fn an_image_that_does_not_wait_for_bytes_gets_none() {
     .refused(404, "IMG.0027");
     register(&client, &waiting, "images:nothing").refused(400, "IMG.0057");
     register(&client, &waiting, "").refused(400, "IMG.0017");
+    let disabled = client.create_key("disabled");
+    client.key_call("disable-key", &disabled);
+    for (key, code) in [
+        (json!("11111111-2222-4333-8444-555555555555"), "IMG.0095"),
+        (json!(disabled), "IMG.0097"),
+        (json!(1), "IMG.0001"),
+    ] {
+        let body = json!({"image_url": "images:disk.raw", "cmk_id": key});
+        let path = format!("/v1/cloudimages/{waiting}/upload");
+        client.put(&path, body).refused(400, code);
+    }
     let stranger = server.admin().new_project("stranger", "member");
     register(&stranger, &waiting, "images:disk.raw").refused(404, "IMG.0027");
     assert_eq!(client.state(), before);

@@ -182,9 +182,11 @@ fn an_image_that_waits_for_its_bytes_gets_those_of_an_object() {
     let object = server.put_object("disk.raw", Content::new(5, LENGTH));
     let waiting = client.create("waiting");
     let bare = client.create_with(json!({"name": "without formats"}));
-    for image in [&waiting, &bare] {
+    let sealed = client.create("to be sealed");
+    let key = client.create_key("master");
+    for (image, key) in [(&waiting, None), (&bare, None), (&sealed, Some(&key))] {
         let path = format!("/v1/cloudimages/{image}/upload");
-        let accepted = client.put(&path, json!({"image_url": object}));
+        let accepted = client.put(&path, json!({"image_url": object, "cmk_id": key}));
         let job = client.job(&client::text(&accepted.expect(200).json()["job_id"]));
         assert_eq!(job.status(), "SUCCESS", "{}", job.document);
         assert_eq!(job.document["job_type"], "imsNativeImportImageJob");
@@ -193,6 +195,10 @@ fn an_image_that_waits_for_its_bytes_gets_those_of_an_object() {
         let shown = client.show(image);
         assert_eq!(shown["disk_format"], "raw");
         assert_eq!(shown["container_format"], "bare");
+        assert_eq!(
+            shown.get("__system__cmkid"),
+            key.map(|key| json!(key)).as_ref()
+        );
         client
             .put(&path, json!({"image_url": object}))
             .refused(400, "IMG.0046");

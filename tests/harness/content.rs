@@ -1,27 +1,35 @@
 //! Bytes to upload: repeatable from a seed, at any length, without being held in memory.
+//!
+//! Made by copying, which is as fast in a build that is not optimised: every [`BLOCK`] bytes are a piece of the same random bytes,
+//! and begin with two words of their own, which no other block of any stream has.
 
 use std::io::{self, Read};
+use std::sync::OnceLock;
 
 use md5::Md5;
 use sha2::{Digest, Sha512};
 
+/// Less than any unit that the service moves bytes in, so that no two of those are alike.
+const BLOCK: usize = 4096;
+
+/// Random bytes of which blocks are pieces.
+const BASE: usize = 1 << 20;
+
 /// A stream of bytes that is the same for the same seed and length.
 #[derive(Debug, Clone)]
 pub struct Content {
-    state: u64,
-    left: u64,
-    word: [u8; 8],
-    used: usize,
+    seed: u64,
+    at: u64,
+    length: u64,
 }
 
 impl Content {
     /// `length` bytes of the stream that `seed` names.
     pub fn new(seed: u64, length: u64) -> Self {
         Self {
-            state: seed,
-            left: length,
-            word: [0; 8],
-            used: 8,
+            seed,
+            at: 0,
+            length,
         }
     }
 
@@ -33,30 +41,44 @@ impl Content {
             .expect("content never fails");
         bytes
     }
+
+    /// The words that a block of the stream begins with.
+    fn head(&self, block: u64) -> [u8; 16] {
+        let mut state = self.seed ^ block.rotate_left(32);
+        let low = u128::from(next(&mut state));
+        (low << 64 | u128::from(next(&mut state))).to_le_bytes()
+    }
 }
 
 impl Read for Content {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = usize::try_from(self.left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        let (buffer, _) = buffer.split_at_mut(length);
-        let begun = if self.used == 8 {
-            0
-        } else {
-            (8 - self.used).min(length)
-        };
-        let (rest, whole) = buffer.split_at_mut(begun);
-        rest.copy_from_slice(&self.word[self.used..self.used + begun]);
-        self.used += begun;
-        for part in whole.chunks_mut(8) {
-            self.word = next(&mut self.state).to_le_bytes();
-            self.used = part.len();
-            part.copy_from_slice(&self.word[..self.used]);
+        let left = usize::try_from(self.length - self.at).unwrap_or(usize::MAX);
+        let length = left.min(buffer.len());
+        let mut rest = &mut buffer[..length];
+        while !rest.is_empty() {
+            let (block, from) = (self.at / BLOCK as u64, self.at as usize % BLOCK);
+            let (part, behind) = rest.split_at_mut(rest.len().min(BLOCK - from));
+            let piece = (self.at % BASE as u64) as usize;
+            part.copy_from_slice(&base()[piece..piece + part.len()]);
+            let head = self.head(block);
+            if let Some(head) = head.get(from..) {
+                let count = head.len().min(part.len());
+                part[..count].copy_from_slice(&head[..count]);
+            }
+            self.at += part.len() as u64;
+            rest = behind;
         }
-        self.left -= length as u64;
         Ok(length)
     }
+}
+
+fn base() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| {
+        let mut state = 0;
+        let words = std::iter::repeat_with(|| next(&mut state).to_le_bytes());
+        words.take(BASE / 8).flatten().collect()
+    })
 }
 
 /// The next number of the sequence that `state` is in (SplitMix64, Steele et al. 2014).
@@ -115,9 +137,9 @@ mod tests {
 
     #[test]
     fn content_is_the_same_however_it_is_read() {
-        let whole = Content::bytes(7, 1000);
-        for step in [1, 3, 8, 13, 999] {
-            let mut content = Content::new(7, 1000);
+        let whole = Content::bytes(7, 10_000);
+        for step in [1, 3, 8, 13, 999, 4096, 5000] {
+            let mut content = Content::new(7, 10_000);
             let mut read = Vec::new();
             let mut part = vec![0; step];
             loop {
@@ -129,6 +151,13 @@ mod tests {
             }
             assert!(read == whole, "in steps of {step}");
         }
-        assert!(Content::bytes(8, 1000) != whole);
+        assert!(Content::bytes(8, 10_000) != whole);
+    }
+
+    #[test]
+    fn no_two_blocks_are_alike() {
+        let all = [1, 2].map(|seed| Content::bytes(seed, 3 << 20)).concat();
+        let blocks: std::collections::BTreeSet<&[u8]> = all.chunks(BLOCK).collect();
+        assert_eq!(blocks.len(), all.len() / BLOCK);
     }
 }

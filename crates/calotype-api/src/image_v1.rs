@@ -91,7 +91,7 @@ async fn list_images(
         ErrorKind::NotFound => Error::invalid("The marker is not an image's id."),
         _ => error,
     })?;
-    let documents: Vec<Value> = images.iter().map(document).collect();
+    let documents: Vec<Value> = images.iter().map(|image| document(image)).collect();
     Ok(Json(json!({ "images": documents })).into_response())
 }
 

@@ -74,7 +74,7 @@ pub async fn list_images(
     let page = Page::read(&state, &call, listing)
         .await
         .map_err(unknown_marker)?;
-    let stores = state.service.stores_of(&page.images).await?;
+    let stores = state.service.stores_of(page.images()).await?;
     let documents = page.documents(state.service.settings());
     let body = Images {
         images: documents

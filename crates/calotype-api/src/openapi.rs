@@ -18,6 +18,16 @@ use calotype_core::Error;
 use crate::errors::Reply;
 use crate::state::ApiState;
 
+/// A number, or its digits as a text: what bodies call a limit and an offset.
+#[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum Decimal {
+    /// As this service takes it too.
+    Number(u32),
+    /// As the reference has it.
+    Text(String),
+}
+
 /// The operation of this module.
 pub fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default().routes(routes!(show_description))

@@ -185,7 +185,7 @@ impl Drop for Connected {
     path = "/healthz",
     operation_id = "live",
     tag = "Operations",
-    responses((status = 200, description = "The process lives.")),
+    responses((status = 200, description = "The process lives.", content_type = "text/plain", body = String)),
 )]
 pub async fn live() -> Response {
     text("ok\n")
@@ -199,7 +199,7 @@ pub async fn live() -> Response {
     operation_id = "ready",
     tag = "Operations",
     responses(
-        (status = 200, description = "The service can do its work."),
+        (status = 200, description = "The service can do its work.", content_type = "text/plain", body = String),
         (status = 503, description = "It can't now."),
     ),
 )]
@@ -259,7 +259,7 @@ const LOOK: Duration = Duration::from_secs(3);
     path = "/metrics",
     operation_id = "showMetrics",
     tag = "Operations",
-    responses((status = 200, description = "The metrics.")),
+    responses((status = 200, description = "The metrics.", content_type = "text/plain", body = String)),
 )]
 pub async fn show_metrics(State(state): State<ApiState>) -> Reply {
     // Not every load balancer asks.

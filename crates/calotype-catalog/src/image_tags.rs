@@ -11,7 +11,7 @@ use calotype_core::ports::{Page, Window};
 use calotype_core::query::{ImageQuery, TagCondition, TagQuery, WantedTag};
 
 use crate::db::{Arg, Db, Engine};
-use crate::list::{Text, page_of, start_of};
+use crate::list::{KEYS, Text, page_of, start_of};
 use crate::rows::{image_column, image_of};
 
 /// The texts of the tags of a project's images, sorted, each once.
@@ -30,7 +30,7 @@ pub(crate) async fn tags_of_images(db: &Db, query: &ImageQuery) -> Result<Vec<St
         ..query.clone()
     };
     let start = start_of(db, query).await?;
-    let Some(mut page) = page_of(&every_image, start) else {
+    let Some(mut page) = page_of(&every_image, start, KEYS) else {
         return Ok(Vec::new());
     };
     let limit = page.text.bind(i64::from(query.limit).into());

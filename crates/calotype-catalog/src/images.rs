@@ -3,10 +3,11 @@
 //! A project's usage is changed in the transaction that changes what it counts. A deletion leaves a
 //! tombstone, so that the id never returns, and leaves the bytes to the reconciler.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use calotype_core::id::{BlobId, ImageId, ProjectId, StoreName};
-use calotype_core::image::{Image, Member, MemberStatus, Visibility};
+use calotype_core::image::{Image, ListedImage, Member, MemberStatus, Visibility};
 use calotype_core::ports::{
     BlobFacts, ByteLimit, ImageLimit, Images, MemberLimit, Page, Reservation, SeenImage, Trail,
     Window,
@@ -51,8 +52,8 @@ impl Images for SqlCatalog {
         rows.first().map(seen).transpose()
     }
 
-    async fn list_images(&self, query: &ImageQuery) -> Result<Vec<Image>> {
-        crate::list::list_images(&self.db, query).await
+    async fn list_images(&self, query: &ImageQuery) -> Result<Vec<Arc<ListedImage>>> {
+        crate::list::list_images(&self.db, &self.known, query).await
     }
 
     async fn tags_of_images(&self, query: &ImageQuery) -> Result<Vec<String>> {

@@ -12,33 +12,95 @@
 //! SQLite plans without statistics here, so the text leaves it no choice: `cross join` fixes the order of
 //! tables, and `coalesce(column, '')` keeps a condition from being answered by an index.
 //!
+//! A page is asked for its images' stamps first, and then for those images alone that are not known as they are now ([`known`]).
+//!
 //! Paging is by key: a page begins after its marker's values, whatever was made or deleted meanwhile.
 
+use std::sync::Arc;
+
 use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
-use calotype_core::image::{Image, Visibility};
+use calotype_core::image::{Image, ListedImage, Visibility};
 use calotype_core::query::{
     Comparison, Condition, Direction, ImageQuery, SortKey, Visible, WantedMembership,
 };
 use calotype_core::{Error, Result};
 
 use crate::db::{Arg, Db, Engine, Row};
-use crate::rows::{image_column, image_of};
+use crate::rows::{image_column, image_of, placeholders};
 
 mod conditions;
+mod known;
 
 use conditions::{changed, column_of, meets};
+pub(crate) use known::KnownImages;
+use known::{STAMPS, Stamp};
 
 /// A page of images, with their properties and tags.
-pub(crate) async fn list_images(db: &Db, query: &ImageQuery) -> Result<Vec<Image>> {
+pub(crate) async fn list_images(
+    db: &Db,
+    known: &KnownImages,
+    query: &ImageQuery,
+) -> Result<Vec<Arc<ListedImage>>> {
     let start = start_of(db, query).await?;
-    let Some((sql, args)) = statement(query, start, db.engine()) else {
+    let Some(page) = page_of(query, start, STAMPS) else {
         return Ok(Vec::new());
     };
-    db.fetch_all(sql, args)
-        .await?
+    let stamps = stamps_of(db, query, &page).await?;
+    let mut images: Vec<Option<Arc<ListedImage>>> =
+        stamps.iter().map(|stamp| known.get(*stamp)).collect();
+    let unknown = stamps
         .iter()
-        .map(image_of)
-        .collect()
+        .zip(&images)
+        .filter(|(_, image)| image.is_none());
+    let unknown: Vec<ImageId> = unknown.map(|(stamp, _)| stamp.id).collect();
+    if unknown.len() <= FEW_UNKNOWN {
+        let read = read_few(db, &unknown).await?.into_iter();
+        let read: Vec<Arc<ListedImage>> = read.map(|image| known.add(image)).collect();
+        for (image, stamp) in images.iter_mut().zip(&stamps) {
+            let found = || {
+                read.iter()
+                    .find(|image| Stamp::of(image) == *stamp)
+                    .cloned()
+            };
+            *image = image.take().or_else(found);
+        }
+        if let Some(images) = images.into_iter().collect() {
+            return Ok(images);
+        }
+        // One was changed since its stamp was read. A page shows one state of all its images.
+    }
+    let (sql, args) = statement(query, page, db.engine());
+    let rows = db.fetch_all(sql, args).await?;
+    let images = rows.iter().map(image_of);
+    images.map(|image| Ok(known.add(image?))).collect()
+}
+
+/// Images that are read by their ids rather than with their page.
+const FEW_UNKNOWN: usize = 32;
+
+/// The stamps of a page's images, in its order.
+async fn stamps_of(db: &Db, query: &ImageQuery, page: &PageKeys) -> Result<Vec<Stamp>> {
+    let sql = stamps_statement(query, page);
+    let rows = db.fetch_all(sql, page.text.args.clone()).await?;
+    let stamps = rows.first().map(|row| row.opt_text("stamps")).transpose()?;
+    let stamps = stamps.flatten().unwrap_or_default();
+    let stamps = stamps.split(',').filter(|stamp| !stamp.is_empty());
+    stamps.map(Stamp::parse).collect()
+}
+
+/// Images by their ids, of which there are at most [`FEW_UNKNOWN`], in no order.
+async fn read_few(db: &Db, ids: &[ImageId]) -> Result<Vec<Image>> {
+    let Some(last) = ids.last() else {
+        return Ok(Vec::new());
+    };
+    let column = image_column(db.engine());
+    let names = placeholders(1, FEW_UNKNOWN);
+    let sql = format!("select {column} from images i where i.id in ({names})");
+    // One text of the statement, whatever their number.
+    let ids = ids.iter().chain(std::iter::repeat(last));
+    let args = ids.take(FEW_UNKNOWN).map(Arg::text).collect();
+    let rows = db.fetch_all(sql, args).await?;
+    rows.iter().map(image_of).collect()
 }
 
 /// What has to be asked before a page can be.
@@ -324,13 +386,8 @@ impl Text {
     }
 }
 
-/// The statement for a page; none where no image can be on it.
-pub(crate) fn statement(
-    query: &ImageQuery,
-    start: Start,
-    engine: Engine,
-) -> Option<(String, Vec<Arg>)> {
-    let page = page_of(query, start)?;
+/// The statement for a page with all that its images show.
+pub(crate) fn statement(query: &ImageQuery, page: PageKeys, engine: Engine) -> (String, Vec<Arg>) {
     let column = image_column(engine);
     let again = order_by(&total_order(query), |n, _| format!("page.k{n}"));
     let sql = format!(
@@ -338,12 +395,21 @@ pub(crate) fn statement(
          where i.id = page.k{} order by {again}",
         page.sql, page.id
     );
-    Some((sql, page.text.args))
+    (sql, page.text.args)
+}
+
+/// The statement for the stamps of a page's images: one text, which costs less than a row for each.
+fn stamps_statement(query: &ImageQuery, page: &PageKeys) -> String {
+    let again = order_by(&total_order(query), |n, _| format!("page.k{n}"));
+    format!(
+        "select string_agg(page.stamp, ',' order by {again}) as stamps from ({}) as page",
+        page.sql
+    )
 }
 
 /// What selects the images of a page.
 pub(crate) struct PageKeys {
-    /// The statement that gives their keys of order: `k0`, `k1`, ...
+    /// The statement that gives their keys of order, `k0`, `k1`, ..., and what was asked for beside them.
     pub(crate) sql: String,
     /// Which of the keys is the id.
     pub(crate) id: usize,
@@ -351,8 +417,11 @@ pub(crate) struct PageKeys {
     pub(crate) text: Text,
 }
 
-/// The keys of a page's images; none where no image can be on it.
-pub(crate) fn page_of(query: &ImageQuery, start: Start) -> Option<PageKeys> {
+/// The keys of a page's images and nothing else.
+pub(crate) const KEYS: &str = "";
+
+/// The keys of a page's images, with what is asked for beside them; none where no image can be on it.
+pub(crate) fn page_of(query: &ImageQuery, start: Start, beside: &'static str) -> Option<PageKeys> {
     let Start { marker, driver } = start;
     let order = total_order(query);
     let sets = wanted_sets(query);
@@ -383,6 +452,7 @@ pub(crate) fn page_of(query: &ImageQuery, start: Start) -> Option<PageKeys> {
         within.iter().map(move |within| Part {
             set,
             within: *within,
+            beside,
         })
     });
     let branches: Vec<String> = parts
@@ -434,13 +504,19 @@ const FEW_ENTERPRISE_PROJECTS: usize = 16;
 struct Part<'a> {
     set: &'a Set,
     within: Option<&'a [EnterpriseProjectId]>,
+    /// More columns than the keys.
+    beside: &'static str,
 }
 
 /// One branch: the keys of the beginning of one set, or of a part of it.
 fn branch(
     text: &mut Text,
     query: &ImageQuery,
-    Part { set, within }: Part<'_>,
+    Part {
+        set,
+        within,
+        beside,
+    }: Part<'_>,
     driver: Driver,
     order: &[(SortKey, Direction)],
     marker: Option<&[String]>,
@@ -622,7 +698,7 @@ fn branch(
         wheres.join(" and ")
     };
     format!(
-        "select {} from {from} where {wheres} order by {by} limit {limit}",
+        "select {}{beside} from {from} where {wheres} order by {by} limit {limit}",
         keys.join(", ")
     )
 }

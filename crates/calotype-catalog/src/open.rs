@@ -14,6 +14,7 @@ use sqlx::{Connection as _, Row as _};
 use tokio::sync::Notify;
 
 use crate::db::{Db, Engine, Tx, meaning};
+use crate::list::KnownImages;
 use crate::migrate::migrate;
 use crate::postgres::Postgres;
 use crate::relocate::check_at_home;
@@ -85,6 +86,7 @@ pub struct SqlCatalog {
     pub(crate) db: Db,
     pub(crate) bell: Arc<Notify>,
     pub(crate) options: Options,
+    pub(crate) known: KnownImages,
     /// Whether something was erased that may still stand in SQLite's journal. After a crash that is not known.
     shredding: AtomicBool,
     listener: Option<tokio::task::JoinHandle<()>>,
@@ -127,6 +129,7 @@ impl SqlCatalog {
             db,
             bell,
             options,
+            known: KnownImages::new(),
             shredding: AtomicBool::new(true),
             listener,
         })

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use crate::id::{BlobId, EnterpriseProjectId, ImageId, KeyId, ProjectId};
 use crate::ports::WrappedKey;
@@ -196,6 +198,44 @@ pub struct Image {
     pub active_at: Option<Timestamp>,
     /// Raised by every change of the record: the guard of optimistic updates.
     pub version: i64,
+}
+
+/// An image as lists read it. It never changes, so that what is written of it is written once, however many lists show it.
+#[derive(Debug)]
+pub struct ListedImage {
+    image: Image,
+    document: OnceLock<Box<str>>,
+}
+
+impl From<Image> for ListedImage {
+    fn from(image: Image) -> Self {
+        Self {
+            image,
+            document: OnceLock::new(),
+        }
+    }
+}
+
+impl Deref for ListedImage {
+    type Target = Image;
+
+    fn deref(&self) -> &Image {
+        &self.image
+    }
+}
+
+impl ListedImage {
+    /// The image's document: as `write` writes it, the first time. There is one form of it.
+    ///
+    /// # Errors
+    /// Those of `write`, and then it is asked again the next time.
+    pub fn document<E>(&self, write: impl FnOnce(&Image) -> Result<String, E>) -> Result<&str, E> {
+        if let Some(document) = self.document.get() {
+            return Ok(document);
+        }
+        let written = write(&self.image)?.into_boxed_str();
+        Ok(self.document.get_or_init(|| written))
+    }
 }
 
 impl Image {

@@ -165,7 +165,7 @@ pub(super) async fn delete(
 
 /// The image with the store of its bytes.
 async fn shown(service: &Service, image: &Image) -> Reply {
-    let stores = service.stores_of(std::slice::from_ref(image)).await?;
+    let stores = service.stores_of(std::iter::once(image)).await?;
     let document = ImageDocument::new(image, service.settings()).in_stores(&stores);
     Ok(Json(document).into_response())
 }

@@ -142,6 +142,9 @@ pub struct WholeImageRequest {
 pub struct RegisterImageRequest {
     /// The object: `bucket:object`.
     pub image_url: String,
+    /// The key that the image is to be sealed under. An extension: the API's own form has none, and so no way to fill an image under
+    /// a key.
+    pub cmk_id: Option<String>,
 }
 
 /// What a request for an image of an object is answered with, for the API's description.
@@ -319,9 +322,10 @@ pub async fn register_image(
         let url = optional_text(&mut body, "image_url")?.unwrap_or_default();
         let id = path::image(path)?;
         let object = ObjectAddress::parse(&url)?;
+        let cmk = optional_text(&mut body, "cmk_id")?;
         let keep = kept(service, slot.as_ref(), None);
         let job = service
-            .register(&call, id, &object, keep.as_deref())
+            .register(&call, id, &object, cmk.as_deref(), keep.as_deref())
             .await?;
         Ok(json_answer(accepted_text(&job, None)))
     })

@@ -1,15 +1,12 @@
 //! `GET /v2/cloudimages`: images as OTC's clients list them (spec 2.1, 8).
 
-use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::response::IntoResponse as _;
 use calotype_core::codes::ImsCode;
 use calotype_core::{Error, ErrorKind};
-use serde::Serialize;
 
 use crate::caller::Caller;
 use crate::errors::Reply;
-use crate::image_document::ImageDocument;
+use crate::idempotency::json_answer;
 use crate::image_page::Page;
 use crate::list_query::described::{AttributeFilters, ImsFilters, RecordFilters};
 use crate::list_query::{BadParameter, Params, ims};
@@ -48,13 +45,7 @@ pub async fn list_cloud_images(
     let page = Page::read(&state, &call, listing)
         .await
         .map_err(unknown_marker)?;
-    let images = page.documents(state.service.settings()).collect();
-    Ok(Json(Images { images }).into_response())
-}
-
-#[derive(Serialize)]
-struct Images<'a> {
-    images: Vec<ImageDocument<'a>>,
+    Ok(json_answer(page.json(state.service.settings())?))
 }
 
 pub(super) fn refusal(bad: BadParameter) -> Error {

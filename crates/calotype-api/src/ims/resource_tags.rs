@@ -22,6 +22,7 @@ use crate::errors::Reply;
 use crate::json_body::{
     json_object, malformed, optional_bool, optional_list, optional_text, read_body,
 };
+use crate::openapi::Decimal;
 use crate::state::ApiState;
 
 /// Keys that a list may have, and values that a key may have.
@@ -67,9 +68,9 @@ pub struct FindImagesByTags {
     /// Images without any tag; what the four lists say does not count then.
     pub without_any_tag: Option<bool>,
     /// How many at most, in decimal: 1 to 1000, 10 where it is absent.
-    pub limit: Option<String>,
+    pub limit: Option<Decimal>,
     /// How many are passed over, in decimal.
-    pub offset: Option<String>,
+    pub offset: Option<Decimal>,
     /// What is asked beside the tags.
     pub matches: Option<Vec<Match>>,
 }

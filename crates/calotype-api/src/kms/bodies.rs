@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use utoipa::ToSchema;
 
+use crate::openapi::Decimal;
+
 /// A key to be made.
 #[derive(Debug, ToSchema)]
 pub struct CreateKey {
@@ -280,9 +282,9 @@ pub struct FindKeys {
     /// `filter` or `count`.
     pub action: String,
     /// 1 to 1000; 10 where it is absent.
-    pub limit: Option<String>,
+    pub limit: Option<Decimal>,
     /// How many are passed over.
-    pub offset: Option<String>,
+    pub offset: Option<Decimal>,
     /// Tags that all must be there.
     pub tags: Option<Vec<TagValues>>,
     /// With the key `resource_name`: a part of the alias.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use utoipa::openapi::path::{HttpMethod, Operation};
-use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::{Components, Content, Object, OpenApi, Ref, RefOr, Response, Schema};
 
 use crate::errors::Family;
@@ -21,8 +21,31 @@ struct Shapes {
     schemas: BTreeMap<String, RefOr<Schema>>,
     /// Of an operation, the schema of what it answers when it succeeds.
     answers: BTreeMap<String, String>,
-    /// Of an operation, the schema of the body that it takes.
-    requests: BTreeMap<String, String>,
+    /// Of an operation, what it takes.
+    requests: BTreeMap<String, Body>,
+}
+
+/// The schema of a body: of JSON, or of each media type.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Body {
+    Json(String),
+    Of(BTreeMap<String, String>),
+}
+
+impl Body {
+    /// The media types, and the schema of each.
+    fn schemas(&self) -> Vec<(&str, &str)> {
+        match self {
+            Self::Json(name) => vec![("application/json", name)],
+            Self::Of(names) => {
+                let names = names.iter();
+                names
+                    .map(|(media_type, name)| (media_type.as_str(), name.as_str()))
+                    .collect()
+            }
+        }
+    }
 }
 
 /// The description with the shapes.
@@ -64,9 +87,17 @@ fn owned<T>(value: &mut RefOr<T>) -> Option<&mut T> {
 
 fn describe(operation: &mut Operation, method: &HttpMethod, family: Family, shapes: &Shapes) {
     let id = operation.operation_id.as_deref().unwrap_or_default();
-    if let Some(name) = shapes.requests.get(id) {
-        let body = RequestBodyBuilder::new().content("application/json", content(name));
-        operation.request_body = Some(RefOr::T(body.build()));
+    if let Some(body) = shapes.requests.get(id) {
+        let described = operation
+            .request_body
+            .get_or_insert(RefOr::T(RequestBody::default()));
+        if let Some(described) = owned(described) {
+            described.content.clear();
+            for (media_type, name) in body.schemas() {
+                let content = content(name).into();
+                described.content.insert(media_type.to_owned(), content);
+            }
+        }
     }
     let parameters = operation.parameters.iter_mut().flatten();
     for parameter in parameters.filter_map(owned) {
@@ -161,8 +192,18 @@ mod tests {
         for kind in ["answers", "requests"] {
             for (operation, name) in shapes[kind].as_object().unwrap() {
                 assert!(operations.contains(operation.as_str()), "{operation}");
-                let name = name.as_str().unwrap();
-                assert!(shapes["schemas"][name].is_object(), "{name}");
+                let of_media_types = name.as_object().into_iter().flat_map(|each| each.values());
+                for name in name
+                    .is_string()
+                    .then_some(name)
+                    .into_iter()
+                    .chain(of_media_types)
+                {
+                    assert!(
+                        shapes["schemas"][name.as_str().unwrap()].is_object(),
+                        "{name}"
+                    );
+                }
             }
         }
     }

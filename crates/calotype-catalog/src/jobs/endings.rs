@@ -105,9 +105,14 @@ pub(super) async fn end_well(
         | Work::Move(_)
         | Work::Parts => None,
     };
+    // An image that waited for its bytes has no key before: that comes with them.
+    let cmk = match &held.work {
+        Work::Import(import) => import.target_cmk.as_ref(),
+        _ => None,
+    };
     let wrapped = wrapped.map(serde_json::to_string).transpose();
     let sql = "update images set status = 'active', blob = $2, active_at = $3, \
-               updated_at = $3, version = version + 1, wrapped_key = $4, \
+               updated_at = $3, version = version + 1, wrapped_key = $4, cmk_id = coalesce($6, cmk_id), \
                size = (select b.size from blobs b where b.id = $2), \
                virtual_size = coalesce($5, virtual_size), \
                damaged_at = (select b.damaged_at from blobs b where b.id = $2), \
@@ -121,6 +126,7 @@ pub(super) async fn end_well(
         Arg::time(now),
         Arg::opt_text(wrapped.map_err(Error::internal)?),
         size_arg(virtual_size)?,
+        Arg::opt_text(cmk),
     ];
     let changed = tx.execute(sql, args).await?;
     one(changed, "the image of an unfinished job is not being made")?;

@@ -1,8 +1,6 @@
 //! How SQLite goes about the main shapes of lists: each branch straight off an index, without reading a
 //! table from end to end and without sorting. Only the beginnings of the branches are merged by a sort.
 
-use std::sync::Arc;
-
 use calotype_core::image::{ImageStatus, MemberStatus};
 use calotype_core::query::Viewer;
 use calotype_core::time::Timestamp;
@@ -31,7 +29,9 @@ async fn plan_by(
         marker: Some(marker.collect()),
         driver,
     };
-    let (sql, args) = statement(query, start, Engine::Sqlite).unwrap();
+    let page = page_of(query, start, STAMPS).unwrap();
+    let sql = stamps_statement(query, &page);
+    let args = page.text.args;
     let rows = tx
         .fetch_all(format!("explain query plan {sql}"), args)
         .await
@@ -238,8 +238,12 @@ async fn each_main_shape_of_list_is_read_off_an_index_in_order() {
                 // Sorted by name, what is shared with the viewer has no index to come off.
                 let members = steps.iter().any(|(_, step)| step.contains("image_members"));
                 let unsorted = usize::from(members && !order.is_empty());
+                // The stamps of a page are put in order once more.
                 let sorts = |(parent, step): &&(String, String)| {
-                    step.contains("TEMP B-TREE") && parent != "LEFT" && parent != "RIGHT"
+                    step.contains("TEMP B-TREE")
+                        && !step.contains("string_agg")
+                        && parent != "LEFT"
+                        && parent != "RIGHT"
                 };
                 let sorted = steps.iter().filter(sorts).count();
                 assert!(sorted <= unsorted, "{query:?}\n{steps:#?}");

@@ -174,6 +174,8 @@ promises! {
     directory::a_change_writes_its_line_and_what_changes_nothing_writes_none,
     directory::a_change_whose_line_can_not_be_written_is_not_made,
     listing::each_view_shows_what_it_promises,
+    listing::a_list_shows_what_others_changed_since_the_last_one,
+    listing::a_page_of_many_images_is_in_order_whatever_is_known_of_them,
     listing::every_list_is_what_the_model_says,
     image_tags::images_are_found_by_the_keys_and_values_of_their_tags,
     image_tags::tags_come_sorted_byte_by_byte_and_each_once,

@@ -5,6 +5,7 @@
 //! it is made again in what they left, a few times, before the caller is told of the conflict.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::access::{Action, Allowed};
 use crate::app::os_version::{self, DEFAULT_OS_VERSION, OS_VERSION};
@@ -12,7 +13,7 @@ use crate::app::patch::{Change, Setting, checked_tags};
 use crate::app::{Call, Keep, Profile, Service, Surface};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{EnterpriseProjectId, ImageId, ProjectId};
-use crate::image::{Digests, Image, ImageStatus, Visibility};
+use crate::image::{Digests, Image, ImageStatus, ListedImage, Visibility};
 use crate::ports::{ImageLimit, Trail};
 use crate::query::{ImageQuery, Viewer};
 
@@ -81,7 +82,7 @@ impl Service {
         &self,
         call: &Call,
         query: impl FnOnce(Viewer) -> ImageQuery,
-    ) -> Result<Vec<Image>> {
+    ) -> Result<Vec<Arc<ListedImage>>> {
         // Of the two lists, an enterprise project permits the one that can be asked for its images (spec 1).
         let allowed = match call.surface {
             Surface::Ims => self.authorize_within(call, Action::ImagesList)?,

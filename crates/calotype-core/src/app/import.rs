@@ -241,16 +241,17 @@ impl Service {
         Ok(id)
     }
 
-    /// Gives an image of the caller's that is `queued` the bytes of an object.
+    /// Gives an image of the caller's that is `queued` the bytes of an object, under the caller's key where one is given.
     ///
     /// # Errors
-    /// IMG.0026; IMG.0027, 0083, 0047 for the image, IMG.0046 where it does not wait for bytes; IMG.0060; for the object as
-    /// [`Service::import`]; what is wrong with the image's key.
+    /// IMG.0026; IMG.0027, 0083, 0047 for the image, IMG.0046 where it does not wait for bytes; for the key, IMG.0060 and for the
+    /// object as [`Service::import`].
     pub async fn register(
         &self,
         call: &Call,
         id: ImageId,
         object: &ObjectAddress,
+        key: Option<&str>,
         keep: Keep<'_, JobId>,
     ) -> Result<JobId> {
         let allowed = self.authorize_within(call, Action::ImagesUpload)?;
@@ -269,7 +270,8 @@ impl Service {
             return Err(Error::ims(ImsCode::IMG_0046));
         }
         let project = call.principal.require_project()?;
-        if let Some(key) = &image.cmk_id {
+        let key = requested_key(key)?;
+        if let Some(key) = &key {
             let user = self.key_user(call)?;
             self.check_key(&user, key, KeyRole::Target).await?;
         }
@@ -279,19 +281,22 @@ impl Service {
             return Err(Error::ims(ImsCode::IMG_0057));
         }
         self.check_room_for(&image.owner, facts.size).await?;
-        let import = self
-            .plan_import(call, object, facts, image.cmk_id.clone())
-            .await?;
+        let import = self.plan_import(call, object, facts, key.clone()).await?;
         let mut job = self.import_job(call, project, JobType::NativeImportImage, &import);
         job.image = Some(id);
         let image = ImportedImage::Queued {
             id,
             formats: [format.as_str(), "bare"],
         };
-        let detail = serde_json::json!({
+        let mut detail = serde_json::json!({
             "object": object.as_str(),
             "job_id": job.id.as_str(),
         });
+        let keys = Keys {
+            source: None,
+            target: key,
+        };
+        keys.tell(&mut detail);
         let line = self.event(call, "uploadImage", id, detail);
         self.submit_import(job, image, import, line, keep).await
     }

@@ -174,11 +174,14 @@ impl Service {
     }
 
     /// The stores of images' bytes, by their blobs; nothing where there is one store only.
-    pub async fn stores_of(&self, images: &[Image]) -> Result<BTreeMap<BlobId, StoreName>> {
+    pub async fn stores_of(
+        &self,
+        images: impl Iterator<Item = &Image>,
+    ) -> Result<BTreeMap<BlobId, StoreName>> {
         if !self.settings.stores.is_choice() {
             return Ok(BTreeMap::new());
         }
-        let blobs: Vec<BlobId> = images.iter().filter_map(|image| image.blob).collect();
+        let blobs: Vec<BlobId> = images.filter_map(|image| image.blob).collect();
         self.catalog.stores_of(&blobs).await
     }
 

@@ -1,6 +1,7 @@
 //! The port to the metadata. Each method is one transaction: it happens wholly or not at all, is durable
 //! when it returns, and is seen by every later call.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -12,7 +13,7 @@ use super::quotas::{ByteLimit, ImageLimit, MemberLimit, Quotas, Reservation};
 use super::reconcile::Reconcile;
 use crate::error::Result;
 use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, ProjectId, StoreName, UserId};
-use crate::image::{Image, Member, MemberStatus, Visibility};
+use crate::image::{Image, ListedImage, Member, MemberStatus, Visibility};
 use crate::job::{
     Claim, Export, Heartbeat, Import, Job, JobFailure, JobFamily, JobStatus, MemberResult,
     MembersChange, MembersVerb, Progress, Release, Replication,
@@ -226,7 +227,7 @@ pub trait Images: Send + Sync {
     ///
     /// # Errors
     /// NotFound where the marker is no image.
-    async fn list_images(&self, query: &ImageQuery) -> Result<Vec<Image>>;
+    async fn list_images(&self, query: &ImageQuery) -> Result<Vec<Arc<ListedImage>>>;
 
     /// The texts of the tags of the images that a query finds, sorted byte by byte, each once. The query's limit counts
     /// them.

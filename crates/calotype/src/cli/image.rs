@@ -533,6 +533,9 @@ pub(crate) struct RegisterArgs {
     /// The object.
     #[arg(long, value_name = "BUCKET:OBJECT")]
     pub(crate) bucket_object: String,
+    /// Seal the image under this master key.
+    #[arg(long, value_name = "ID")]
+    pub(crate) key: Option<String>,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

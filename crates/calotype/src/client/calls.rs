@@ -265,9 +265,14 @@ impl Session {
     }
 
     /// Starts to give an image the bytes of an object; the job's id comes back.
-    pub(crate) async fn register(&self, id: &str, object: &str) -> Result<String, Failure> {
+    pub(crate) async fn register(
+        &self,
+        id: &str,
+        object: &str,
+        key: Option<&str>,
+    ) -> Result<String, Failure> {
         let path = format!("/v1/cloudimages/{}/upload", encode(id));
-        let request = serde_json::json!({"image_url": object});
+        let request = serde_json::json!({"image_url": object, "cmk_id": key});
         job_of(&document(self.image(Call::put(path, &request)).await?).await?)
     }
 

@@ -26,7 +26,9 @@ pub(super) async fn register(
     output: &Output,
 ) -> Result<(), Failure> {
     let id = session.find_image(&args.image).await?;
-    let job = session.register(&id, &args.bucket_object).await?;
+    let job = session
+        .register(&id, &args.bucket_object, args.key.as_deref())
+        .await?;
     let waiting = args.wait.wait.then_some(args.wait.timeout);
     follow(session, &job, "importing", waiting, output).await
 }

@@ -1,0 +1,105 @@
+//! Images as they were read before: of a page, what has not changed is not read again.
+//!
+//! An image's row holds a *stamp* that is another one after each change of what [`Image`] shows: its version, which every change
+//! of its record, properties and tags raises; the time of that change, by which a version that a failed-over database lost and
+//! made again is told apart; and when its bytes were found damaged, which is no change of the record. To read a stamp costs a
+//! tenth of what an image with its properties and tags does.
+//!
+//! The stamps come with the page, from the database, so what is kept here is never older than what a list without it would show.
+
+use std::sync::Arc;
+
+use calotype_core::id::ImageId;
+use calotype_core::image::{Image, ListedImage};
+use calotype_core::time::Timestamp;
+use calotype_core::{Error, Result};
+use moka::sync::Cache;
+
+/// An image's stamp as a column of a page's statement, over `images i`: a text without a comma, which [`Stamp::parse`] reads.
+pub(super) const STAMPS: &str = ", i.id || ' ' || i.version || ' ' || i.updated_at || ' ' || coalesce(i.damaged_at, 0) as stamp";
+
+/// Which image, and which state of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) id: ImageId,
+    version: i64,
+    updated_at: i64,
+    damaged_at: i64,
+}
+
+impl Stamp {
+    /// Reads a stamp as [`STAMPS`] has it.
+    ///
+    /// # Errors
+    /// Internal where it is none.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let mut words = text.split(' ');
+        let mut next = || {
+            words
+                .next()
+                .ok_or_else(|| Error::internal("a stamp is too short"))
+        };
+        let id = next()?.parse().map_err(Error::internal)?;
+        let mut number = || next()?.parse().map_err(Error::internal);
+        Ok(Self {
+            id,
+            version: number()?,
+            updated_at: number()?,
+            damaged_at: number()?,
+        })
+    }
+
+    pub(super) fn of(image: &Image) -> Self {
+        Self {
+            id: image.id,
+            version: image.version,
+            updated_at: image.updated_at.as_micros(),
+            damaged_at: image.damaged_at.map_or(0, Timestamp::as_micros),
+        }
+    }
+}
+
+/// The most memory that known images may take, in bytes: some ten thousand of them.
+const ROOM: u64 = 32 << 20;
+
+/// The images that lists showed last and most often.
+pub(crate) struct KnownImages(Cache<ImageId, Arc<ListedImage>>);
+
+impl KnownImages {
+    pub(crate) fn new() -> Self {
+        let cache = Cache::builder().max_capacity(ROOM);
+        Self(
+            cache
+                .weigher(|_, image: &Arc<ListedImage>| weight(image))
+                .build(),
+        )
+    }
+
+    /// The image, where it is known as it is now.
+    pub(super) fn get(&self, stamp: Stamp) -> Option<Arc<ListedImage>> {
+        let known = self.0.get(&stamp.id)?;
+        (Stamp::of(&known) == stamp).then_some(known)
+    }
+
+    /// Notes an image as it was read.
+    pub(super) fn add(&self, image: Image) -> Arc<ListedImage> {
+        let image = Arc::new(ListedImage::from(image));
+        self.0.insert(image.id, Arc::clone(&image));
+        image
+    }
+}
+
+/// Bytes of memory, about: what is always there, the texts, which are in its document once more, and what an allocation of each
+/// costs.
+fn weight(image: &Image) -> u32 {
+    const TEXT: usize = size_of::<String>() + 16;
+    let properties = image.properties.iter();
+    let properties: usize = properties
+        .map(|(name, value)| 2 * (TEXT + name.len() + value.len()))
+        .sum();
+    let tags: usize = image.tags.iter().map(|tag| TEXT + 2 * tag.len()).sum();
+    let name = image.name.as_ref().map_or(0, String::len);
+    // Its digests, its entry here, and what is in every document.
+    let rest = size_of::<ListedImage>() + 2048;
+    u32::try_from(rest + 2 * name + properties + tags).unwrap_or(u32::MAX)
+}
