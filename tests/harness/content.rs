@@ -1,6 +1,6 @@
 //! Bytes to upload: repeatable from a seed, at any length, without being held in memory.
 //!
-//! Made by copying, which is as fast in a build that is not optimised: every [`BLOCK`] bytes are a piece of the same random bytes,
+//! Made by copying, which is as fast in a build that is not optimised: every 4 KiB are a piece of the same random bytes,
 //! and begin with two words of their own, which no other block of any stream has.
 
 use std::io::{self, Read};
