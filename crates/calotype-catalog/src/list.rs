@@ -16,92 +16,21 @@
 //!
 //! Paging is by key: a page begins after its marker's values, whatever was made or deleted meanwhile.
 
-use std::sync::Arc;
-
 use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
-use calotype_core::image::{Image, ListedImage, Visibility};
+use calotype_core::image::Visibility;
 use calotype_core::query::{
     Comparison, Condition, Direction, ImageQuery, SortKey, Visible, WantedMembership,
 };
 use calotype_core::{Error, Result};
 
 use crate::db::{Arg, Db, Engine, Row};
-use crate::rows::{image_column, image_of, placeholders};
+use crate::rows::image_column;
 
 mod conditions;
 mod known;
 
 use conditions::{changed, column_of, meets};
-pub(crate) use known::KnownImages;
-use known::{STAMPS, Stamp};
-
-/// A page of images, with their properties and tags.
-pub(crate) async fn list_images(
-    db: &Db,
-    known: &KnownImages,
-    query: &ImageQuery,
-) -> Result<Vec<Arc<ListedImage>>> {
-    let start = start_of(db, query).await?;
-    let Some(page) = page_of(query, start, STAMPS) else {
-        return Ok(Vec::new());
-    };
-    let stamps = stamps_of(db, query, &page).await?;
-    let mut images: Vec<Option<Arc<ListedImage>>> =
-        stamps.iter().map(|stamp| known.get(*stamp)).collect();
-    let unknown = stamps
-        .iter()
-        .zip(&images)
-        .filter(|(_, image)| image.is_none());
-    let unknown: Vec<ImageId> = unknown.map(|(stamp, _)| stamp.id).collect();
-    if unknown.len() <= FEW_UNKNOWN {
-        let read = read_few(db, &unknown).await?.into_iter();
-        let read: Vec<Arc<ListedImage>> = read.map(|image| known.add(image)).collect();
-        for (image, stamp) in images.iter_mut().zip(&stamps) {
-            let found = || {
-                read.iter()
-                    .find(|image| Stamp::of(image) == *stamp)
-                    .cloned()
-            };
-            *image = image.take().or_else(found);
-        }
-        if let Some(images) = images.into_iter().collect() {
-            return Ok(images);
-        }
-        // One was changed since its stamp was read. A page shows one state of all its images.
-    }
-    let (sql, args) = statement(query, page, db.engine());
-    let rows = db.fetch_all(sql, args).await?;
-    let images = rows.iter().map(image_of);
-    images.map(|image| Ok(known.add(image?))).collect()
-}
-
-/// Images that are read by their ids rather than with their page.
-const FEW_UNKNOWN: usize = 32;
-
-/// The stamps of a page's images, in its order.
-async fn stamps_of(db: &Db, query: &ImageQuery, page: &PageKeys) -> Result<Vec<Stamp>> {
-    let sql = stamps_statement(query, page);
-    let rows = db.fetch_all(sql, page.text.args.clone()).await?;
-    let stamps = rows.first().map(|row| row.opt_text("stamps")).transpose()?;
-    let stamps = stamps.flatten().unwrap_or_default();
-    let stamps = stamps.split(',').filter(|stamp| !stamp.is_empty());
-    stamps.map(Stamp::parse).collect()
-}
-
-/// Images by their ids, of which there are at most [`FEW_UNKNOWN`], in no order.
-async fn read_few(db: &Db, ids: &[ImageId]) -> Result<Vec<Image>> {
-    let Some(last) = ids.last() else {
-        return Ok(Vec::new());
-    };
-    let column = image_column(db.engine());
-    let names = placeholders(1, FEW_UNKNOWN);
-    let sql = format!("select {column} from images i where i.id in ({names})");
-    // One text of the statement, whatever their number.
-    let ids = ids.iter().chain(std::iter::repeat(last));
-    let args = ids.take(FEW_UNKNOWN).map(Arg::text).collect();
-    let rows = db.fetch_all(sql, args).await?;
-    rows.iter().map(image_of).collect()
-}
+pub(crate) use known::{KnownImages, list_images};
 
 /// What has to be asked before a page can be.
 pub(crate) struct Start {

@@ -11,9 +11,14 @@ use std::sync::Arc;
 
 use calotype_core::id::ImageId;
 use calotype_core::image::{Image, ListedImage};
+use calotype_core::query::ImageQuery;
 use calotype_core::time::Timestamp;
 use calotype_core::{Error, Result};
 use moka::sync::Cache;
+
+use super::{PageKeys, page_of, stamps_statement, start_of, statement};
+use crate::db::{Arg, Db};
+use crate::rows::{image_column, image_of, placeholders};
 
 /// An image's stamp as a column of a page's statement, over `images i`: a text without a comma, which [`Stamp::parse`] reads.
 pub(super) const STAMPS: &str = ", i.id || ' ' || i.version || ' ' || i.updated_at || ' ' || coalesce(i.damaged_at, 0) as stamp";
@@ -102,4 +107,72 @@ fn weight(image: &Image) -> u32 {
     // Its digests, its entry here, and what is in every document.
     let rest = size_of::<ListedImage>() + 2048;
     u32::try_from(rest + 2 * name + properties + tags).unwrap_or(u32::MAX)
+}
+
+/// A page of images, with their properties and tags.
+pub(crate) async fn list_images(
+    db: &Db,
+    known: &KnownImages,
+    query: &ImageQuery,
+) -> Result<Vec<Arc<ListedImage>>> {
+    let start = start_of(db, query).await?;
+    let Some(page) = page_of(query, start, STAMPS) else {
+        return Ok(Vec::new());
+    };
+    let stamps = stamps_of(db, query, &page).await?;
+    let mut images: Vec<Option<Arc<ListedImage>>> =
+        stamps.iter().map(|stamp| known.get(*stamp)).collect();
+    let unknown = stamps
+        .iter()
+        .zip(&images)
+        .filter(|(_, image)| image.is_none());
+    let unknown: Vec<ImageId> = unknown.map(|(stamp, _)| stamp.id).collect();
+    if unknown.len() <= FEW_UNKNOWN {
+        let read = read_few(db, &unknown).await?.into_iter();
+        let read: Vec<Arc<ListedImage>> = read.map(|image| known.add(image)).collect();
+        for (image, stamp) in images.iter_mut().zip(&stamps) {
+            let found = || {
+                read.iter()
+                    .find(|image| Stamp::of(image) == *stamp)
+                    .cloned()
+            };
+            *image = image.take().or_else(found);
+        }
+        if let Some(images) = images.into_iter().collect() {
+            return Ok(images);
+        }
+        // One was changed since its stamp was read. A page shows one state of all its images.
+    }
+    let (sql, args) = statement(query, page, db.engine());
+    let rows = db.fetch_all(sql, args).await?;
+    let images = rows.iter().map(image_of);
+    images.map(|image| Ok(known.add(image?))).collect()
+}
+
+/// Images that are read by their ids rather than with their page.
+const FEW_UNKNOWN: usize = 32;
+
+/// The stamps of a page's images, in its order.
+async fn stamps_of(db: &Db, query: &ImageQuery, page: &PageKeys) -> Result<Vec<Stamp>> {
+    let sql = stamps_statement(query, page);
+    let rows = db.fetch_all(sql, page.text.args.clone()).await?;
+    let stamps = rows.first().map(|row| row.opt_text("stamps")).transpose()?;
+    let stamps = stamps.flatten().unwrap_or_default();
+    let stamps = stamps.split(',').filter(|stamp| !stamp.is_empty());
+    stamps.map(Stamp::parse).collect()
+}
+
+/// Images by their ids, of which there are at most [`FEW_UNKNOWN`], in no order.
+async fn read_few(db: &Db, ids: &[ImageId]) -> Result<Vec<Image>> {
+    let Some(last) = ids.last() else {
+        return Ok(Vec::new());
+    };
+    let column = image_column(db.engine());
+    let names = placeholders(1, FEW_UNKNOWN);
+    let sql = format!("select {column} from images i where i.id in ({names})");
+    // One text of the statement, whatever their number.
+    let ids = ids.iter().chain(std::iter::repeat(last));
+    let args = ids.take(FEW_UNKNOWN).map(Arg::text).collect();
+    let rows = db.fetch_all(sql, args).await?;
+    rows.iter().map(image_of).collect()
 }

@@ -1,10 +1,13 @@
 //! How SQLite goes about the main shapes of lists: each branch straight off an index, without reading a
 //! table from end to end and without sorting. Only the beginnings of the branches are merged by a sort.
 
+use std::sync::Arc;
+
 use calotype_core::image::{ImageStatus, MemberStatus};
 use calotype_core::query::Viewer;
 use calotype_core::time::Timestamp;
 
+use super::known::STAMPS;
 use super::*;
 use crate::clock::Epoch;
 use crate::{Options, SqlCatalog};
