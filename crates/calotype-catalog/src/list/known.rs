@@ -2,8 +2,8 @@
 //!
 //! An image's row holds a *stamp* that is another one after each change of what [`Image`] shows: its version, which every change
 //! of its record, properties and tags raises; the time of that change, by which a version that a failed-over database lost and
-//! made again is told apart; and when its bytes were found damaged, which is no change of the record. To read a stamp costs a
-//! tenth of what an image with its properties and tags does.
+//! made again is told apart; and when its bytes were found damaged, which is no change of the record. To read a stamp costs
+//! little of what an image with its properties and tags does.
 //!
 //! The stamps come with the page, from the database, so what is kept here is never older than what a list without it would show.
 
