@@ -35,6 +35,8 @@ fn images_are_imported_and_registered_by_command() {
             &waiting,
             "--bucket-object",
             &object,
+            "--key",
+            &key,
             "--wait",
         ];
         assert_eq!(user.ok(&register).field("status"), "SUCCESS");
@@ -42,7 +44,9 @@ fn images_are_imported_and_registered_by_command() {
             assert_eq!(client.download(image), wanted);
         }
         assert_eq!(client.show(&system)["__platform"], "CentOS");
-        assert_eq!(client.show(&data)["__system__cmkid"], key);
+        for image in [&data, &waiting] {
+            assert_eq!(client.show(image)["__system__cmkid"], key);
+        }
         let other = server.put_object("data.raw", Content::new(2, 200_000));
         let server_image = format!("server-{format}");
         let disk = format!("{other},min-disk=7,name=data-{format}");

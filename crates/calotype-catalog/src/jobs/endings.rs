@@ -105,14 +105,9 @@ pub(super) async fn end_well(
         | Work::Move(_)
         | Work::Parts => None,
     };
-    // An image that waited for its bytes has no key before: that comes with them.
-    let cmk = match &held.work {
-        Work::Import(import) => import.target_cmk.as_ref(),
-        _ => None,
-    };
     let wrapped = wrapped.map(serde_json::to_string).transpose();
     let sql = "update images set status = 'active', blob = $2, active_at = $3, \
-               updated_at = $3, version = version + 1, wrapped_key = $4, cmk_id = coalesce($6, cmk_id), \
+               updated_at = $3, version = version + 1, wrapped_key = $4, \
                size = (select b.size from blobs b where b.id = $2), \
                virtual_size = coalesce($5, virtual_size), \
                damaged_at = (select b.damaged_at from blobs b where b.id = $2), \
@@ -126,7 +121,6 @@ pub(super) async fn end_well(
         Arg::time(now),
         Arg::opt_text(wrapped.map_err(Error::internal)?),
         size_arg(virtual_size)?,
-        Arg::opt_text(cmk),
     ];
     let changed = tx.execute(sql, args).await?;
     one(changed, "the image of an unfinished job is not being made")?;
@@ -172,13 +166,15 @@ pub(super) async fn undo(tx: &mut Tx, held: &Held, now: Timestamp) -> Result<()>
         let [disk, container] = import.filled;
         let sql = "update images set status = 'queued', updated_at = $2, version = version + 1, \
                    disk_format = case when $3 then null else disk_format end, \
-                   container_format = case when $4 then null else container_format end \
+                   container_format = case when $4 then null else container_format end, \
+                   cmk_id = case when $5 then null else cmk_id end \
                    where id = $1 and status in ('queued', 'saving')";
         let args = vec![
             Arg::text(image),
             Arg::time(now),
             disk.into(),
             container.into(),
+            import.target_cmk.is_some().into(),
         ];
         tx.execute(sql, args).await?;
     }

@@ -1,7 +1,7 @@
 //! Accepting jobs: each in one transaction with what it is about.
 
 use calotype_core::codes::ImsCode;
-use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
+use calotype_core::id::{EnterpriseProjectId, ImageId, KeyId, ProjectId};
 use calotype_core::image::ImageStatus;
 use calotype_core::job::{Job, JobFamily, JobType, ReplicaBytes, Work};
 use calotype_core::ports::{
@@ -90,7 +90,8 @@ impl SqlCatalog {
                 insert_image_row(&mut tx, image).await?;
             }
             ImportedImage::Queued { id, formats } => {
-                order.filled = wait_for_job(&mut tx, *id, formats, trail).await?;
+                let key = order.target_cmk.as_ref();
+                order.filled = wait_for_job(&mut tx, *id, formats, key, trail).await?;
             }
         }
         let work = Work::Import(order);
@@ -175,8 +176,8 @@ async fn owner_of(tx: &mut Tx, id: ImageId) -> Result<ProjectId> {
     row.parsed("owner")
 }
 
-/// Locks an image that waits for bytes, so that from here on it waits for those of the job alone, and gives it the formats
-/// that it lacks. Which ones these were is returned.
+/// Locks an image that waits for bytes, so that from here on it waits for those of the job alone, and gives it the key that
+/// they are sealed under and the formats that it lacks. Which ones these were is returned.
 ///
 /// # Errors
 /// IMG.0027, IMG.0046.
@@ -184,6 +185,7 @@ async fn wait_for_job(
     tx: &mut Tx,
     id: ImageId,
     formats: &[&str; 2],
+    key: Option<&KeyId>,
     trail: &Trail,
 ) -> Result<[bool; 2]> {
     let Some(row) = lock_image(tx, id).await? else {
@@ -201,13 +203,14 @@ async fn wait_for_job(
     ];
     let sql = "update images set disk_format = coalesce(disk_format, $2), \
                container_format = coalesce(container_format, $3), \
-               updated_at = $4, version = version + 1 where id = $1";
+               cmk_id = coalesce($5, cmk_id), updated_at = $4, version = version + 1 where id = $1";
     let [disk, container] = formats;
     let args = vec![
         Arg::text(id),
         Arg::text(disk),
         Arg::text(container),
         Arg::time(trail.event.at),
+        Arg::opt_text(key),
     ];
     one(tx.execute(sql, args).await?, "a locked image is gone")?;
     Ok(filled)

@@ -148,13 +148,15 @@ pub(crate) async fn an_image_that_waits_gets_its_bytes_from_one_job_and_waits_ag
         assert_eq!(result.unwrap_err().code(), Some(code));
     };
     let usage = catalog.usage(&project("p1")).await.unwrap();
-    let first = submit();
+    let mut first = submit();
+    first.import.target_cmk = Some("k1".parse().unwrap());
     catalog.submit_import(&first, trail()).await.unwrap();
     let second = catalog.submit_import(&submit(), trail()).await;
     refused(second, ImsCode::IMG_0046);
     let waiting = world.get(image.id).await;
     assert_eq!(waiting.disk_format.as_deref(), Some("vhd"));
     assert_eq!(waiting.container_format.as_deref(), Some("bare"));
+    assert_eq!(waiting.cmk_id, first.import.target_cmk);
     let upload = catalog
         .begin_upload(image.id, world.blob_id(), LEASE, Reservation::NONE)
         .await;
@@ -174,6 +176,7 @@ pub(crate) async fn an_image_that_waits_gets_its_bytes_from_one_job_and_waits_ag
     let again = world.get(image.id).await;
     assert_eq!(again.status, ImageStatus::Queued);
     assert_eq!((again.disk_format, again.container_format), (None, None));
+    assert_eq!(again.cmk_id, None);
     assert_eq!(catalog.usage(&project("p1")).await.unwrap(), usage);
     assert_eq!(catalog.violations().await.unwrap(), []);
 

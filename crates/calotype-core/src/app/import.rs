@@ -244,8 +244,8 @@ impl Service {
     /// Gives an image of the caller's that is `queued` the bytes of an object, under the caller's key where one is given.
     ///
     /// # Errors
-    /// IMG.0026; IMG.0027, 0083, 0047 for the image, IMG.0046 where it does not wait for bytes; for the key, IMG.0060 and for the
-    /// object as [`Service::import`].
+    /// IMG.0026; IMG.0027, 0083, 0047 for the image, IMG.0046 where it does not wait for bytes; IMG.0060; for the key and the object
+    /// as [`Service::import`].
     pub async fn register(
         &self,
         call: &Call,
