@@ -13,7 +13,7 @@ use crate::state::ApiState;
 
 /// A page.
 pub(crate) struct Page {
-    pub(crate) images: Vec<Arc<ListedImage>>,
+    images: Vec<Arc<ListedImage>>,
     /// The last image where the page is full: there may be more behind it.
     pub(crate) last: Option<ImageId>,
 }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::bad;
 use crate::caller::Caller;
 use crate::errors::Reply;
+use crate::ims::accepted::JobAccepted;
 use crate::json_body::{json_object, optional_text, read_body};
 use crate::state::ApiState;
 
@@ -36,7 +37,7 @@ pub struct MoveTo {
     params(("image_id" = String, Path, description = "The image's id.")),
     request_body(content = MoveTo, content_type = "application/json"),
     responses(
-        (status = 202, description = "The job's id."),
+        (status = 202, description = "The job's id.", body = JobAccepted),
         (status = 400, description = "There is no such store (IMG.0001)."),
         (status = 401, description = "No credential, or not a good one (IMG.0087)."),
         (status = 403, description = "The caller does not run the service (IMG.0026)."),
@@ -69,7 +70,7 @@ pub async fn move_image(
     params(("blob_id" = String, Path, description = "The blob's id, as the list of a store's blobs has it.")),
     request_body(content = MoveTo, content_type = "application/json"),
     responses(
-        (status = 202, description = "The job's id."),
+        (status = 202, description = "The job's id.", body = JobAccepted),
         (status = 400, description = "There is no such store (IMG.0001)."),
         (status = 401, description = "No credential, or not a good one (IMG.0087)."),
         (status = 403, description = "The caller does not run the service (IMG.0026)."),
