@@ -24,6 +24,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::Disk;
 use super::buffer::BLOCK;
+use super::disk::is_in_memory;
 
 /// A body file.
 pub(super) struct Body {
@@ -32,6 +33,8 @@ pub(super) struct Body {
     direct: Option<File>,
     /// Set once the file system has refused an unbuffered write.
     refused: AtomicBool,
+    /// See [`is_in_memory`].
+    pub(super) in_memory: bool,
 }
 
 impl Body {
@@ -55,8 +58,9 @@ impl Body {
     fn over(disk: &Disk, file: File, path: &Path) -> io::Result<Self> {
         Ok(Self {
             disk: disk.clone(),
-            file,
             direct: disk.open_unbuffered(path)?,
+            in_memory: is_in_memory(&file),
+            file,
             refused: AtomicBool::new(false),
         })
     }

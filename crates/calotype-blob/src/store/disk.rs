@@ -116,6 +116,15 @@ pub(super) fn open_to_read_unbuffered(path: &Path) -> io::Result<Option<File>> {
     unbuffered(OpenOptions::new().read(true), path).map_or_else(none_where_refused, Ok)
 }
 
+/// `TMPFS_MAGIC` of `linux/magic.h`.
+const TMPFS: i128 = 0x0102_1994;
+
+/// Whether a file is in memory: to read and write it are copies then, which wait for no device and are over before another
+/// thread would have begun them.
+pub(super) fn is_in_memory(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|found| i128::from(found.f_type) == TMPFS)
+}
+
 fn unbuffered(options: &mut OpenOptions, path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::DIRECT.bits().cast_signed();
     options.custom_flags(flags).open(path).map(Some)

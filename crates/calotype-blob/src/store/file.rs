@@ -41,7 +41,7 @@ use tokio::task::spawn_blocking;
 
 use super::body::Body;
 use super::buffer::{BLOCK, Buffer};
-use super::disk::open_to_read_unbuffered;
+use super::disk::{is_in_memory, open_to_read_unbuffered};
 use super::staged_file::StagedFile;
 use super::{
     BlobStore, Disk, LABEL_LIMIT, Slot, Staged, Stored, Use, check_label, io_error, read_error,
@@ -379,10 +379,12 @@ fn open_parts(home: &Path, purpose: Use) -> io::Result<StoredFile> {
         Use::Shared => None,
         Use::OnePass => open_to_read_unbuffered(&body)?,
     };
+    let file = File::open(body)?;
     Ok(StoredFile {
         manifest: Bytes::from(manifest),
         body: Arc::new(OpenBody {
-            file: File::open(body)?,
+            in_memory: is_in_memory(&file),
+            file,
             direct,
             forget: purpose == Use::OnePass,
         }),
@@ -498,6 +500,8 @@ struct OpenBody {
     direct: Option<File>,
     /// Whether what was read is not wanted in the page cache.
     forget: bool,
+    /// See [`is_in_memory`].
+    in_memory: bool,
 }
 
 impl OpenBody {
@@ -545,9 +549,15 @@ impl Stored for StoredFile {
         length: usize,
         mut buffer: Buffer,
     ) -> Result<Buffer> {
+        let offset = u64::from(slot.index) * slot.size + offset;
+        if self.body.in_memory {
+            self.body
+                .read(offset, length, &mut buffer)
+                .map_err(read_error)?;
+            return Ok(buffer);
+        }
         let body = Arc::clone(&self.body);
         blocking(move || {
-            let offset = u64::from(slot.index) * slot.size + offset;
             body.read(offset, length, &mut buffer).map_err(read_error)?;
             Ok(buffer)
         })

@@ -33,14 +33,19 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// Runs `work` away from tokio's own threads. An error ends the attempt, also where nobody waits for it any more.
+    /// Runs `work`, away from tokio's own threads where it may wait for a device. An error ends the attempt, also where nobody
+    /// waits for it any more.
     async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.failed.check()?;
         let attempt = Arc::clone(self);
-        blocking(move || work(&attempt).inspect_err(|error| attempt.failed.note(error))).await
+        let work = move || work(&attempt).inspect_err(|error| attempt.failed.note(error));
+        match self.body.in_memory {
+            true => work(),
+            false => blocking(work).await,
+        }
     }
 }
 
@@ -204,7 +209,6 @@ impl SegmentWriter for FileWriter {
             return Err(misplaced());
         }
         let at = self.at.take().ok_or_else(failed_before)?;
-        // Away from tokio's own threads.
         let write = move |attempt: &Attempt| {
             let room = attempt.store.check_room(length);
             room.and_then(|()| attempt.body.write(&bytes, at))

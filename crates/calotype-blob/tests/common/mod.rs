@@ -93,6 +93,11 @@ pub fn memory() -> MemoryStore {
     MemoryStore::new(Arc::new(TestClock::default()))
 }
 
+/// A directory in each kind of file system that a file store tells apart.
+pub fn on_disk_and_in_memory() -> [tempfile::TempDir; 2] {
+    [tempfile::tempdir(), tempfile::tempdir_in("/dev/shm")].map(|made| made.expect("a directory"))
+}
+
 pub fn in_directory(path: &Path) -> SealedBlobs {
     let store = FileStore::open(path, entropy()).expect("a store");
     sealed(Arc::new(store), PAGES)
