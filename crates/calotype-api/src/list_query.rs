@@ -343,17 +343,18 @@ fn exact_number(
 /// The conditions for an attribute that an image's document shows but that no property holds, or whose absence
 /// means a value (spec 4.1 and 8.1). None for an attribute that is an ordinary property.
 fn computed(name: &str, value: &str) -> Option<Vec<Condition>> {
-    let lacks = |name: &str, value: &str| Condition::NotProperty(name.to_owned(), value.to_owned());
+    let lacks = |values: &[&str]| {
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        vec![Condition::NotProperty(name.to_owned(), values)]
+    };
     let conditions = match (name, value) {
         ("__imagetype", "gold") => vec![Condition::Visibility(Visibility::Public)],
         ("__imagetype", "private") => vec![Condition::Visibility(Visibility::Private)],
         ("__imagetype", "shared") => vec![Condition::Visibility(Visibility::Shared)],
         ("__isregistered", "true") | ("__image_source_type", "uds") => Vec::new(),
         ("__imagetype" | "__isregistered" | "__image_source_type", _) => vec![Condition::Nothing],
-        ("__whole_image", "false") => vec![lacks("__whole_image", "true")],
-        ("virtual_env_type", "FusionCompute") => ["Ironic", "DataImage", "IsoImage"]
-            .map(|other| lacks("virtual_env_type", other))
-            .to_vec(),
+        ("__whole_image", "false") => lacks(&["true"]),
+        ("virtual_env_type", "FusionCompute") => lacks(&["Ironic", "DataImage", "IsoImage"]),
         ("__system__cmkid", key) => {
             let key = key.parse::<KeyId>().map(Condition::Key);
             vec![key.unwrap_or(Condition::Nothing)]

@@ -11,7 +11,7 @@ use calotype_core::ports::{Page, Window};
 use calotype_core::query::{ImageQuery, TagCondition, TagQuery, WantedTag};
 
 use crate::db::{Arg, Db, Engine};
-use crate::list::{KEYS, Text, page_of, start_of};
+use crate::list::{KEYS, KnownImages, Text, page_of, start_of};
 use crate::rows::{image_column, image_of};
 
 /// The texts of the tags of a project's images, sorted, each once.
@@ -24,12 +24,16 @@ pub(crate) async fn project_tags(db: &Db, project: &ProjectId) -> Result<Vec<Str
 }
 
 /// The first texts of the tags of the images that a query finds, sorted, each once. The query's limit counts them.
-pub(crate) async fn tags_of_images(db: &Db, query: &ImageQuery) -> Result<Vec<String>> {
+pub(crate) async fn tags_of_images(
+    db: &Db,
+    known: &KnownImages,
+    query: &ImageQuery,
+) -> Result<Vec<String>> {
     let every_image = ImageQuery {
         limit: u32::MAX,
         ..query.clone()
     };
-    let start = start_of(db, query).await?;
+    let start = start_of(db, known, query).await?;
     let Some(mut page) = page_of(&every_image, start, KEYS) else {
         return Ok(Vec::new());
     };

@@ -57,7 +57,7 @@ impl Images for SqlCatalog {
     }
 
     async fn tags_of_images(&self, query: &ImageQuery) -> Result<Vec<String>> {
-        crate::image_tags::tags_of_images(&self.db, query).await
+        crate::image_tags::tags_of_images(&self.db, &self.known, query).await
     }
 
     async fn project_tags(&self, project: &ProjectId) -> Result<Vec<String>> {

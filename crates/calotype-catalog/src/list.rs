@@ -10,7 +10,9 @@
 //! all images have are looked for in order. An administrator's view over all projects has no such indexes.
 //!
 //! SQLite plans without statistics here, so the text leaves it no choice: `cross join` fixes the order of
-//! tables, and `coalesce(column, '')` keeps a condition from being answered by an index.
+//! tables, and `coalesce(column, '')` keeps a condition from being answered by an index. PostgreSQL has statistics, but keeps a
+//! plan for all values of a statement's arguments, where that looks no dearer: so the text has the limit and the visibility as
+//! they are, and the order of a set is no other set's.
 //!
 //! A page is asked for its images' stamps first, and then for those images alone that are not known as they are now ([`known`]).
 //!
@@ -19,7 +21,7 @@
 use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
 use calotype_core::image::Visibility;
 use calotype_core::query::{
-    Comparison, Condition, Direction, ImageQuery, SortKey, Visible, WantedMembership,
+    Comparison, Condition, Direction, ImageQuery, SortKey, WantedMembership,
 };
 use calotype_core::{Error, Result};
 
@@ -28,9 +30,11 @@ use crate::rows::image_column;
 
 mod conditions;
 mod known;
+mod sets;
 
-use conditions::{changed, column_of, meets};
+use conditions::{NAME_OF_ALL, changed, column_of, created_at, meets};
 pub(crate) use known::{KnownImages, list_images};
+use sets::{Set, wanted_sets};
 
 /// What has to be asked before a page can be.
 pub(crate) struct Start {
@@ -40,13 +44,13 @@ pub(crate) struct Start {
 }
 
 /// Where a query's page begins, and what drives it.
-pub(crate) async fn start_of(db: &Db, query: &ImageQuery) -> Result<Start> {
+pub(crate) async fn start_of(db: &Db, known: &KnownImages, query: &ImageQuery) -> Result<Start> {
     let marker = match query.marker {
         None => None,
         Some(marker) => Some(marker_values(db, marker, &total_order(query)).await?),
     };
     let driver = match driver_of(query) {
-        Driver::Images if is_by_creation(query) => changed_few(db, query).await?,
+        Driver::Images if is_by_creation(query) => changed_few(db, known, query).await?,
         other => other,
     };
     Ok(Start { marker, driver })
@@ -57,7 +61,7 @@ const FEW: i64 = 1000;
 
 /// The driver of a query for what was changed since a time: few such images are found by that time, and many come soon in
 /// the order of creation.
-async fn changed_few(db: &Db, query: &ImageQuery) -> Result<Driver> {
+async fn changed_few(db: &Db, known: &KnownImages, query: &ImageQuery) -> Result<Driver> {
     let since = query
         .conditions
         .iter()
@@ -73,15 +77,19 @@ async fn changed_few(db: &Db, query: &ImageQuery) -> Result<Driver> {
     else {
         return Ok(Driver::Images);
     };
+    if known.changed_many(project, time) {
+        return Ok(Driver::Images);
+    }
     let sql = "select count(*) as changed from (select 1 from images i \
         where i.owner = $1 and i.updated_at >= $2 limit $3) as few";
     let args = vec![Arg::text(project), Arg::time(time), (FEW + 1).into()];
     let rows = db.fetch_all(sql.to_owned(), args).await?;
     let changed = rows.first().map_or(Ok(0), |row| row.int("changed"))?;
-    Ok(match changed > FEW {
-        true => Driver::Images,
-        false => Driver::Changed(at),
-    })
+    if changed <= FEW {
+        return Ok(Driver::Changed(at));
+    }
+    known.note_changed_many(project, time);
+    Ok(Driver::Images)
 }
 
 /// The order with what makes it total: time of creation and id, in the direction of the last key.
@@ -152,84 +160,6 @@ fn key_value(row: &Row, n: usize, key: SortKey) -> Result<Arg> {
         | SortKey::UpdatedAt
         | SortKey::MinDisk
         | SortKey::MinRam => row.int(&column)?.into(),
-    })
-}
-
-/// One of the sets whose union a viewer sees.
-enum Set {
-    /// Every image, of this visibility where one is given.
-    Everything(Option<Visibility>),
-    /// The project's own, of this visibility where one is given.
-    Own(ProjectId, Option<Visibility>),
-    /// Those that everybody sees: public or community.
-    Shelf(Visibility),
-    /// Those shared with the project.
-    SharedWith(ProjectId, WantedMembership),
-}
-
-/// The sets that are asked for. Overlaps do no harm: the union drops what comes twice.
-fn wanted_sets(query: &ImageQuery) -> Vec<Set> {
-    if query.conditions.contains(&Condition::Nothing) {
-        return Vec::new();
-    }
-    let visible = query.visible;
-    if query.viewer.enterprise_projects.is_some() {
-        // Its own, and of those what `branch` leaves: not what others share or publish.
-        let only = match visible {
-            Visible::Default | Visible::All => None,
-            Visible::Only(visibility) => Some(visibility),
-        };
-        let own = query.viewer.project.iter();
-        let mut sets: Vec<Set> = own.map(|own| Set::Own(own.clone(), only)).collect();
-        sets.retain(|set| can_meet(set, &query.conditions));
-        return sets;
-    }
-    if query.viewer.all_projects {
-        return vec![Set::Everything(match visible {
-            Visible::Default | Visible::All => None,
-            Visible::Only(visibility) => Some(visibility),
-        })];
-    }
-    let mut sets = Vec::new();
-    if let Some(project) = &query.viewer.project {
-        match visible {
-            Visible::Default | Visible::All => sets.push(Set::Own(project.clone(), None)),
-            Visible::Only(kind @ (Visibility::Private | Visibility::Shared)) => {
-                sets.push(Set::Own(project.clone(), Some(kind)));
-            }
-            Visible::Only(Visibility::Public | Visibility::Community) => {}
-        }
-        let shared = matches!(
-            visible,
-            Visible::Default | Visible::All | Visible::Only(Visibility::Shared)
-        );
-        if shared {
-            sets.push(Set::SharedWith(project.clone(), query.membership));
-        }
-    }
-    match visible {
-        Visible::Default | Visible::Only(Visibility::Public) => {
-            sets.push(Set::Shelf(Visibility::Public));
-        }
-        Visible::All => {
-            sets.push(Set::Shelf(Visibility::Public));
-            sets.push(Set::Shelf(Visibility::Community));
-        }
-        Visible::Only(Visibility::Community) => sets.push(Set::Shelf(Visibility::Community)),
-        Visible::Only(_) => {}
-    }
-    sets.retain(|set| can_meet(set, &query.conditions));
-    sets
-}
-
-/// Whether an image of the set can meet the conditions on owner and visibility.
-fn can_meet(set: &Set, conditions: &[Condition]) -> bool {
-    conditions.iter().all(|condition| match (set, condition) {
-        (Set::Own(project, _), Condition::Owner(owner)) => owner == project,
-        (Set::Shelf(shelf), Condition::Visibility(wanted)) => shelf == wanted,
-        (Set::Own(_, Some(kind)), Condition::Visibility(wanted)) => kind == wanted,
-        (Set::SharedWith(..), Condition::Visibility(wanted)) => *wanted == Visibility::Shared,
-        _ => true,
     })
 }
 
@@ -366,7 +296,7 @@ pub(crate) fn page_of(query: &ImageQuery, start: Start, beside: &'static str) ->
         return None;
     }
     let mut text = Text::default();
-    let limit = text.bind(i64::from(query.limit).into());
+    let limit = query.limit.to_string();
     let marker: Option<Vec<String>> =
         marker.map(|values| values.into_iter().map(|value| text.bind(value)).collect());
     // Few enterprise projects are a branch each: that is read off their index.
@@ -453,23 +383,11 @@ fn branch(
 ) -> String {
     let driver = driver.of(set);
     let mut wheres: Vec<String> = Vec::new();
-    // What the order's columns are called: the driving table has the same values of id and creation.
-    let key_name = |key: SortKey| match (driver, key) {
-        // With a sign it is no index's column: few images are sorted.
-        (Driver::Changed(_), SortKey::CreatedAt) => "+i.created_at".to_owned(),
-        _ => expression(key).to_owned(),
-    };
-    let attribute_key = |key: SortKey| match key {
-        SortKey::Id => "d.image_id".to_owned(),
-        SortKey::CreatedAt => "d.created_at".to_owned(),
-        other => expression(other).to_owned(),
-    };
-    let member_key = |key: SortKey| match key {
-        SortKey::Id => "d.image_id".to_owned(),
-        SortKey::CreatedAt => "d.image_created_at".to_owned(),
-        other => expression(other).to_owned(),
-    };
-    let names: Vec<String>;
+    let keys = order.iter().map(|(key, _)| key_of(set, driver, *key));
+    let mut names: Vec<&str> = keys.collect();
+    if let (Set::Own(..), ["i.id"]) = (set, names.as_slice()) {
+        names = vec![ID_OF_OWN];
+    }
     let from: String;
     let mut met = None;
     match (set, driver) {
@@ -488,7 +406,6 @@ fn branch(
                 wheres.push(format!("d.status = {}", text.bind(Arg::text(status))));
             }
             wheres.push("coalesce(i.visibility, '') = 'shared'".to_owned());
-            names = order.iter().map(|(key, _)| member_key(*key)).collect();
         }
         (_, Driver::Attribute(at)) => {
             let (table, what) = match query.conditions.get(at) {
@@ -514,21 +431,20 @@ fn branch(
                 Set::Own(project, kind) => {
                     wheres.push(format!("d.owner = {}", text.bind(Arg::text(project))));
                     if let Some(kind) = kind {
-                        let kind = text.bind(Arg::text(kind));
+                        let kind = quoted(*kind);
                         wheres.push(format!("coalesce(i.visibility, '') = {kind}"));
                     }
                 }
                 Set::Shelf(shelf)
                 | Set::Everything(Some(shelf @ (Visibility::Public | Visibility::Community))) => {
-                    wheres.push(format!("d.shelf = {}", text.bind(Arg::text(shelf))));
+                    wheres.push(format!("d.shelf = {}", quoted(*shelf)));
                 }
                 Set::Everything(Some(kind)) => {
-                    let kind = text.bind(Arg::text(kind));
+                    let kind = quoted(*kind);
                     wheres.push(format!("coalesce(i.visibility, '') = {kind}"));
                 }
                 Set::Everything(None) | Set::SharedWith(..) => {}
             }
-            names = order.iter().map(|(key, _)| attribute_key(*key)).collect();
         }
         (_, Driver::Ids(_)) => {
             from = "images i".to_owned();
@@ -539,12 +455,12 @@ fn branch(
                 Set::Own(project, kind) => {
                     wheres.push(own(text, project));
                     if let Some(kind) = kind {
-                        let kind = text.bind(Arg::text(kind));
+                        let kind = quoted(*kind);
                         wheres.push(format!("coalesce(i.visibility, '') = {kind}"));
                     }
                 }
                 Set::Shelf(kind) | Set::Everything(Some(kind)) => {
-                    let kind = text.bind(Arg::text(kind));
+                    let kind = quoted(*kind);
                     wheres.push(format!("coalesce(i.visibility, '') = {kind}"));
                 }
                 Set::SharedWith(project, membership) => {
@@ -563,7 +479,6 @@ fn branch(
                 }
                 Set::Everything(None) => {}
             }
-            names = order.iter().map(|(key, _)| key_name(*key)).collect();
         }
         (_, Driver::Images | Driver::Name | Driver::Column(_) | Driver::Changed(_)) => {
             from = "images i".to_owned();
@@ -571,15 +486,15 @@ fn branch(
                 Set::Own(project, kind) => {
                     wheres.push(format!("i.owner = {}", text.bind(Arg::text(project))));
                     if let Some(kind) = kind {
-                        let kind = text.bind(Arg::text(kind));
+                        let kind = quoted(*kind);
                         wheres.push(match driver {
-                            Driver::Images => format!("i.visibility = {kind}"),
+                            Driver::Images => format!("(i.visibility || '') = {kind}"),
                             _ => format!("coalesce(i.visibility, '') = {kind}"),
                         });
                     }
                 }
                 Set::Shelf(kind) | Set::Everything(Some(kind)) => {
-                    let kind = text.bind(Arg::text(kind));
+                    let kind = quoted(*kind);
                     wheres.push(format!("i.visibility = {kind}"));
                     if matches!(driver, Driver::Column(_)) {
                         // As in the indexes, which have no other images.
@@ -588,7 +503,6 @@ fn branch(
                 }
                 Set::Everything(None) | Set::SharedWith(..) => {}
             }
-            names = order.iter().map(|(key, _)| key_name(*key)).collect();
         }
     }
     for (at, condition) in query.conditions.iter().enumerate() {
@@ -620,7 +534,9 @@ fn branch(
         .zip(&names)
         .map(|(n, name): (usize, _)| format!("{name} as k{n}"))
         .collect();
-    let by = order_by(order, |n, _| names.get(n).cloned().unwrap_or_default());
+    let by = order_by(order, |n, _| {
+        names.get(n).copied().unwrap_or_default().to_owned()
+    });
     let wheres = if wheres.is_empty() {
         "true".to_owned()
     } else {
@@ -632,8 +548,29 @@ fn branch(
     )
 }
 
+/// An image's id, as the index has it that gives the order of an owner's.
+const ID_OF_OWN: &str = "(i.id || '')";
+
+/// A visibility as SQL has it.
+fn quoted(visibility: Visibility) -> String {
+    format!("'{visibility}'")
+}
+
+/// What a branch orders by for a key: the driving table has the same values of id and creation.
+fn key_of(set: &Set, driver: Driver, key: SortKey) -> &'static str {
+    match (set, driver, key) {
+        (_, Driver::Ids(_), _) => expression(key),
+        (Set::SharedWith(..), _, SortKey::Id) | (_, Driver::Attribute(_), SortKey::Id) => {
+            "d.image_id"
+        }
+        (_, _, SortKey::CreatedAt) => created_at(set, driver),
+        (Set::Everything(None), _, SortKey::Name) => NAME_OF_ALL,
+        _ => expression(key),
+    }
+}
+
 /// That a row comes after the marker in this order.
-fn after(names: &[String], order: &[(SortKey, Direction)], marker: &[String]) -> String {
+fn after(names: &[&str], order: &[(SortKey, Direction)], marker: &[String]) -> String {
     let first = order.first().map(|(_, direction)| *direction);
     let sign = |direction| match direction {
         Direction::Ascending => ">",
@@ -641,7 +578,14 @@ fn after(names: &[String], order: &[(SortKey, Direction)], marker: &[String]) ->
     };
     if order.iter().all(|(_, direction)| Some(*direction) == first) {
         let sign = sign(first.unwrap_or(Direction::Descending));
-        return format!("({}) {sign} ({})", names.join(", "), marker.join(", "));
+        let all = format!("({}) {sign} ({})", names.join(", "), marker.join(", "));
+        // SQLite begins in the middle of an index by a row only where it begins with a column.
+        return match (names, marker) {
+            ([name, ..], [value, ..]) if !is_column(name) => {
+                format!("{all} and {name} {sign}= {value}")
+            }
+            _ => all,
+        };
     }
     // Mixed directions: equal up to some key, and beyond the marker at it.
     let mut equal = String::new();
@@ -651,6 +595,10 @@ fn after(names: &[String], order: &[(SortKey, Direction)], marker: &[String]) ->
         equal.push_str(&format!("{name} = {value} and "));
     }
     format!("({})", terms.join(" or "))
+}
+
+fn is_column(name: &str) -> bool {
+    name.starts_with("i.") || name.starts_with("d.")
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ struct Migration {
 struct Index {
     name: &'static str,
     on: &'static str,
+    /// One that is dropped when this one is there.
+    replaces: Option<&'static str>,
 }
 
 /// The first step that says which versions can work with it.
@@ -109,6 +111,7 @@ const MIGRATIONS: &[Migration] = &[
         indexes: &[Index {
             name: "images_by_shelf_id",
             on: "images (visibility, id) where visibility in ('public', 'community')",
+            replaces: None,
         }],
     },
     Migration {
@@ -120,6 +123,7 @@ const MIGRATIONS: &[Migration] = &[
         indexes: &[Index {
             name: "blobs_by_store",
             on: "blobs (store, id)",
+            replaces: None,
         }],
     },
     Migration {
@@ -132,10 +136,12 @@ const MIGRATIONS: &[Migration] = &[
             Index {
                 name: "jobs_queued",
                 on: "jobs (project, due_at, created_at, id) where ended_at is null",
+                replaces: None,
             },
             Index {
                 name: "jobs_leased",
                 on: "jobs (project, due_at) where ended_at is null and lease_owner is not null",
+                replaces: None,
             },
         ],
     },
@@ -149,10 +155,53 @@ const MIGRATIONS: &[Migration] = &[
             Index {
                 name: "blobs_by_scrub",
                 on: "blobs (coalesce(scrubbed_at, 0), id) where state = 'stored'",
+                replaces: None,
             },
             Index {
                 name: "blobs_damaged",
                 on: "blobs (id) where damaged_at is not null",
+                replaces: None,
+            },
+        ],
+    },
+    Migration {
+        version: 14,
+        name: "lists of all",
+        sql: "",
+        compatible_from: 10,
+        // Who sees all projects has lists by expressions that nobody else's lists are by. PostgreSQL chooses by what it expects,
+        // and could take the order of all images for that of one owner's, and read all others' to find them.
+        indexes: &[
+            Index {
+                name: "images_of_all",
+                on: "images ((created_at + 0), id)",
+                replaces: Some("images_by_creation"),
+            },
+            Index {
+                name: "images_of_all_by_name",
+                on: "images ((name_key || ''), (created_at + 0), id)",
+                replaces: Some("images_by_name"),
+            },
+            Index {
+                name: "image_tags_of_all",
+                on: "image_tags (tag, (created_at + 0), image_id)",
+                replaces: Some("image_tags_by_tag"),
+            },
+            Index {
+                name: "image_properties_of_all",
+                on: "image_properties (name, value, (created_at + 0), image_id)",
+                replaces: Some("image_properties_by_value"),
+            },
+            // The same of an owner's images of one visibility, and everybody's; and of an owner's by their ids, and everybody's.
+            Index {
+                name: "images_by_owner_kind",
+                on: "images (owner, (visibility || ''), created_at, id)",
+                replaces: Some("images_by_owner_visibility"),
+            },
+            Index {
+                name: "images_by_owner_own_id",
+                on: "images (owner, (id || ''))",
+                replaces: Some("images_by_owner_id"),
             },
         ],
     },
@@ -289,8 +338,11 @@ async fn check_compatible(tx: &mut Tx, current: i64, newest: i64) -> Result<()> 
 async fn apply_one(tx: &mut Tx, migration: &Migration) -> Result<()> {
     let mut sql = in_words_of(tx.engine(), migration.sql);
     if tx.engine() == Engine::Sqlite {
-        for Index { name, on } in migration.indexes {
+        for Index { name, on, replaces } in migration.indexes {
             sql.push_str(&format!(";\ncreate index {name} on {on}"));
+            if let Some(replaced) = replaces {
+                sql.push_str(&format!(";\ndrop index {replaced}"));
+            }
         }
     }
     tx.script(sql).await?;
@@ -338,9 +390,10 @@ fn in_words_of(engine: Engine, sql: &str) -> String {
 }
 
 impl Index {
-    /// Makes it where it is missing, and anew where a process died making it: what that leaves is of no use to queries.
+    /// Makes it where it is missing, and anew where a process died making it: what that leaves is of no use to queries. Then the
+    /// one goes that it replaces.
     async fn make_beside_writers(&self, session: &mut PgConnection) -> Result<()> {
-        let Self { name, on } = self;
+        let Self { name, on, replaces } = self;
         let sql = "select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid \
                    where c.relname = $1 and c.relnamespace = current_schema()::regnamespace";
         let found = sqlx::query(sql).bind(*name).fetch_optional(&mut *session);
@@ -350,16 +403,20 @@ impl Index {
         };
         let unfinished = format!("drop index concurrently if exists {name}");
         let make = format!("create index concurrently if not exists {name} on {on}");
-        let steps = match valid {
-            Some(true) => return Ok(()),
+        let mut steps = match valid {
+            Some(true) => vec![],
             Some(false) => vec![unfinished, make],
             None => vec![make],
         };
+        if !steps.is_empty() {
+            tracing::info!(schema.index = name, "making an index");
+        }
+        let replaced = replaces.map(|old| format!("drop index concurrently if exists {old}"));
+        steps.extend(replaced);
         for sql in steps {
             let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *session);
             done.await.map_err(meaning)?;
         }
-        tracing::info!(schema.index = name, "index made");
         Ok(())
     }
 }

@@ -91,8 +91,8 @@ pub enum Condition {
     Tag(String),
     /// It has this property with this value.
     Property(String, String),
-    /// It lacks this property, or has it with a value other than this.
-    NotProperty(String, String),
+    /// It lacks this property, or has it with a value other than these.
+    NotProperty(String, Vec<String>),
     /// The time of creation compares so.
     CreatedAt(Comparison, Timestamp),
     /// The time of the last change compares so.

@@ -31,8 +31,8 @@ fn property(name: &str, value: &str) -> Condition {
     Condition::Property(name.to_owned(), value.to_owned())
 }
 
-fn not_property(name: &str, value: &str) -> Condition {
-    Condition::NotProperty(name.to_owned(), value.to_owned())
+fn not_property(name: &str, values: &[&str]) -> Condition {
+    Condition::NotProperty(name.to_owned(), words(values))
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -363,7 +363,10 @@ fn every_ims_filter_has_its_condition() {
         ),
         ("__isregistered=false", Condition::Nothing),
         ("__whole_image=true", property("__whole_image", "true")),
-        ("__whole_image=False", not_property("__whole_image", "true")),
+        (
+            "__whole_image=False",
+            not_property("__whole_image", &["true"]),
+        ),
         ("__system__cmkid=k1", Condition::Key("k1".parse().unwrap())),
         ("__system__cmkid=k/1", Condition::Nothing),
         ("__image_source_type=evs", Condition::Nothing),
@@ -415,8 +418,10 @@ fn every_ims_filter_has_its_condition() {
 
 #[test]
 fn an_image_that_names_no_environment_is_one_for_fusion_compute() {
-    let expected =
-        ["Ironic", "DataImage", "IsoImage"].map(|other| not_property("virtual_env_type", other));
+    let expected = [not_property(
+        "virtual_env_type",
+        &["Ironic", "DataImage", "IsoImage"],
+    )];
     assert_eq!(ims_conditions("virtual_env_type=FusionCompute"), expected);
 }
 

@@ -1,5 +1,6 @@
 //! What conditions say in SQL.
 
+use calotype_core::image::Visibility;
 use calotype_core::query::{Comparison, Condition};
 
 use super::{Driver, Set, Text};
@@ -98,6 +99,7 @@ pub(super) fn meets(text: &mut Text, condition: &Condition, set: &Set, driver: D
         Condition::Name(names) => {
             let column = match (driver, set) {
                 (Driver::Name, Set::SharedWith(..)) => "coalesce(i.name_key, '')",
+                (Driver::Name, Set::Everything(None)) => NAME_OF_ALL,
                 (Driver::Name, _) => "i.name_key",
                 _ => "coalesce(i.name_key, '')",
             };
@@ -110,18 +112,7 @@ pub(super) fn meets(text: &mut Text, condition: &Condition, set: &Set, driver: D
             format!("coalesce(i.status, '') in ({})", text.bind_all(words))
         }
         Condition::Owner(owner) => {
-            let owner = text.bind(Arg::text(owner));
-            match (set, driver) {
-                (Set::Everything(None), Driver::Images | Driver::Name)
-                | (Set::Shelf(_) | Set::Everything(Some(_)), Driver::Images) => {
-                    format!("i.owner = {owner}")
-                }
-                (Set::Own(..) | Set::SharedWith(..), _)
-                | (_, Driver::Ids(_) | Driver::Name | Driver::Column(_) | Driver::Changed(_)) => {
-                    format!("coalesce(i.owner, '') = {owner}")
-                }
-                (_, Driver::Attribute(_)) => format!("d.owner = {owner}"),
-            }
+            format!("coalesce(i.owner, '') = {}", text.bind(Arg::text(owner)))
         }
         Condition::DiskFormat(words) => {
             format!("i.disk_format in ({})", text.bind_all(words))
@@ -144,8 +135,8 @@ pub(super) fn meets(text: &mut Text, condition: &Condition, set: &Set, driver: D
             "exists (select 1 from image_tags t where t.image_id = i.id and t.tag = {})",
             text.bind(Arg::text(tag))
         ),
-        Condition::Property(name, value) => has_property(text, name, value),
-        Condition::NotProperty(name, value) => format!("not {}", has_property(text, name, value)),
+        Condition::Property(name, value) => has_property(text, name, std::slice::from_ref(value)),
+        Condition::NotProperty(name, values) => format!("not {}", has_property(text, name, values)),
         Condition::CreatedAt(comparison, time) => {
             let column = created_at(set, driver);
             let time = text.bind(Arg::time(*time));
@@ -168,12 +159,7 @@ pub(super) fn meets(text: &mut Text, condition: &Condition, set: &Set, driver: D
         }
         Condition::Visibility(visibility) => {
             let visibility = text.bind(Arg::text(visibility));
-            match (set, driver) {
-                (Set::Own(_, None) | Set::Everything(None), Driver::Images) => {
-                    format!("i.visibility = {visibility}")
-                }
-                _ => format!("coalesce(i.visibility, '') = {visibility}"),
-            }
+            format!("coalesce(i.visibility, '') = {visibility}")
         }
         // The rest is about columns, see `column_of`, or is met by nothing.
         Condition::MinDisk(_)
@@ -185,22 +171,32 @@ pub(super) fn meets(text: &mut Text, condition: &Condition, set: &Set, driver: D
     }
 }
 
-/// The column that has an image's time of creation, in the order of the branch's driver.
-fn created_at(set: &Set, driver: Driver) -> &'static str {
+/// An image's time of creation, as the index has it that gives the order of the branch's driver.
+pub(super) fn created_at(set: &Set, driver: Driver) -> &'static str {
     match (set, driver) {
         (_, Driver::Ids(_)) => "i.created_at",
         (Set::SharedWith(..), _) => "d.image_created_at",
+        // With a sign it is no index's: few images are sorted.
+        (_, Driver::Changed(_)) => "+i.created_at",
+        (
+            Set::Everything(None | Some(Visibility::Private | Visibility::Shared)),
+            Driver::Attribute(_),
+        ) => "(d.created_at + 0)",
         (_, Driver::Attribute(_)) => "d.created_at",
+        (Set::Everything(None), _) => "(i.created_at + 0)",
         _ => "i.created_at",
     }
 }
 
-fn has_property(text: &mut Text, name: &str, value: &str) -> String {
+/// An image's name, as the index over all images has it.
+pub(super) const NAME_OF_ALL: &str = "(i.name_key || '')";
+
+fn has_property(text: &mut Text, name: &str, values: &[String]) -> String {
     let name = text.bind(Arg::text(name));
-    let value = text.bind(Arg::text(value));
+    let values = text.bind_all(values);
     format!(
         "exists (select 1 from image_properties p where p.image_id = i.id \
-         and p.name = {name} and p.value = {value})"
+         and p.name = {name} and p.value in ({values}))"
     )
 }
 

@@ -8,8 +8,9 @@
 //! The stamps come with the page, from the database, so what is kept here is never older than what a list without it would show.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use calotype_core::id::ImageId;
+use calotype_core::id::{ImageId, ProjectId};
 use calotype_core::image::{Image, ListedImage};
 use calotype_core::query::ImageQuery;
 use calotype_core::time::Timestamp;
@@ -67,29 +68,48 @@ impl Stamp {
 /// The most memory that known images may take, in bytes: some ten thousand of them.
 const ROOM: u64 = 32 << 20;
 
-/// The images that lists showed last and most often.
-pub(crate) struct KnownImages(Cache<ImageId, Arc<ListedImage>>);
+/// What lists need not ask again.
+pub(crate) struct KnownImages {
+    /// The images that they showed last and most often.
+    images: Cache<ImageId, Arc<ListedImage>>,
+    /// The last time since which many of a project's images were found changed. Since any earlier time there are as many, and
+    /// it stays so until images are deleted.
+    changed_many: Cache<ProjectId, Timestamp>,
+}
 
 impl KnownImages {
     pub(crate) fn new() -> Self {
-        let cache = Cache::builder().max_capacity(ROOM);
-        Self(
-            cache
+        let images = Cache::builder().max_capacity(ROOM);
+        let changed_many = Cache::builder().max_capacity(1000);
+        Self {
+            images: images
                 .weigher(|_, image: &Arc<ListedImage>| weight(image))
                 .build(),
-        )
+            changed_many: changed_many.time_to_live(Duration::from_secs(60)).build(),
+        }
+    }
+
+    /// Whether many of a project's images were found changed since this time, a minute ago at most.
+    pub(super) fn changed_many(&self, project: &ProjectId, since: Timestamp) -> bool {
+        let found = self.changed_many.get(project);
+        found.is_some_and(|last| since <= last)
+    }
+
+    /// Notes that many of a project's images have changed since this time.
+    pub(super) fn note_changed_many(&self, project: &ProjectId, since: Timestamp) {
+        self.changed_many.insert(project.clone(), since);
     }
 
     /// The image, where it is known as it is now.
     pub(super) fn get(&self, stamp: Stamp) -> Option<Arc<ListedImage>> {
-        let known = self.0.get(&stamp.id)?;
+        let known = self.images.get(&stamp.id)?;
         (Stamp::of(&known) == stamp).then_some(known)
     }
 
     /// Notes an image as it was read.
     pub(super) fn add(&self, image: Image) -> Arc<ListedImage> {
         let image = Arc::new(ListedImage::from(image));
-        self.0.insert(image.id, Arc::clone(&image));
+        self.images.insert(image.id, Arc::clone(&image));
         image
     }
 }
@@ -115,7 +135,7 @@ pub(crate) async fn list_images(
     known: &KnownImages,
     query: &ImageQuery,
 ) -> Result<Vec<Arc<ListedImage>>> {
-    let start = start_of(db, query).await?;
+    let start = start_of(db, known, query).await?;
     let Some(page) = page_of(query, start, STAMPS) else {
         return Ok(Vec::new());
     };

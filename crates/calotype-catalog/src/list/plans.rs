@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use calotype_core::image::{ImageStatus, MemberStatus};
-use calotype_core::query::Viewer;
+use calotype_core::query::{Viewer, Visible};
 use calotype_core::time::Timestamp;
 
 use super::known::STAMPS;
@@ -147,7 +147,7 @@ async fn the_owners_images_come_sorted_by_each_documented_key_off_an_index() {
     let place = tempfile::tempdir().unwrap();
     let catalog = catalog(&place).await;
     for (key, index) in [
-        (SortKey::Id, "images_by_owner_id "),
+        (SortKey::Id, "images_by_owner_own_id "),
         (SortKey::Name, "images_by_owner_name "),
         (SortKey::Status, "images_by_owner_status "),
         (
@@ -177,7 +177,7 @@ async fn what_was_changed_since_a_time_is_read_off_its_index_where_it_is_little(
         conditions: vec![since],
         ..first_page()
     };
-    let start = start_of(&catalog.db, &query).await.unwrap();
+    let start = start_of(&catalog.db, &catalog.known, &query).await.unwrap();
     assert!(start.driver == Driver::Changed(0));
     for (driver, index) in [
         (start.driver, "images_by_owner_change "),
@@ -187,6 +187,28 @@ async fn what_was_changed_since_a_time_is_read_off_its_index_where_it_is_little(
         let used = steps.iter().any(|(_, step)| step.contains(index));
         assert!(used, "{index}\n{steps:#?}");
     }
+}
+
+#[tokio::test]
+async fn where_many_were_changed_since_a_time_many_were_since_an_earlier_one() {
+    let place = tempfile::tempdir().unwrap();
+    let catalog = catalog(&place).await;
+    let project = viewer().project.unwrap();
+    let driver = async |since| {
+        let since = Condition::UpdatedAt(Comparison::Greater, Timestamp::from_micros(since));
+        let query = ImageQuery {
+            conditions: vec![since],
+            ..first_page()
+        };
+        let start = start_of(&catalog.db, &catalog.known, &query);
+        start.await.unwrap().driver
+    };
+    assert!(driver(7).await == Driver::Changed(0));
+    let found = Timestamp::from_micros(7);
+    catalog.known.note_changed_many(&project, found);
+    assert!(driver(6).await == Driver::Images);
+    assert!(driver(7).await == Driver::Images);
+    assert!(driver(8).await == Driver::Changed(0));
 }
 
 #[tokio::test]

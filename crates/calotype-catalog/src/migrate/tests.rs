@@ -10,17 +10,18 @@ use crate::clock::Epoch;
 use crate::engines;
 use crate::open::Options;
 
-/// The schema as a later version would have it: with an index more.
+/// The schema as a later version would have it: with an index in the place of another.
 fn later() -> Vec<Migration> {
     let mut migrations = MIGRATIONS.to_vec();
     migrations.push(Migration {
         version: 999,
         name: "later",
-        sql: "alter table leases add column note bigint",
+        sql: "alter table leases add column note bigint; create index leases_by_old on leases (note)",
         compatible_from: 10,
         indexes: &[Index {
             name: "leases_by_note",
             on: "leases (note)",
+            replaces: Some("leases_by_old"),
         }],
     });
     migrations
@@ -35,9 +36,11 @@ async fn tamper(url: &str, sql: &'static str) {
     sqlx::raw_sql(sql).execute(&mut c).await.unwrap();
 }
 
+/// Whether the index is there, and the one that it replaces is not.
 async fn is_valid(url: &str) -> bool {
     let mut c = PgConnection::connect(url).await.unwrap();
-    let sql = "select indisvalid from pg_index where indexrelid = 'leases_by_note'::regclass";
+    let sql = "select indisvalid and to_regclass('leases_by_old') is null from pg_index \
+               where indexrelid = 'leases_by_note'::regclass";
     sqlx::query_scalar(sql).fetch_one(&mut c).await.unwrap()
 }
 
@@ -48,9 +51,10 @@ async fn on_sqlite_an_index_is_made_with_its_step() {
     let catalog = open(&url).await.unwrap();
     bring_to(&catalog.db, &later()).await.unwrap();
     let mut tx = catalog.db.read().await.unwrap();
-    let sql = "select name from sqlite_schema where name = 'leases_by_note'";
-    let row = tx.fetch_optional(sql, Vec::new()).await.unwrap();
-    assert!(row.is_some());
+    let sql = "select name from sqlite_schema where name in ('leases_by_note', 'leases_by_old')";
+    let rows = tx.fetch_all(sql, Vec::new()).await.unwrap();
+    let names: Vec<String> = rows.iter().map(|row| row.text("name").unwrap()).collect();
+    assert_eq!(names, ["leases_by_note"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -280,7 +280,9 @@ fn meets(condition: &Condition, image: &Image) -> bool {
         Condition::Hidden(yes) => image.hidden == *yes,
         Condition::Tag(tag) => image.tags.contains(tag),
         Condition::Property(name, value) => image.property(name) == Some(value),
-        Condition::NotProperty(name, value) => image.property(name) != Some(value),
+        Condition::NotProperty(name, values) => !image
+            .property(name)
+            .is_some_and(|own| values.iter().any(|value| value == own)),
         Condition::CreatedAt(comparison, time) => compares(*comparison, image.created_at, *time),
         Condition::UpdatedAt(comparison, time) => compares(*comparison, image.updated_at, *time),
         Condition::Key(key) => image.cmk_id.as_ref() == Some(key),
@@ -459,7 +461,8 @@ fn condition(ids: Vec<ImageId>) -> impl Strategy<Value = Condition> {
         any::<bool>().prop_map(Condition::Hidden),
         word().prop_map(Condition::Tag),
         (word(), word()).prop_map(|(name, value)| Condition::Property(name, value)),
-        (word(), word()).prop_map(|(name, value)| Condition::NotProperty(name, value)),
+        (word(), prop::collection::vec(word(), 1..4))
+            .prop_map(|(name, values)| Condition::NotProperty(name, values)),
         (comparison(), time()).prop_map(|(c, time)| Condition::CreatedAt(c, time)),
         (comparison(), time()).prop_map(|(c, time)| Condition::UpdatedAt(c, time)),
         Just(Condition::Key("k1".parse().unwrap())),

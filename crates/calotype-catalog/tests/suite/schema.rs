@@ -108,9 +108,33 @@ async fn a_replication_that_an_earlier_version_accepted_is_gone_on_with() {
         format!("drop index images_by_owner_{column}; drop index images_by_shelf_{column};")
     });
     let filters: String = filters.collect();
+    let of_all = [
+        (
+            "images_of_all",
+            "images_by_creation on images (created_at, id)",
+        ),
+        (
+            "images_of_all_by_name",
+            "images_by_name on images (name_key, created_at, id)",
+        ),
+        (
+            "image_tags_of_all",
+            "image_tags_by_tag on image_tags (tag, created_at, image_id)",
+        ),
+        (
+            "image_properties_of_all",
+            "image_properties_by_value on image_properties (name, value, created_at, image_id)",
+        ),
+        (
+            "images_by_owner_kind",
+            "images_by_owner_visibility on images (owner, visibility, created_at, id)",
+        ),
+    ];
+    let of_all = of_all.map(|(new, old)| format!("drop index {new}; create index {old};"));
+    let of_all = of_all.concat();
     let back = format!(
         "drop index jobs_queued; drop index jobs_leased; create index jobs_unfinished_by_project on jobs (project); \
-         drop index blobs_by_scrub; drop index blobs_damaged; alter table blobs drop column scrubbed_at; drop index blobs_by_store; alter table blobs drop column store; alter table blobs drop column place; drop table blob_copies; drop table leases; drop table catalog_moves; drop table catalog_copies; alter table schema_migrations drop column compatible_from; {filters} drop index images_by_owner_size; drop index images_by_owner_change; drop index images_by_owner_id; drop index images_by_shelf_id; \
+         drop index blobs_by_scrub; drop index blobs_damaged; alter table blobs drop column scrubbed_at; drop index blobs_by_store; alter table blobs drop column store; alter table blobs drop column place; drop table blob_copies; drop table leases; drop table catalog_moves; drop table catalog_copies; alter table schema_migrations drop column compatible_from; {filters} drop index images_by_owner_size; drop index images_by_owner_change; drop index images_by_owner_own_id; drop index images_by_shelf_id; {of_all} \
           drop table enterprise_assignments; drop table project_limits; drop index blobs_by_reservation; \
          alter table blobs drop column reserved; alter table blobs drop column reserved_for; \
          alter table project_usage drop column reserved; \

@@ -1,0 +1,107 @@
+//! The sets of images that a list is made of.
+
+use calotype_core::id::ProjectId;
+use calotype_core::image::Visibility;
+use calotype_core::query::{Condition, ImageQuery, Visible, WantedMembership};
+
+/// One of the sets whose union a viewer sees.
+pub(super) enum Set {
+    /// Every image, of this visibility where one is given.
+    Everything(Option<Visibility>),
+    /// The project's own, of this visibility where one is given.
+    Own(ProjectId, Option<Visibility>),
+    /// Those that everybody sees: public or community.
+    Shelf(Visibility),
+    /// Those shared with the project.
+    SharedWith(ProjectId, WantedMembership),
+}
+
+/// The sets that are asked for. Overlaps do no harm: the union drops what comes twice.
+pub(super) fn wanted_sets(query: &ImageQuery) -> Vec<Set> {
+    if query.conditions.contains(&Condition::Nothing) {
+        return Vec::new();
+    }
+    let visible = query.visible;
+    if query.viewer.enterprise_projects.is_some() {
+        // Its own, and of those what `branch` leaves: not what others share or publish.
+        let only = match visible {
+            Visible::Default | Visible::All => None,
+            Visible::Only(visibility) => Some(visibility),
+        };
+        let own = query.viewer.project.iter();
+        return narrowed(own.map(|own| Set::Own(own.clone(), only)), query);
+    }
+    if query.viewer.all_projects {
+        let only = match visible {
+            Visible::Default | Visible::All => None,
+            Visible::Only(visibility) => Some(visibility),
+        };
+        return narrowed([Set::Everything(only)], query);
+    }
+    let mut sets = Vec::new();
+    if let Some(project) = &query.viewer.project {
+        match visible {
+            Visible::Default | Visible::All => sets.push(Set::Own(project.clone(), None)),
+            Visible::Only(kind @ (Visibility::Private | Visibility::Shared)) => {
+                sets.push(Set::Own(project.clone(), Some(kind)));
+            }
+            Visible::Only(Visibility::Public | Visibility::Community) => {}
+        }
+        let shared = matches!(
+            visible,
+            Visible::Default | Visible::All | Visible::Only(Visibility::Shared)
+        );
+        if shared {
+            sets.push(Set::SharedWith(project.clone(), query.membership));
+        }
+    }
+    match visible {
+        Visible::Default | Visible::Only(Visibility::Public) => {
+            sets.push(Set::Shelf(Visibility::Public));
+        }
+        Visible::All => {
+            sets.push(Set::Shelf(Visibility::Public));
+            sets.push(Set::Shelf(Visibility::Community));
+        }
+        Visible::Only(Visibility::Community) => sets.push(Set::Shelf(Visibility::Community)),
+        Visible::Only(_) => {}
+    }
+    narrowed(sets, query)
+}
+
+/// The sets as conditions on owner and visibility leave them, without those that no image is left of.
+fn narrowed(sets: impl IntoIterator<Item = Set>, query: &ImageQuery) -> Vec<Set> {
+    let mut sets: Vec<Set> = sets.into_iter().collect();
+    for condition in &query.conditions {
+        sets.retain(|set| can_meet(set, condition));
+        for set in &mut sets {
+            *set = match (&*set, condition) {
+                (Set::Shelf(shelf), Condition::Owner(owner)) => {
+                    Set::Own(owner.clone(), Some(*shelf))
+                }
+                (Set::Everything(kind), Condition::Owner(owner)) => Set::Own(owner.clone(), *kind),
+                (Set::Own(project, None), Condition::Visibility(kind)) => {
+                    Set::Own(project.clone(), Some(*kind))
+                }
+                (Set::Everything(None), Condition::Visibility(kind)) => {
+                    Set::Everything(Some(*kind))
+                }
+                _ => continue,
+            };
+        }
+    }
+    sets
+}
+
+/// Whether an image of the set can meet a condition on owner or visibility.
+fn can_meet(set: &Set, condition: &Condition) -> bool {
+    match (set, condition) {
+        (Set::Own(project, _), Condition::Owner(owner)) => owner == project,
+        (
+            Set::Shelf(kind) | Set::Own(_, Some(kind)) | Set::Everything(Some(kind)),
+            Condition::Visibility(wanted),
+        ) => kind == wanted,
+        (Set::SharedWith(..), Condition::Visibility(wanted)) => *wanted == Visibility::Shared,
+        _ => true,
+    }
+}
