@@ -17,7 +17,7 @@ const SEGMENT: u64 = 64 << 20;
 
 #[test]
 fn a_small_upload_that_is_killed_is_whole_or_can_be_made_again() {
-    let mut killed = Killed::new(number("CALOTYPE_CRASHES").unwrap_or(150));
+    let mut killed = Killed::new(number("CALOTYPE_CRASHES").unwrap_or(100));
     let lengths = [1, 4096, 65_535, 65_536, 65_537, 300_000, 1 << 20, 3_333_333];
     let kills = killed.kills;
     for kill in 0..kills {

@@ -417,7 +417,7 @@ impl Work {
             let until = fetched.piece.until;
             let process = self.process(&mut crypt, fetched, writer.as_mut());
             let fetch = self.fetch(index, pieces.next(), spare);
-            // The fetch first: it is on while the piece is sealed on this thread.
+            // The fetch first: where it waits for a device, it is on while the piece is sealed on this thread.
             let (ahead, used) = tokio::try_join!(biased; fetch, process)?;
             (spare, next) = (used, ahead);
             self.count(until - counted).await;

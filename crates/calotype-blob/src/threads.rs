@@ -5,6 +5,7 @@
 //! tasks, enough slow uploads would leave no room for the store's own calls, for which the uploads wait. The
 //! [`Background`] has threads for whole tasks, their I/O included.
 
+use std::cell::Cell;
 use std::thread;
 
 use calotype_core::{Error, Result};
@@ -16,6 +17,15 @@ use tokio::task::JoinSet;
 /// How far the background gives way (`nice(2)`): to a processor that it shares it is worth a tenth of what answers
 /// requests is, and has all of one that nobody else wants.
 const GIVES_WAY: i32 = 10;
+
+thread_local! {
+    static IN_BACKGROUND: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this is a thread of a [`Background`]: nobody who asks for something waits for it.
+pub(crate) fn in_background() -> bool {
+    IN_BACKGROUND.get()
+}
 
 /// Runs `work` on a thread of its own. The receiver gets what it returns, or an error if it panicked.
 pub(crate) fn spawn<T: Send + 'static>(
@@ -45,6 +55,7 @@ impl Background {
             .thread_name("blob-reseal")
             .enable_time()
             .on_thread_start(|| {
+                IN_BACKGROUND.set(true);
                 // Where it is refused, the background is as important as everything else.
                 let _ = setpriority_process(None, GIVES_WAY);
             })

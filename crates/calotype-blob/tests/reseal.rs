@@ -77,8 +77,12 @@ async fn assert_same(blobs: &SealedBlobs, target: BlobId, bytes: &[u8], facts: &
 
 #[tokio::test]
 async fn a_resealed_blob_has_the_sources_bytes_and_digests_under_a_key_of_its_own() {
-    let directory = tempfile::tempdir().expect("a directory");
-    for blobs in [in_memory(), in_directory(directory.path())] {
+    let [disk, memory] = on_disk_and_in_memory();
+    for blobs in [
+        in_memory(),
+        in_directory(disk.path()),
+        in_directory(memory.path()),
+    ] {
         for (number, length) in lengths().into_iter().enumerate() {
             let (source, target) = (id(2 * number as u128), id(2 * number as u128 + 1));
             for bytes in [content(length), vec![0; length]] {
@@ -148,7 +152,10 @@ struct Broken {
 
 impl Broken {
     async fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        Self::new_in(tempfile::tempdir().expect("a directory")).await
+    }
+
+    async fn new_in(directory: tempfile::TempDir) -> Self {
         let bytes = content(6 * SEGMENT + PAGE + 5);
         let blobs = in_directory(directory.path());
         put(&blobs, id(SOURCE), &bytes).await.expect("written");
@@ -245,15 +252,17 @@ async fn what_was_noted_is_not_done_again() {
 
 #[tokio::test]
 async fn a_reseal_that_is_dropped_anywhere_can_be_done_again() {
-    let broken = Broken::new().await;
-    for millis in 0..12 {
+    for directory in on_disk_and_in_memory() {
+        let broken = Broken::new_in(directory).await;
+        for millis in 0..12 {
+            let blobs = in_directory(broken.directory.path());
+            let reseal = blobs.reseal(broken.order());
+            let _ = tokio::time::timeout(Duration::from_millis(millis), reseal).await;
+        }
         let blobs = in_directory(broken.directory.path());
-        let reseal = blobs.reseal(broken.order());
-        let _ = tokio::time::timeout(Duration::from_millis(millis), reseal).await;
+        let facts = blobs.reseal(broken.order()).await.expect("resealed");
+        assert_same(&blobs, id(TARGET), &broken.bytes, &facts).await;
     }
-    let blobs = in_directory(broken.directory.path());
-    let facts = blobs.reseal(broken.order()).await.expect("resealed");
-    assert_same(&blobs, id(TARGET), &broken.bytes, &facts).await;
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@
 use calotype_core::id::{EnterpriseProjectId, ImageId, ProjectId};
 use calotype_core::image::Visibility;
 use calotype_core::query::{
-    Comparison, Condition, Direction, ImageQuery, SortKey, WantedMembership,
+    Comparison, Condition, Direction, ImageQuery, SortKey, Viewer, WantedMembership,
 };
 use calotype_core::{Error, Result};
 
@@ -181,8 +181,8 @@ enum Driver {
 }
 
 impl Driver {
-    /// What drives the branch of a set: its index on a column, where it has one.
-    fn of(self, set: &Set) -> Self {
+    /// What drives the branch of a set: its index on a column, where it has one. What changed was counted of the viewer's own.
+    fn of(self, set: &Set, viewer: &Viewer) -> Self {
         let has_columns = matches!(
             set,
             Set::Own(..)
@@ -191,7 +191,10 @@ impl Driver {
         );
         match self {
             Self::Column(_) if !has_columns => Self::Images,
-            Self::Changed(_) if !matches!(set, Set::Own(..)) => Self::Images,
+            Self::Changed(_) => match set {
+                Set::Own(project, _) if Some(project) == viewer.project.as_ref() => self,
+                _ => Self::Images,
+            },
             other => other,
         }
     }
@@ -381,13 +384,12 @@ fn branch(
     marker: Option<&[String]>,
     limit: &str,
 ) -> String {
-    let driver = driver.of(set);
+    let driver = driver.of(set, &query.viewer);
     let mut wheres: Vec<String> = Vec::new();
-    let keys = order.iter().map(|(key, _)| key_of(set, driver, *key));
-    let mut names: Vec<&str> = keys.collect();
-    if let (Set::Own(..), ["i.id"]) = (set, names.as_slice()) {
-        names = vec![ID_OF_OWN];
-    }
+    let keys = order.iter();
+    let names: Vec<&str> = keys
+        .map(|(key, _)| key_of(set, driver, *key, order))
+        .collect();
     let from: String;
     let mut met = None;
     match (set, driver) {
@@ -556,10 +558,11 @@ fn quoted(visibility: Visibility) -> String {
     format!("'{visibility}'")
 }
 
-/// What a branch orders by for a key: the driving table has the same values of id and creation.
-fn key_of(set: &Set, driver: Driver, key: SortKey) -> &'static str {
+/// What a branch orders by for one key of an order: the driving table has the same values of id and creation.
+fn key_of(set: &Set, driver: Driver, key: SortKey, order: &[(SortKey, Direction)]) -> &'static str {
     match (set, driver, key) {
         (_, Driver::Ids(_), _) => expression(key),
+        (Set::Own(..), Driver::Images, SortKey::Id) if order.len() == 1 => ID_OF_OWN,
         (Set::SharedWith(..), _, SortKey::Id) | (_, Driver::Attribute(_), SortKey::Id) => {
             "d.image_id"
         }
@@ -579,9 +582,9 @@ fn after(names: &[&str], order: &[(SortKey, Direction)], marker: &[String]) -> S
     if order.iter().all(|(_, direction)| Some(*direction) == first) {
         let sign = sign(first.unwrap_or(Direction::Descending));
         let all = format!("({}) {sign} ({})", names.join(", "), marker.join(", "));
-        // SQLite begins in the middle of an index by a row only where it begins with a column.
+        // SQLite begins in the middle of an index by a row only where that begins with a column.
         return match (names, marker) {
-            ([name, ..], [value, ..]) if !is_column(name) => {
+            ([name, _, ..], [value, ..]) if !is_column(name) => {
                 format!("{all} and {name} {sign}= {value}")
             }
             _ => all,

@@ -394,31 +394,37 @@ impl Index {
     /// one goes that it replaces.
     async fn make_beside_writers(&self, session: &mut PgConnection) -> Result<()> {
         let Self { name, on, replaces } = self;
-        let sql = "select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid \
-                   where c.relname = $1 and c.relnamespace = current_schema()::regnamespace";
-        let found = sqlx::query(sql).bind(*name).fetch_optional(&mut *session);
-        let valid = match found.await.map_err(meaning)? {
-            None => None,
-            Some(row) => Some(row.try_get::<bool, _>(0).map_err(meaning)?),
-        };
         let unfinished = format!("drop index concurrently if exists {name}");
         let make = format!("create index concurrently if not exists {name} on {on}");
-        let mut steps = match valid {
+        let mut steps = match is_valid(name, session).await? {
             Some(true) => vec![],
             Some(false) => vec![unfinished, make],
             None => vec![make],
         };
-        if !steps.is_empty() {
-            tracing::info!(schema.index = name, "making an index");
+        if let Some(replaced) = replaces
+            && is_valid(replaced, session).await?.is_some()
+        {
+            let (table, _) = on.split_once(' ').unwrap_or((on, ""));
+            // Of an expression nothing is known before.
+            steps.push(format!("analyze {table}"));
+            steps.push(format!("drop index concurrently if exists {replaced}"));
         }
-        let replaced = replaces.map(|old| format!("drop index concurrently if exists {old}"));
-        steps.extend(replaced);
         for sql in steps {
+            tracing::info!(schema.step = %sql, "changing indexes");
             let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *session);
             done.await.map_err(meaning)?;
         }
         Ok(())
     }
+}
+
+/// Whether an index is of use to queries; nothing where it is not there.
+async fn is_valid(index: &str, session: &mut PgConnection) -> Result<Option<bool>> {
+    let sql = "select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid \
+               where c.relname = $1 and c.relnamespace = current_schema()::regnamespace";
+    let found = sqlx::query(sql).bind(index).fetch_optional(session);
+    let found = found.await.map_err(meaning)?;
+    found.map(|row| row.try_get(0).map_err(meaning)).transpose()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ impl Quotas for SqlCatalog {
         let mut tx = self.db.read().await?;
         let sql = "select count(*) as images, coalesce(max(m.members), 0) as most from \
                    (select image_id, count(*) as members from image_members \
-                   where image_id in (select id from images where owner = $1 and visibility = 'shared') \
+                   where image_id in (select id from images where owner = $1 and (visibility || '') = 'shared') \
                    group by image_id) as m";
         let row = tx.fetch_optional(sql, vec![Arg::text(project)]).await?;
         let row = row.ok_or_else(|| Error::internal("a count without a row"))?;

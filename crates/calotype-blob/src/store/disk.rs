@@ -117,12 +117,12 @@ pub(super) fn open_to_read_unbuffered(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// `TMPFS_MAGIC` of `linux/magic.h`.
-const TMPFS: i128 = 0x0102_1994;
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
-/// Whether a file is in memory: to read and write it are copies then, which wait for no device and are over before another
-/// thread would have begun them.
+/// Whether a file is in memory: then there is as a rule no device to wait for, and a thread in the background copies a piece
+/// itself rather than to hand it over to another.
 pub(super) fn is_in_memory(file: &File) -> bool {
-    rustix::fs::fstatfs(file).is_ok_and(|found| i128::from(found.f_type) == TMPFS)
+    rustix::fs::fstatfs(file).is_ok_and(|found| found.f_type == TMPFS)
 }
 
 fn unbuffered(options: &mut OpenOptions, path: &Path) -> io::Result<Option<File>> {

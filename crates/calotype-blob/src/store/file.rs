@@ -47,6 +47,7 @@ use super::{
     BlobStore, Disk, LABEL_LIMIT, Slot, Staged, Stored, Use, check_label, io_error, read_error,
 };
 use crate::manifest;
+use crate::threads::in_background;
 
 pub(super) const BODY: &str = "body";
 pub(super) const MANIFEST: &str = "manifest";
@@ -550,7 +551,7 @@ impl Stored for StoredFile {
         mut buffer: Buffer,
     ) -> Result<Buffer> {
         let offset = u64::from(slot.index) * slot.size + offset;
-        if self.body.in_memory {
+        if self.body.in_memory && in_background() {
             self.body
                 .read(offset, length, &mut buffer)
                 .map_err(read_error)?;

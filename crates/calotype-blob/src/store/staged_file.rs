@@ -14,6 +14,7 @@ use super::body::Body;
 use super::file::{FileStore, JOURNAL, MANIFEST, blocking};
 use super::journal;
 use super::{Disk, FirstFailure, Note, SegmentWriter, Staged, failed_before, io_error, misplaced};
+use crate::threads::in_background;
 
 pub(super) struct StagedFile {
     attempt: Arc<Attempt>,
@@ -33,7 +34,7 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// Runs `work`, away from tokio's own threads where it may wait for a device. An error ends the attempt, also where nobody
+    /// Runs `work`, away from tokio's threads that answer requests. An error ends the attempt, also where nobody
     /// waits for it any more.
     async fn run<T: Send + 'static>(
         self: &Arc<Self>,
@@ -42,7 +43,7 @@ impl Attempt {
         self.failed.check()?;
         let attempt = Arc::clone(self);
         let work = move || work(&attempt).inspect_err(|error| attempt.failed.note(error));
-        match self.body.in_memory {
+        match self.body.in_memory && in_background() {
             true => work(),
             false => blocking(work).await,
         }

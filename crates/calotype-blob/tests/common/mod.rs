@@ -93,7 +93,7 @@ pub fn memory() -> MemoryStore {
     MemoryStore::new(Arc::new(TestClock::default()))
 }
 
-/// A directory in each kind of file system that a file store tells apart.
+/// A directory on a disk, where the system's temporary ones are, and one in memory: a file store tells them apart.
 pub fn on_disk_and_in_memory() -> [tempfile::TempDir; 2] {
     [tempfile::tempdir(), tempfile::tempdir_in("/dev/shm")].map(|made| made.expect("a directory"))
 }

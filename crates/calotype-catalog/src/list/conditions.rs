@@ -136,6 +136,7 @@ pub(super) fn meets(text: &mut Text, condition: &Condition, set: &Set, driver: D
             text.bind(Arg::text(tag))
         ),
         Condition::Property(name, value) => has_property(text, name, std::slice::from_ref(value)),
+        Condition::NotProperty(_, values) if values.is_empty() => "true".to_owned(),
         Condition::NotProperty(name, values) => format!("not {}", has_property(text, name, values)),
         Condition::CreatedAt(comparison, time) => {
             let column = created_at(set, driver);

@@ -1,4 +1,4 @@
-//! Images as they were read before: of a page, what has not changed is not read again.
+//! What lists know from before. Of images as they were read then: of a page, what has not changed is not read again.
 //!
 //! An image's row holds a *stamp* that is another one after each change of what [`Image`] shows: its version, which every change
 //! of its record, properties and tags raises; the time of that change, by which a version that a failed-over database lost and

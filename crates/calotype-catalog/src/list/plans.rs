@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use calotype_core::image::{ImageStatus, MemberStatus};
-use calotype_core::query::{Viewer, Visible};
+use calotype_core::query::Visible;
 use calotype_core::time::Timestamp;
 
 use super::known::STAMPS;

@@ -69,7 +69,7 @@ pub(super) fn wanted_sets(query: &ImageQuery) -> Vec<Set> {
     narrowed(sets, query)
 }
 
-/// The sets as conditions on owner and visibility leave them, without those that no image is left of.
+/// The sets as conditions on owner and visibility leave them, without those that no image is left of, and those within others.
 fn narrowed(sets: impl IntoIterator<Item = Set>, query: &ImageQuery) -> Vec<Set> {
     let mut sets: Vec<Set> = sets.into_iter().collect();
     for condition in &query.conditions {
@@ -90,7 +90,23 @@ fn narrowed(sets: impl IntoIterator<Item = Set>, query: &ImageQuery) -> Vec<Set>
             };
         }
     }
-    sets
+    let mut kept: Vec<Set> = Vec::new();
+    for set in sets {
+        if !kept.iter().any(|other| is_within(&set, other)) {
+            kept.push(set);
+        }
+    }
+    kept
+}
+
+/// Whether one project's set is a part of another, or the same.
+fn is_within(set: &Set, other: &Set) -> bool {
+    match (set, other) {
+        (Set::Own(project, kind), Set::Own(of, other)) => {
+            project == of && (other.is_none() || kind == other)
+        }
+        _ => false,
+    }
 }
 
 /// Whether an image of the set can meet a condition on owner or visibility.

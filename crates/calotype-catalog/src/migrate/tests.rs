@@ -74,6 +74,11 @@ async fn an_index_is_made_beside_writers_and_anew_where_its_making_was_broken_of
     bring_to(&catalog.db, &later()).await.unwrap();
     assert!(is_valid(&url).await);
 
+    // Or when it has not dropped the other one yet.
+    tamper(&url, "create index leases_by_old on leases (note)").await;
+    bring_to(&catalog.db, &later()).await.unwrap();
+    assert!(is_valid(&url).await);
+
     // Or before it began.
     tamper(&url, "drop index leases_by_note").await;
     bring_to(&catalog.db, &later()).await.unwrap();

@@ -461,7 +461,7 @@ fn condition(ids: Vec<ImageId>) -> impl Strategy<Value = Condition> {
         any::<bool>().prop_map(Condition::Hidden),
         word().prop_map(Condition::Tag),
         (word(), word()).prop_map(|(name, value)| Condition::Property(name, value)),
-        (word(), prop::collection::vec(word(), 1..4))
+        (word(), prop::collection::vec(word(), 0..4))
             .prop_map(|(name, values)| Condition::NotProperty(name, values)),
         (comparison(), time()).prop_map(|(c, time)| Condition::CreatedAt(c, time)),
         (comparison(), time()).prop_map(|(c, time)| Condition::UpdatedAt(c, time)),
