@@ -1,12 +1,12 @@
 //! Images from buckets, against an upload of the same bytes; and what the inspection takes of an upload.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use calotype_tests::{Client, Content, Options, Server, config, program};
 use serde_json::json;
 
+use crate::example;
 use crate::report::Report;
 use crate::wire::Wire;
 
@@ -82,11 +82,5 @@ fn delete(client: &Client, image: &str) {
 
 /// How long the inspector takes over a file's bytes, which a program of its own says.
 fn inspection(file: &Path) -> Duration {
-    let inspector = std::env::var_os("CALOTYPE_BENCH_INSPECTOR");
-    let inspector = inspector.expect("an inspector: `cargo xtask bench` builds it");
-    let output = Command::new(inspector).arg(file).output();
-    let output = output.expect("the inspector runs");
-    assert!(output.status.success(), "{output:?}");
-    let said = String::from_utf8_lossy(&output.stdout);
-    Duration::from_secs_f64(said.trim().parse().expect("seconds"))
+    example("inspect_speed", &file.to_string_lossy())
 }

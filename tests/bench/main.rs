@@ -20,6 +20,10 @@ mod report;
 mod reseal;
 mod wire;
 
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
 use report::Report;
 
 /// A name on the command line, and the measurements behind it.
@@ -82,4 +86,16 @@ fn measured<'a>(parts: impl Iterator<Item = &'a Part>) -> Report {
         measure(&mut report);
     }
     report
+}
+
+/// The time that a crate's example prints of what it does with an argument.
+pub(crate) fn example(name: &str, argument: &str) -> Duration {
+    let examples = std::env::var_os("CALOTYPE_BENCH_EXAMPLES");
+    let examples = examples.expect("examples: `cargo xtask bench` builds them");
+    let program = Path::new(&examples).join(name);
+    let output = Command::new(program).arg(argument).output();
+    let output = output.expect("the example runs");
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    Duration::from_secs_f64(said.trim().parse().expect("seconds"))
 }

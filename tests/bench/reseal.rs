@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use calotype_tests::{Client, Content, Options, Server, config, program, until};
 use serde_json::{Value, json};
 
+use crate::example;
 use crate::machine::process_bytes;
 use crate::report::{Report, quantile};
 use crate::wire::Wire;
@@ -104,6 +105,13 @@ fn in_memory(report: &mut Report) {
     report.speeds(
         "replica under a key, 2 GiB of random bytes in memory",
         speed(length, &ours),
+        "cp",
+        speed(length, &copied),
+    );
+    let gib = (length / GIB).to_string();
+    report.speeds(
+        "the same by the pipeline alone, whose store is its own memory",
+        speed(length, &[example("reseal_speed", &gib)]),
         "cp",
         speed(length, &copied),
     );

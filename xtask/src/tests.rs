@@ -324,15 +324,14 @@ pub fn bench(arguments: &[String]) -> Outcome {
         "--bin",
         "calotype-bench",
     ]))?;
-    run(cargo()
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--package",
-            "calotype-core",
-        ])
-        .args(["--example", "inspect_speed"]))?;
+    for (package, example) in [
+        ("calotype-core", "inspect_speed"),
+        ("calotype-blob", "reseal_speed"),
+    ] {
+        run(cargo()
+            .args(["build", "--release", "--locked", "--package", package])
+            .args(["--example", example]))?;
+    }
     let measure = |names: &[String]| {
         let wants = |known: &[&str]| names.iter().any(|name| known.contains(&name.as_str()));
         let ceph = Slow::start(false, usize::from(wants(&["--engines", "engines"])))?;
@@ -343,10 +342,7 @@ pub fn bench(arguments: &[String]) -> Outcome {
             .args(names)
             .envs(ceph.environment())
             .envs(url.map(|url| ("CALOTYPE_TEST_POSTGRES_URL", url)))
-            .env(
-                "CALOTYPE_BENCH_INSPECTOR",
-                target().join("release/examples/inspect_speed"),
-            )
+            .env("CALOTYPE_BENCH_EXAMPLES", target().join("release/examples"))
             .env("CALOTYPE_BIN", target().join("release/calotype"))
             .env("CALOTYPE_BENCH_PYTHON", &glance))
     };
