@@ -7,7 +7,8 @@
 //! is asked for, else by the images' own. The columns that filters compare with a value have indexes of their own, so that
 //! a value that few images have is found as fast as one that all have; of several such conditions the
 //! one that leaves fewest as a rule drives. Bounds of sizes, changes before a time, and the lack of a property that nearly
-//! all images have are looked for in order. An administrator's view over all projects has no such indexes.
+//! all images have are looked for in order. An administrator's view over all projects has no such indexes,
+//! but where it asks for one owner's images.
 //!
 //! SQLite plans without statistics here, so the text leaves it no choice: `cross join` fixes the order of
 //! tables, and `coalesce(column, '')` keeps a condition from being answered by an index. PostgreSQL has statistics, but keeps a
@@ -299,7 +300,6 @@ pub(crate) fn page_of(query: &ImageQuery, start: Start, beside: &'static str) ->
         return None;
     }
     let mut text = Text::default();
-    let limit = query.limit.to_string();
     let marker: Option<Vec<String>> =
         marker.map(|values| values.into_iter().map(|value| text.bind(value)).collect());
     // Few enterprise projects are a branch each: that is read off their index.
@@ -318,17 +318,7 @@ pub(crate) fn page_of(query: &ImageQuery, start: Start, beside: &'static str) ->
         })
     });
     let branches: Vec<String> = parts
-        .map(|part| {
-            branch(
-                &mut text,
-                query,
-                part,
-                driver,
-                &order,
-                marker.as_deref(),
-                &limit,
-            )
-        })
+        .map(|part| branch(&mut text, query, part, driver, &order, marker.as_deref()))
         .collect();
     if branches.is_empty() {
         return None;
@@ -342,7 +332,8 @@ pub(crate) fn page_of(query: &ImageQuery, start: Start, beside: &'static str) ->
                 .zip(many)
                 .map(|(n, branch): (usize, _)| format!("select * from ({branch}) as b{n}"))
                 .collect();
-            format!("{} order by {outer} limit {limit}", parts.join(" union "))
+            let union = parts.join(" union ");
+            format!("{union} order by {outer} limit {}", query.limit)
         }
     };
     Some(PageKeys { sql, id, text })
@@ -382,14 +373,11 @@ fn branch(
     driver: Driver,
     order: &[(SortKey, Direction)],
     marker: Option<&[String]>,
-    limit: &str,
 ) -> String {
     let driver = driver.of(set, &query.viewer);
     let mut wheres: Vec<String> = Vec::new();
-    let keys = order.iter();
-    let names: Vec<&str> = keys
-        .map(|(key, _)| key_of(set, driver, *key, order))
-        .collect();
+    let name = |(key, _): &(SortKey, Direction)| key_of(set, driver, *key, order);
+    let names: Vec<&str> = order.iter().map(name).collect();
     let from: String;
     let mut met = None;
     match (set, driver) {
@@ -545,8 +533,9 @@ fn branch(
         wheres.join(" and ")
     };
     format!(
-        "select {}{beside} from {from} where {wheres} order by {by} limit {limit}",
-        keys.join(", ")
+        "select {}{beside} from {from} where {wheres} order by {by} limit {}",
+        keys.join(", "),
+        query.limit
     )
 }
 

@@ -22,20 +22,16 @@ pub(super) fn wanted_sets(query: &ImageQuery) -> Vec<Set> {
         return Vec::new();
     }
     let visible = query.visible;
+    let only = match visible {
+        Visible::Default | Visible::All => None,
+        Visible::Only(visibility) => Some(visibility),
+    };
     if query.viewer.enterprise_projects.is_some() {
         // Its own, and of those what `branch` leaves: not what others share or publish.
-        let only = match visible {
-            Visible::Default | Visible::All => None,
-            Visible::Only(visibility) => Some(visibility),
-        };
         let own = query.viewer.project.iter();
         return narrowed(own.map(|own| Set::Own(own.clone(), only)), query);
     }
     if query.viewer.all_projects {
-        let only = match visible {
-            Visible::Default | Visible::All => None,
-            Visible::Only(visibility) => Some(visibility),
-        };
         return narrowed([Set::Everything(only)], query);
     }
     let mut sets = Vec::new();
