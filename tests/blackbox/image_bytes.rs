@@ -83,15 +83,17 @@ fn a_sparse_image_of_four_gibibytes_survives_and_takes_little_room() {
     let client = server.user();
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sparse.raw");
-    sparse(&path, 4 << 30);
-    let wanted = Digests::of(open(&path));
+    let length = 4 << 30;
+    sparse(&path, length);
     let source = client.create("sparse");
-    let answer = client.upload_stream(&source, open(&path), wanted.length);
+    let answer = client.upload_stream(&source, open(&path), length);
     answer.expect("an answer").expect(204);
-    assert_eq!(client.show(&source)["os_hash_value"], wanted.sha512);
+    let said = program::run("sha512sum", &[&path]);
+    let shown = client.show(&source);
+    assert_eq!(shown["os_hash_value"].as_str(), said.split(' ').next());
     let replica = client.replicate(&source, "replica");
     client.delete(&format!("/v2/images/{source}")).expect(204);
-    assert_eq!(client.download(&replica), wanted);
+    client.download_same(&replica, open(&path));
     let used = program::run("du", &["-s", "-B1", &server.data().to_string_lossy()]);
     let used: u64 = used
         .split_whitespace()

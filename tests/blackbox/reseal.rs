@@ -154,11 +154,11 @@ fn a_shared_image_is_replicated_by_its_member_while_the_key_is_granted() {
 #[test]
 fn a_job_ends_with_the_keys_code_when_its_key_is_disabled_while_it_runs() {
     // Slow, so that it is asked again after its lease; the data key's life is what bounds the use.
-    let slow = Options::config(config::reseal_pace(UNBOUNDED, 16 * MIB, 1));
+    let slow = Options::config(config::reseal_pace(UNBOUNDED, 4 * MIB, 1));
     let server = Server::start(slow.with_own_keys());
     let client = server.user();
     let key = client.create_key("disabled");
-    let source = upload(&client, 1, 64);
+    let source = upload(&client, 1, 16);
     let job = client.begin_copy(&source, under(&key));
     until("the job to move", || {
         (client.progress(&job)["bytes_done"].as_u64() > Some(0)).then_some(())
@@ -176,16 +176,16 @@ fn a_job_ends_with_the_keys_code_when_its_key_is_disabled_while_it_runs() {
 
 #[test]
 fn a_running_job_shows_its_bytes_and_can_be_cancelled() {
-    let mut server = Server::start(Options::config(config::reseal_pace(UNBOUNDED, 64 * MIB, 2)));
+    let mut server = Server::start(Options::config(config::reseal_pace(UNBOUNDED, 16 * MIB, 2)));
     let client = server.user();
     let key = client.create_key("cancelled");
-    let source = upload(&client, 1, 64);
+    let source = upload(&client, 1, 16);
     let job = client.begin_copy(&source, under(&key));
     let shown = until("the job to move", || {
         let shown = client.progress(&job);
         (shown["bytes_done"].as_u64() > Some(0)).then_some(shown)
     });
-    assert_eq!(shown["bytes_total"], 64 * SEGMENT);
+    assert_eq!(shown["bytes_total"], 16 * SEGMENT);
     assert!(shown["bytes_per_second"].as_u64() > Some(0), "{shown}");
     assert!(shown["estimated_end"].is_string(), "{shown}");
     let path = format!("/admin/v1/jobs/{job}");
@@ -214,8 +214,7 @@ fn the_source_may_be_deleted_while_its_replica_is_made() {
     client.delete(&format!("/v2/images/{source}")).expect(204);
     let job = client.job(&job);
     assert_eq!(job.status(), "SUCCESS", "{}", job.document);
-    let wanted = Digests::of(segments(1, 8));
-    assert_eq!(client.download(&job.image()), wanted);
+    client.download_same(&job.image(), segments(1, 8));
     until("the source's bytes to be gone", || {
         (server.stored() == 1).then_some(())
     });
@@ -310,10 +309,7 @@ fn another_server_goes_on_with_what_a_dead_one_noted() {
     let client = client.at(second.base());
     let ended = client.job(&job);
     assert_eq!(ended.status(), "SUCCESS", "{}", ended.document);
-    assert_eq!(
-        client.download(&ended.image()),
-        Digests::of(segments(1, 16))
-    );
+    client.download_same(&ended.image(), segments(1, 16));
     let attempts = attempts(&second.log());
     assert!(!attempts[0].found.is_empty(), "{attempts:?}");
     admin.at(second.base()).verify();
@@ -339,10 +335,7 @@ fn of_two_servers_on_one_reseal_only_one_has_an_effect() {
     first.go_on();
     let ended = client.job(&job);
     assert_eq!(ended.status(), "SUCCESS", "{}", ended.document);
-    assert_eq!(
-        client.download(&ended.image()),
-        Digests::of(segments(1, 16))
-    );
+    client.download_same(&ended.image(), segments(1, 16));
     assert_eq!(client.list().len(), 2, "one replica");
     until("the other to notice", || {
         first.log().contains("job lost").then_some(())

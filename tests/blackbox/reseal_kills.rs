@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use calotype_tests::content::next;
-use calotype_tests::{Client, Content, Digests, Options, Server, config, until};
+use calotype_tests::{Client, Content, Options, Server, config, until};
 
 use crate::crash::number;
 use crate::reseal::{DATA, MIB, SEGMENT, UNBOUNDED, segments, under, upload};
@@ -50,8 +50,7 @@ fn a_killed_reseal_does_nothing_again_that_was_noted_and_its_bytes_are_the_sourc
     let last = client.job(&job);
     assert_eq!(last.status(), "SUCCESS", "{}", last.document);
     println!("{} replicas, {kills} kills", made + 1);
-    let wanted = Digests::of(segments(1, SEGMENTS));
-    assert_eq!(client.download(&last.image()), wanted);
+    client.download_same(&last.image(), segments(1, SEGMENTS));
     assert_eq!(client.list().len(), 2, "each job made one image");
     let attempts = attempts(&server.log());
     assert!(
@@ -89,8 +88,7 @@ fn a_server_that_is_asked_to_stop_hands_a_running_reseal_back_and_its_next_start
     assert_eq!(attempts.len(), 2, "{attempts:?}");
     assert!(!attempts[1].found.is_empty(), "{attempts:?}");
     nothing_noted_is_done_again(&attempts);
-    let wanted = Digests::of(segments(1, SEGMENTS));
-    assert_eq!(client.download(&ended.image()), wanted);
+    client.download_same(&ended.image(), segments(1, SEGMENTS));
     server.verify_stopped();
 }
 

@@ -131,9 +131,39 @@ impl Digests {
     }
 }
 
+/// Two streams must be of the same bytes. Cheaper than their digests, where nobody asks for those.
+pub fn expect_same(mut stream: impl Read, mut wanted: impl Read) {
+    let (mut came, mut expected) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut at = 0;
+    loop {
+        let read = stream.read(&mut came).expect("the stream reads on");
+        let part = &mut expected[..read.max(1)];
+        let length = match read {
+            0 => wanted.read(part).expect("the wanted stream reads on"),
+            _ => wanted.read_exact(part).map_or(0, |()| read),
+        };
+        assert_eq!(read, length, "one of the streams ends at {at}");
+        assert!(came[..read] == expected[..read], "other bytes from {at} on");
+        if read == 0 {
+            return;
+        }
+        at += read;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_are_the_same_that_have_the_same_bytes_and_end_together() {
+        let bytes = Content::bytes(7, 10_000);
+        expect_same(Content::new(7, 10_000), bytes.as_slice());
+        for (seed, length) in [(8, 10_000), (7, 9_999), (7, 10_001), (7, 0)] {
+            let other = || expect_same(Content::new(seed, length), bytes.as_slice());
+            std::panic::catch_unwind(other).expect_err("they are not the same");
+        }
+    }
 
     #[test]
     fn content_is_the_same_however_it_is_read() {

@@ -7,7 +7,7 @@ use reqwest::blocking::Body;
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, send, text, try_send};
-use crate::content::{Content, Digests};
+use crate::content::{Content, Digests, expect_same};
 use crate::until;
 
 /// The media type of a change of an image's attributes.
@@ -94,6 +94,14 @@ impl Client {
         let response = request.send().expect("an answer");
         assert_eq!(response.status().as_u16(), 200, "the bytes of {image}");
         Digests::of(response)
+    }
+
+    /// Downloads an image's bytes, which must be those of a stream.
+    pub fn download_same(&self, image: &str, wanted: impl Read) {
+        let request = self.request(Method::GET, &format!("/v2/images/{image}/file"));
+        let response = request.send().expect("an answer");
+        assert_eq!(response.status().as_u16(), 200, "the bytes of {image}");
+        expect_same(response, wanted);
     }
 
     /// A part of an image's bytes, with a `Range` header.

@@ -74,9 +74,9 @@ pub fn test(arguments: &[String]) -> Outcome {
         None => (&[false, true], arguments),
         Some(_) => (&[false], arguments),
     };
-    let place = Prepared::install()?;
+    install_tools()?;
     // The second half too where the first has failed.
-    let halves = halves.iter().map(|on| half(&place, *on, arguments));
+    let halves = halves.iter().map(|on| half(*on, arguments));
     halves.collect::<Vec<_>>().into_iter().collect()
 }
 
@@ -85,13 +85,13 @@ fn of_environment(name: &str, value: &str) -> bool {
 }
 
 /// One half of [`test()`], with engines of its own.
-fn half(place: &Prepared, on_engines: bool, arguments: &[String]) -> Outcome {
+fn half(on_engines: bool, arguments: &[String]) -> Outcome {
     // One build for the binary and for every test, so that nothing is built twice.
     let build = || run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]));
-    let slow = if arguments.is_empty() || on_engines {
+    let beside = if arguments.is_empty() || on_engines {
         let stores = if on_engines { STORES } else { 1 };
         std::thread::scope(|scope| {
-            let starting = scope.spawn(|| Slow::start(true, stores));
+            let starting = scope.spawn(|| Beside::start(true, stores));
             let built = build();
             built.and(joined(starting))
         })?
@@ -106,15 +106,14 @@ fn half(place: &Prepared, on_engines: bool, arguments: &[String]) -> Outcome {
             (false, true) => 1,
             (false, false) => 0,
         };
-        Slow::start(all || openstack || need(&NEED_OPENSTACK), stores)?
+        Beside::start(all || openstack || need(&NEED_OPENSTACK), stores)?
     };
     let postgres = Postgres::start(Fsync::Off)?;
     let mut nextest = cargo();
     nextest
         .args(["nextest", "run", "--workspace", "--locked"])
         .args(arguments)
-        .envs(place.environment(&postgres))
-        .envs(slow.environment());
+        .envs(beside.environment(&postgres));
     if on_engines {
         nextest.env(DEPLOYMENT.0, DEPLOYMENT.1);
     }
@@ -132,7 +131,7 @@ pub fn versions(arguments: &[String]) -> Outcome {
     let [commit] = arguments else {
         return Err(Failure::new("say which commit is the older version"));
     };
-    let place = Prepared::install()?;
+    install_tools()?;
     let home = target().join("versions");
     let source = home.join("source");
     // What a run before left: another commit's, perhaps.
@@ -160,13 +159,12 @@ pub fn versions(arguments: &[String]) -> Outcome {
         .arg(&source))?;
     built?;
     run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))?;
-    let slow = Slow::start(true, STORES)?;
+    let beside = Beside::start(true, STORES)?;
     let postgres = Postgres::start(Fsync::Off)?;
     run(cargo()
         .args(["nextest", "run", "--workspace", "--locked"])
         .args(["-E", "package(calotype-tests) & test(/^versions::/)"])
-        .envs(place.environment(&postgres))
-        .envs(slow.environment())
+        .envs(beside.environment(&postgres))
         .env("CALOTYPE_TEST_OLD_BIN", home.join("target/debug/calotype")))
 }
 
@@ -178,30 +176,68 @@ const ANY_S3: &str = "package(calotype-objects) & test(ceph_does_what_every_stor
 
 /// Builds Garage, and runs the tests of buckets on a cluster of it. Other arguments go to nextest.
 pub fn garage(arguments: &[String]) -> Outcome {
-    let place = Prepared::install()?;
+    install_tools()?;
     garage::install()?;
     run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))?;
+    let beside = Beside::start(false, 0)?;
     let garage = Garage::start()?;
     let postgres = Postgres::start(Fsync::Off)?;
     run(cargo()
         .args(["nextest", "run", "--workspace", "--locked", "-E", ANY_S3])
         .args(arguments)
-        .envs(place.environment(&postgres))
+        .envs(beside.environment(&postgres))
         .envs(garage.environment()))
 }
 
+/// Installs what is missing of what builds and runs the tests.
+fn install_tools() -> Outcome {
+    install_packages()?;
+    install_cargo_tool("nextest", "cargo-nextest")
+}
+
+/// What the tests meet beside Calotype and a PostgreSQL.
+struct Beside {
+    interpreters: Interpreters,
+    slow: Slow,
+}
+
+impl Beside {
+    /// Installs what is missing, and starts the engines: see [`Slow::start`].
+    fn start(openstack: bool, stores: usize) -> Outcome<Self> {
+        std::thread::scope(|scope| {
+            let installing = scope.spawn(Interpreters::install);
+            let slow = Slow::start(openstack, stores);
+            Ok(Self {
+                interpreters: joined(installing)?,
+                slow: slow?,
+            })
+        })
+    }
+
+    /// What the tests find all of it by.
+    fn environment(&self, postgres: &Postgres) -> impl Iterator<Item = (&'static str, OsString)> {
+        let binary = target().join("debug/calotype").into_os_string();
+        let own = [
+            ("CALOTYPE_BIN", binary),
+            ("CALOTYPE_TEST_POSTGRES_URL", postgres.url().into()),
+        ];
+        let slow = self.slow.environment();
+        own.into_iter()
+            .chain(self.interpreters.environment())
+            .chain(slow.map(|(name, value)| (name, value.into())))
+    }
+}
+
 /// The interpreters that the tests drive.
-struct Prepared {
+struct Interpreters {
     clients: PathBuf,
     otc_clients: PathBuf,
     schemathesis: PathBuf,
 }
 
-impl Prepared {
+impl Interpreters {
     /// Installs what is missing.
     fn install() -> Outcome<Self> {
-        install_packages()?;
-        install_cargo_tool("nextest", "cargo-nextest")?;
         Ok(Self {
             clients: python("test-python", "tests/clients/requirements.txt")?,
             otc_clients: python("test-otc-python", "tests/clients/requirements-otc.txt")?,
@@ -209,21 +245,13 @@ impl Prepared {
         })
     }
 
-    /// What the tests find it and the database by.
-    fn environment(&self, postgres: &Postgres) -> [(&'static str, OsString); 5] {
+    fn environment(&self) -> [(&'static str, OsString); 3] {
         [
-            (
-                "CALOTYPE_BIN",
-                target().join("debug/calotype").into_os_string(),
-            ),
-            ("CALOTYPE_TEST_POSTGRES_URL", postgres.url().into()),
-            ("CALOTYPE_TEST_PYTHON", self.clients.clone().into()),
-            ("CALOTYPE_TEST_OTC_PYTHON", self.otc_clients.clone().into()),
-            (
-                "CALOTYPE_TEST_SCHEMATHESIS_PYTHON",
-                self.schemathesis.clone().into(),
-            ),
+            ("CALOTYPE_TEST_PYTHON", &self.clients),
+            ("CALOTYPE_TEST_OTC_PYTHON", &self.otc_clients),
+            ("CALOTYPE_TEST_SCHEMATHESIS_PYTHON", &self.schemathesis),
         ]
+        .map(|(name, interpreter)| (name, interpreter.clone().into()))
     }
 }
 
@@ -256,7 +284,7 @@ impl Slow {
 
 fn joined<T>(starting: std::thread::ScopedJoinHandle<'_, Outcome<T>>) -> Outcome<T> {
     let started = starting.join();
-    started.map_err(|_| Failure::new("starting the engines panicked"))?
+    started.map_err(|_| Failure::new("what was started beside has panicked"))?
 }
 
 fn start_openstack() -> Outcome<OpenStack> {
