@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use calotype_tests::content::{expect_same, next};
-use calotype_tests::{Client, Content, Digests, Options, Server, config, until};
+use calotype_tests::{Answer, Client, Content, Digests, Options, Server, config, until};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -117,6 +117,93 @@ fn images_are_where_their_uploaders_want_them_and_no_store_that_is_not_there_is_
     }
     until_held(&server, 2, 0);
     server.verify();
+}
+
+#[test]
+fn a_replica_under_a_key_and_an_import_are_where_they_are_wanted() {
+    let server = Server::start(two_stores(""));
+    let client = server.user();
+    let (key, source) = (client.create_key("key"), client.image("source", 1, 100_000));
+    let object = server.put_object("disk.raw", Content::new(1, 100_000));
+    let copy = |mut body: Value, store: &str| {
+        body["store"] = store.into();
+        client.copy(&source, body)
+    };
+    let plain = json!({"name": "plain"});
+    copy(under(&key), "warm").refused(400, "IMG.0001");
+    copy(plain.clone(), "cold").refused(400, "IMG.0001");
+    let import = client.import(&object, json!({"store": "warm"}));
+    import.refused(400, "IMG.0001");
+    let empty = client.create("empty");
+    let register = |store: &str| {
+        let path = format!("/v1/cloudimages/{empty}/upload");
+        client.put(&path, json!({"image_url": object, "store": store}))
+    };
+    register("warm").refused(400, "IMG.0001");
+    assert_eq!(client.show(&empty)["status"], "queued");
+    assert_eq!(client.list().len(), 2, "nothing was made");
+    assert_eq!((in_main(&server), in_cold(&server)), (1, 0));
+
+    let wanted = Digests::of(Content::new(1, 100_000));
+    let made = |accepted: Answer| {
+        let job = accepted.expect(200).json()["job_id"].clone();
+        let job = client.job(job.as_str().expect("a job"));
+        assert_eq!(job.status(), "SUCCESS", "{}", job.document);
+        let image = job.image();
+        assert_eq!(client.download(&image), wanted);
+        image
+    };
+    for (accepted, store) in [
+        (copy(under(&key), "cold"), "cold"),
+        (copy(under(&key), "main"), "main"),
+        (copy(plain, "main"), "main"),
+        (client.import(&object, json!({"store": "cold"})), "cold"),
+        (register("cold"), "cold"),
+    ] {
+        assert_eq!(store_of(&client, &made(accepted)), store);
+    }
+    assert_eq!((in_main(&server), in_cold(&server)), (2, 3));
+    server.verify();
+}
+
+#[test]
+fn the_command_puts_images_where_they_are_wanted() {
+    let server = Server::start(two_stores(""));
+    let client = server.user();
+    let key = client.create_key("key");
+    let object = server.put_object("disk.raw", Content::new(1, 100_000));
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("disk.raw");
+    std::fs::write(&file, Content::bytes(1, 100_000)).expect("room");
+    let file = file.to_string_lossy();
+    let terminal = Terminal::new(&server, "calotype", "json");
+    let create = ["image", "create", "created", "--file", &file];
+    terminal.ok(&[&create[..], &["--store", "cold"]].concat());
+    let replicate = ["image", "replicate", "created", "--name", "replicated"];
+    let under_key = ["--key", &key, "--wait", "--store", "cold"];
+    terminal.ok(&[&replicate[..], &under_key].concat());
+    let import = ["image", "import", "imported", "--bucket-object", &object];
+    let small = ["--min-disk", "1", "--wait", "--store", "cold"];
+    terminal.ok(&[&import[..], &small].concat());
+    client.create("registered");
+    let register = [
+        "image",
+        "register",
+        "registered",
+        "--bucket-object",
+        &object,
+    ];
+    terminal.ok(&[&register[..], &["--wait", "--store", "cold"]].concat());
+    let images = client.list();
+    assert_eq!(images.len(), 4);
+    for image in images {
+        let id = image["id"].as_str().expect("an id");
+        assert_eq!(store_of(&client, id), "cold", "{image}");
+    }
+    assert_eq!((in_main(&server), in_cold(&server)), (0, 4));
+    let warm = [&create[..], &["--store", "warm"]].concat();
+    terminal.fails(&warm, exit::REFUSED);
+    assert_eq!(client.list().len(), 4, "no image without bytes is left");
 }
 
 #[test]

@@ -225,7 +225,7 @@ async fn upload(
     let id = cell(&image, "id");
     let bar = output.bytes_bar("upload", Some(size));
     let sent = session
-        .upload(&id, &Upload::File(file.to_owned()), &bar)
+        .upload(&id, &Upload::File(file.to_owned()), None, &bar)
         .await;
     bar.finish_and_clear();
     sent.map(|()| id)

@@ -37,6 +37,9 @@ pub struct CopyImageRequest {
     /// An extension: `reseal` (the default), or `rewrap` where the operator allows it. A rewrapped replica shares its
     /// source's bytes: whoever has the source's key and its former wrap can still open them. The answer says so.
     pub encryption_mode: Option<String>,
+    /// An extension: the store for a replica under another key, of those that `/v2/info/stores` lists. One that shares its source's
+    /// bytes is where these are.
+    pub store: Option<String>,
 }
 
 /// What rewrapping does not give.
@@ -151,6 +154,7 @@ fn parse_order(
             Error::invalid("encryption_mode is reseal or rewrap.").with_code(ImsCode::IMG_0001)
         })?,
     };
+    let store = optional_text(&mut body, "store")?;
     Ok(ReplicaOrder {
         source: path::image(path)?,
         name: ImageName::parse(&name.unwrap_or_default())?,
@@ -158,6 +162,7 @@ fn parse_order(
         cmk_id,
         enterprise_project,
         mode,
+        store: store.filter(|name| !name.is_empty()),
         strictness,
     })
 }

@@ -87,6 +87,8 @@ pub struct CreateImageRequest {
     pub image_tags: Option<Vec<ResourceTag>>,
     /// The image's enterprise project; absent, empty or `0`: the default one.
     pub enterprise_project_id: Option<String>,
+    /// An extension: the store for the bytes, of those that `/v2/info/stores` lists.
+    pub store: Option<String>,
 }
 
 /// A disk of data. What it does not say of its image is what the request says.
@@ -145,6 +147,8 @@ pub struct RegisterImageRequest {
     /// The key that the image is to be sealed under. An extension: the API's own form has none, and so no way to fill an image under
     /// a key.
     pub cmk_id: Option<String>,
+    /// An extension: the store for the bytes, of those that `/v2/info/stores` lists.
+    pub store: Option<String>,
 }
 
 /// What a request for an image of an object is answered with, for the API's description.
@@ -323,9 +327,11 @@ pub async fn register_image(
         let id = path::image(path)?;
         let object = ObjectAddress::parse(&url)?;
         let cmk = optional_text(&mut body, "cmk_id")?;
+        let store = optional_text(&mut body, "store")?.filter(|name| !name.is_empty());
+        let (cmk, store) = (cmk.as_deref(), store.as_deref());
         let keep = kept(service, slot.as_ref(), None);
         let job = service
-            .register(&call, id, &object, cmk.as_deref(), keep.as_deref())
+            .register(&call, id, &object, cmk, store, keep.as_deref())
             .await?;
         Ok(json_answer(accepted_text(&job, None)))
     })

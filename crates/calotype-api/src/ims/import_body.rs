@@ -87,6 +87,7 @@ pub(super) fn order(
         strictness,
         tags: tags(body)?,
         enterprise_project: optional_text(body, "enterprise_project_id")?,
+        store: optional_text(body, "store")?.filter(|name| !name.is_empty()),
         quick,
         data_disks,
     })

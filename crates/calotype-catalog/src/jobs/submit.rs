@@ -1,7 +1,7 @@
 //! Accepting jobs: each in one transaction with what it is about.
 
 use calotype_core::codes::ImsCode;
-use calotype_core::id::{EnterpriseProjectId, ImageId, KeyId, ProjectId};
+use calotype_core::id::{EnterpriseProjectId, ImageId, KeyId, ProjectId, StoreName};
 use calotype_core::image::ImageStatus;
 use calotype_core::job::{Job, JobFamily, JobType, ReplicaBytes, Work};
 use calotype_core::ports::{
@@ -20,6 +20,15 @@ use crate::rows::{
     write_trail,
 };
 use crate::usage::{Account, holds};
+
+/// A blob that a job is to make.
+pub(super) struct NewBlob<'a> {
+    /// For whom its bytes are reserved, and how many.
+    project: &'a ProjectId,
+    reserved: ByteSize,
+    /// Where it is to be; none: where new blobs go.
+    store: Option<&'a StoreName>,
+}
 
 impl SqlCatalog {
     pub(super) async fn submit_replica_once(
@@ -57,8 +66,12 @@ impl SqlCatalog {
         account.save(&mut tx).await?;
         insert_image_row(&mut tx, image).await?;
         let work = Work::Replicate(replica.replication.clone());
-        self.insert_job(&mut tx, job, &work, Some((&image.owner, reserved)))
-            .await?;
+        let blob = NewBlob {
+            project: &image.owner,
+            reserved,
+            store: replica.store.as_ref(),
+        };
+        self.insert_job(&mut tx, job, &work, Some(blob)).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
@@ -95,8 +108,12 @@ impl SqlCatalog {
             }
         }
         let work = Work::Import(order);
-        self.insert_job(&mut tx, job, &work, Some((&owner, reserved)))
-            .await?;
+        let blob = NewBlob {
+            project: &owner,
+            reserved,
+            store: import.store.as_ref(),
+        };
+        self.insert_job(&mut tx, job, &work, Some(blob)).await?;
         write_trail(&mut tx, trail, self.options.answers_kept).await?;
         self.commit_and_ring(tx).await
     }
@@ -128,8 +145,13 @@ impl SqlCatalog {
             check_enterprise_project(&mut tx, part.image.enterprise_project).await?;
             insert_image_row(&mut tx, &part.image).await?;
             let work = Work::Import(part.import.clone());
-            let reserved = Some((&whole.project, part.import.size()));
-            self.insert_job(&mut tx, &part.job, &work, reserved).await?;
+            let blob = NewBlob {
+                project: &whole.project,
+                reserved: part.import.size(),
+                store: disks.store.as_ref(),
+            };
+            self.insert_job(&mut tx, &part.job, &work, Some(blob))
+                .await?;
             insert_event(&mut tx, &part.line).await?;
         }
         if let Some(answer) = answer {
@@ -233,24 +255,25 @@ async fn check_enterprise_project(tx: &mut Tx, id: EnterpriseProjectId) -> Resul
 
 impl SqlCatalog {
     /// Writes a job that is due at once, or never where its parts do what there is to do, and the row of the blob that it is to
-    /// make, in the store that new blobs go to, with what is reserved for that and for whom.
+    /// make.
     pub(super) async fn insert_job(
         &self,
         tx: &mut Tx,
         job: &Job,
         work: &Work,
-        reserved: Option<(&ProjectId, ByteSize)>,
+        blob: Option<NewBlob<'_>>,
     ) -> Result<()> {
         let target = work.target_blob();
         if let Some(target) = target {
             let sql = "insert into blobs (id, state, reserved_for, reserved, store) \
                    values ($1, 'writing', $2, $3, $4)";
-            let (project, reserved) = reserved.unzip();
+            let reserved = blob.as_ref().map(|blob| blob.reserved).unwrap_or_default();
+            let store = blob.as_ref().and_then(|blob| blob.store);
             let args = vec![
                 Arg::text(target),
-                Arg::opt_text(project),
-                size_arg(Some(reserved.unwrap_or_default()))?,
-                Arg::text(&self.options.new_blobs),
+                Arg::opt_text(blob.as_ref().map(|blob| blob.project)),
+                size_arg(Some(reserved))?,
+                Arg::text(store.unwrap_or(&self.options.new_blobs)),
             ];
             tx.execute(sql, args).await?;
         }

@@ -19,7 +19,7 @@ use crate::world::{
 };
 
 /// An import of a system's disk and of this many others, each of 100 bytes.
-fn disks_of(world: &World, others: usize) -> NewDisksImport {
+pub(crate) fn disks_of(world: &World, others: usize) -> NewDisksImport {
     let types = std::iter::once(JobType::ImportImage)
         .chain(std::iter::repeat_n(JobType::ImportDataImage, others));
     let image = world.image("p1");
@@ -56,6 +56,7 @@ fn disks_of(world: &World, others: usize) -> NewDisksImport {
     };
     NewDisksImport {
         parts: types.map(part).collect(),
+        store: None,
         job: whole,
         image_limit: NO_LIMIT,
         byte_limit: ByteLimit::NONE,

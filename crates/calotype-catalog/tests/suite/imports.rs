@@ -51,6 +51,7 @@ pub(crate) fn import_of(
             target_cmk: None,
             filled: [false; 2],
         },
+        store: None,
         concurrency: 40,
     }
 }

@@ -218,6 +218,7 @@ promises! {
     stores::a_move_that_ends_badly_leaves_the_blob_and_its_copy_goes,
     stores::a_move_holds_its_blob_though_every_image_goes,
     stores::an_upload_goes_where_it_was_placed_and_to_no_other_store_later,
+    stores::what_a_job_makes_goes_where_it_was_placed,
     schema::a_newer_schema_is_refused,
     schema::a_newer_schema_is_taken_where_it_says_that_this_version_can_work_with_it,
     upkeep::what_is_over_its_time_is_purged_and_nothing_else,

@@ -8,10 +8,13 @@ use calotype_core::id::StoreName;
 use calotype_core::image::Image;
 use calotype_core::job::{BlobMove, JobFailure, JobStatus, JobType, Release, Work};
 use calotype_core::ports::{
-    Images as _, Jobs as _, NewMove, Place, Places as _, Quotas as _, Reconcile as _, Reservation,
+    Images as _, Jobs as _, NewDisksImport, NewImport, NewMove, NewReplica, Place, Places as _,
+    Quotas as _, Reconcile as _, Reservation,
 };
 
-use crate::world::{LEASE, PickJob as _, World, project, trail};
+use crate::disks::disks_of;
+use crate::imports::{import_of, new_image};
+use crate::world::{LEASE, NO_LIMIT, PickJob as _, World, project, trail};
 
 fn cold() -> StoreName {
     "cold".parse().unwrap()
@@ -219,5 +222,36 @@ pub(crate) async fn an_upload_goes_where_it_was_placed_and_to_no_other_store_lat
     );
     let place = catalog.place(blob).await.unwrap().unwrap();
     assert_eq!(place.store, cold(), "there its bytes are removed");
+    world.assert_sound().await;
+}
+
+pub(crate) async fn what_a_job_makes_goes_where_it_was_placed(world: World) {
+    let catalog = &world.catalog;
+    let source = world.active("p1", 100).await;
+    let replica = NewReplica {
+        store: Some(cold()),
+        ..world.resealed_replica(&source, "p1")
+    };
+    catalog.submit_replica(&replica, trail()).await.unwrap();
+    let import = |store| {
+        let image = new_image(&world.image("p1"), NO_LIMIT);
+        NewImport {
+            store,
+            ..import_of(&world, JobType::ImportImage, image, "p1")
+        }
+    };
+    for store in [Some(cold()), None] {
+        let import = import(store.clone());
+        catalog.submit_import(&import, trail()).await.unwrap();
+        let place = catalog.place(import.import.target).await.unwrap().unwrap();
+        assert_eq!(place.store, store.unwrap_or_else(StoreName::main));
+    }
+    let disks = NewDisksImport {
+        store: Some(cold()),
+        ..disks_of(&world, 2)
+    };
+    catalog.submit_disks(&disks, None).await.unwrap();
+    let listed = catalog.blobs_in(&cold(), None, 9).await.unwrap();
+    assert_eq!(listed.len(), 5, "a replica, an import and three disks");
     world.assert_sound().await;
 }

@@ -143,6 +143,7 @@ impl World {
                 source: source.blob.unwrap(),
                 bytes: ReplicaBytes::Share { wrapped: None },
             },
+            store: None,
             image_limit: NO_LIMIT,
             byte_limit: ByteLimit::NONE,
             concurrency: u64::MAX,

@@ -26,7 +26,7 @@ use super::{Call, Keep, Service};
 use crate::access::Action;
 use crate::codes::ImsCode;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, KeyId, ProjectId};
+use crate::id::{BlobId, EnterpriseProjectId, ImageId, JobId, KeyId, ProjectId, StoreName};
 use crate::image::{Image, ImageStatus, Visibility};
 use crate::job::{Import, Job, JobFamily, JobType, Progress};
 use crate::keys::{KeyRole, requested_key};
@@ -62,6 +62,7 @@ struct Common<'a> {
     project: &'a ProjectId,
     key: Option<KeyId>,
     enterprise_project: EnterpriseProjectId,
+    store: Option<StoreName>,
     limit: ImageLimit,
 }
 
@@ -86,6 +87,7 @@ impl Service {
             check_order(order)?;
             tags.push(self.tag_texts(&order.tags)?);
         }
+        let store = self.chosen_store(order.store.as_deref())?;
         let key = requested_key(order.cmk_id.as_deref())?;
         if key.is_some() && order.kind == ImportKind::BareMetal {
             return Err(Error::ims(ImsCode::IMG_0118));
@@ -108,6 +110,7 @@ impl Service {
             project,
             key,
             enterprise_project,
+            store,
             limit,
         };
         let mut parts = Vec::with_capacity(disks.len());
@@ -116,7 +119,7 @@ impl Service {
         }
         let is_an_object = matches!(parts.as_slice(), [part] if part.import.part.is_none());
         match parts.pop() {
-            Some(part) if is_an_object => self.submit_disk(part, limit, keep).await,
+            Some(part) if is_an_object => self.submit_disk(&common, part, keep).await,
             last => {
                 parts.extend(last);
                 self.submit_disks(call, &common, parts, keep).await
@@ -185,16 +188,23 @@ impl Service {
 
     async fn submit_disk(
         &self,
+        common: &Common<'_>,
         disk: ImportPart,
-        limit: ImageLimit,
         keep: Keep<'_, JobId>,
     ) -> Result<JobId> {
         let image = ImportedImage::New {
             image: Box::new(disk.image),
-            limit,
+            limit: common.limit,
         };
-        self.submit_import(disk.job, image, disk.import, disk.line, keep)
-            .await
+        let accepted = NewImport {
+            job: disk.job,
+            image,
+            import: disk.import,
+            store: common.store.clone(),
+            byte_limit: self.byte_limit(),
+            concurrency: self.settings.limits.concurrent_imports,
+        };
+        self.submit_import(accepted, disk.line, keep).await
     }
 
     /// Accepts a job that the others are parts of.
@@ -232,6 +242,7 @@ impl Service {
         let accepted = NewDisksImport {
             job,
             parts,
+            store: common.store.clone(),
             image_limit: common.limit,
             byte_limit: self.byte_limit(),
             concurrency: self.settings.limits.concurrent_imports,
@@ -252,9 +263,11 @@ impl Service {
         id: ImageId,
         object: &ObjectAddress,
         key: Option<&str>,
+        store: Option<&str>,
         keep: Keep<'_, JobId>,
     ) -> Result<JobId> {
         let allowed = self.authorize_within(call, Action::ImagesUpload)?;
+        let store = self.chosen_store(store)?;
         let also = [Action::ImagesGet, Action::ImagesUpdate];
         let also = also.map(|action| self.authorize_within(call, action));
         let image = self.ims_owned_image(&allowed, id).await?;
@@ -298,7 +311,15 @@ impl Service {
         };
         keys.tell(&mut detail);
         let line = self.event(call, "uploadImage", id, detail);
-        self.submit_import(job, image, import, line, keep).await
+        let accepted = NewImport {
+            job,
+            image,
+            import,
+            store,
+            byte_limit: self.byte_limit(),
+            concurrency: self.settings.limits.concurrent_imports,
+        };
+        self.submit_import(accepted, line, keep).await
     }
 
     async fn check_room_to_import(
@@ -381,23 +402,14 @@ impl Service {
 
     async fn submit_import(
         &self,
-        job: Job,
-        image: ImportedImage,
-        import: Import,
+        accepted: NewImport,
         line: AuditEvent,
         keep: Keep<'_, JobId>,
     ) -> Result<JobId> {
-        let id = job.id.clone();
+        let id = accepted.job.id.clone();
         let trail = Trail {
             event: line,
             answer: keep.map(|keep| keep(&id)),
-        };
-        let accepted = NewImport {
-            job,
-            image,
-            import,
-            byte_limit: self.byte_limit(),
-            concurrency: self.settings.limits.concurrent_imports,
         };
         self.catalog.submit_import(&accepted, trail).await?;
         Ok(id)

@@ -33,6 +33,8 @@ pub struct ReplicaOrder {
     pub enterprise_project: Option<String>,
     /// How a replica under another key gets its bytes.
     pub mode: EncryptionMode,
+    /// The store that a replica under another key is to be in, as the caller wrote it.
+    pub store: Option<String>,
     /// Which permissions a key takes.
     pub strictness: Strictness,
 }
@@ -135,6 +137,7 @@ impl Service {
         let permits = self.replication_permits(call)?;
         let allowed = self.authorize_within(call, Action::ImagesCopy)?;
         let project = call.principal.require_project()?;
+        let store = self.chosen_store(order.store.as_deref())?;
         let seen = self.seen_image(&allowed, order.source).await?;
         self.check_relation(&seen, project, order.cmk_id.as_deref())?;
         let source = &seen.image;
@@ -161,6 +164,13 @@ impl Service {
             self.catalog.check_bytes(project, size, byte_limit).await?;
         }
         let bytes = self.plan_bytes(call, source, blob, order, &keys).await?;
+        let store = match bytes {
+            ReplicaBytes::Reseal(_) => store,
+            ReplicaBytes::Share { .. } => {
+                self.check_is_in(blob, store).await?;
+                None
+            }
+        };
 
         let now = self.clock.now();
         let mut replica = self.replica_of(source, order, project, enterprise_project, now);
@@ -197,6 +207,7 @@ impl Service {
                 source: blob,
                 bytes,
             },
+            store,
             image_limit,
             byte_limit,
             concurrency,

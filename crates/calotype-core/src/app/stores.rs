@@ -281,12 +281,21 @@ impl Service {
         self.watch_for_damage(copied.await).await
     }
 
-    /// The store that a caller chose for an upload; none where that is the one that all go to.
+    /// The store that a caller chose for bytes that are to come; none where the caller chose none.
     pub(super) fn chosen_store(&self, chosen: Option<&str>) -> Result<Option<StoreName>> {
-        let stores = &self.settings.stores;
-        let Some(name) = chosen else { return Ok(None) };
-        let store = stores.find(name).ok_or_else(no_store)?;
-        Ok((*store != stores.default).then(|| store.clone()))
+        let find = |name| self.settings.stores.find(name).ok_or_else(no_store);
+        Ok(chosen.map(find).transpose()?.cloned())
+    }
+
+    /// Checks the store that a caller chose for a replica that shares its source's bytes: it is where these are.
+    pub(super) async fn check_is_in(&self, blob: BlobId, chosen: Option<StoreName>) -> Result<()> {
+        let Some(chosen) = chosen else { return Ok(()) };
+        match self.catalog.stores_of(&[blob]).await?.remove(&blob) {
+            Some(store) if store != chosen => Err(Error::invalid(format!(
+                "The replica shares its source's bytes, which are in the store {store}."
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 

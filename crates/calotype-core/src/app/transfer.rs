@@ -127,7 +127,7 @@ impl Service {
         }
     }
 
-    /// Has the bytes go where the caller chose, if anywhere else than all do. Nothing of them is written yet.
+    /// Has the bytes go where the caller chose. Nothing of them is written yet.
     async fn place_upload(&self, blob: BlobId, store: Option<&StoreName>) -> Result<()> {
         let Some(store) = store else { return Ok(()) };
         if self.catalog.place_upload(blob, store).await? {

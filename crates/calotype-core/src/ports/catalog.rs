@@ -91,6 +91,8 @@ pub struct NewReplica {
     pub image: Image,
     /// What it is made from. The job holds the source's blob until it ends.
     pub replication: Replication,
+    /// The store for the blob that is made for it, where that is another than new blobs go to.
+    pub store: Option<StoreName>,
     /// The most images that the project may have: over it, IMG.0015.
     pub image_limit: ImageLimit,
     /// The most bytes that the project may have: over it, IMG.0059.
@@ -136,6 +138,8 @@ pub struct NewImport {
     pub image: ImportedImage,
     /// What it is imported from.
     pub import: Import,
+    /// The store for its bytes, where that is another than new blobs go to.
+    pub store: Option<StoreName>,
     /// The most bytes that the image's project may have: over it, IMG.0059.
     pub byte_limit: ByteLimit,
     /// The most unfinished imports that the project may have: over it, IMG.0060.
@@ -190,6 +194,8 @@ pub struct NewDisksImport {
     pub job: Job,
     /// Its parts, of which there is at least one. Their ids ascend: that is the order in which they are shown.
     pub parts: Vec<ImportPart>,
+    /// The store for their bytes, where that is another than new blobs go to.
+    pub store: Option<StoreName>,
     /// The most images that the project may have: over it, IMG.0015.
     pub image_limit: ImageLimit,
     /// The most bytes that the project may have: over it, IMG.0059.

@@ -201,6 +201,9 @@ pub(crate) struct CreateArgs {
     /// Refuse to delete it.
     #[arg(long)]
     pub(crate) protected: bool,
+    /// The store for the bytes, as `image stores` lists them.
+    #[arg(long, requires = "file", value_name = "NAME")]
+    pub(crate) store: Option<String>,
     /// Compute the digest of the file here too, and compare it with the service's.
     #[arg(long, requires = "file")]
     pub(crate) verify: bool,
@@ -343,11 +346,14 @@ pub(crate) struct ReplicateArgs {
     /// How a replica under another key gets its bytes: rewrap shares the source's, where the service allows it.
     #[arg(long, value_name = "MODE", value_parser = ["reseal", "rewrap"])]
     pub(crate) encryption_mode: Option<String>,
+    /// The store for a replica under another key, as `image stores` lists them.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) store: Option<String>,
     /// The region that the replica is to be in, where it is another one.
     #[arg(
         long,
         requires_all = ["project_name", "agency"],
-        conflicts_with_all = ["enterprise_project", "key", "encryption_mode"]
+        conflicts_with_all = ["enterprise_project", "key", "encryption_mode", "store"]
     )]
     pub(crate) region: Option<String>,
     /// The project there, by name.
@@ -499,6 +505,9 @@ pub(crate) struct ImportArgs {
     /// The master key that seals the image. Without it: the service's own.
     #[arg(long, value_name = "ID")]
     pub(crate) key: Option<String>,
+    /// The store for the bytes, as `image stores` lists them.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) store: Option<String>,
     #[command(flatten)]
     pub(crate) made: MadeArgs,
     #[command(flatten)]
@@ -536,6 +545,9 @@ pub(crate) struct RegisterArgs {
     /// Seal the image under this master key.
     #[arg(long, value_name = "ID")]
     pub(crate) key: Option<String>,
+    /// The store for the bytes, as `image stores` lists them.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) store: Option<String>,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

@@ -145,11 +145,12 @@ impl Session {
     }
 
     /// Sends an image's bytes, counting them on `bar`. A file is sent again where the service asks
-    /// to come back later; standard input can't be.
+    /// to come back later; standard input can't be. They go to `store`, or where all do.
     pub(crate) async fn upload(
         &self,
         id: &str,
         from: &Upload,
+        store: Option<&str>,
         bar: &ProgressBar,
     ) -> Result<(), Failure> {
         let url = join(self.endpoint(), &format!("/v2/images/{}/file", encode(id)))?;
@@ -163,6 +164,10 @@ impl Session {
                 .header("accept", "application/json")
                 .header("x-auth-token", token.expose_secret())
                 .header(CONTENT_TYPE, "application/octet-stream");
+            let request = match store {
+                Some(store) => request.header("x-image-meta-store", store),
+                None => request,
+            };
             bar.set_position(0);
             let counted = bar.clone();
             let count = move |chunk: &bytes::Bytes| counted.inc(chunk.len() as u64);
@@ -265,15 +270,9 @@ impl Session {
     }
 
     /// Starts to give an image the bytes of an object; the job's id comes back.
-    pub(crate) async fn register(
-        &self,
-        id: &str,
-        object: &str,
-        key: Option<&str>,
-    ) -> Result<String, Failure> {
+    pub(crate) async fn register(&self, id: &str, request: &Value) -> Result<String, Failure> {
         let path = format!("/v1/cloudimages/{}/upload", encode(id));
-        let request = serde_json::json!({"image_url": object, "cmk_id": key});
-        job_of(&document(self.image(Call::put(path, &request)).await?).await?)
+        job_of(&document(self.image(Call::put(path, request)).await?).await?)
     }
 
     /// Starts to write an image into a bucket; the job's id comes back.

@@ -145,7 +145,7 @@ async fn an_upload_says_its_size_and_is_sent_again_where_the_service_is_busy() {
     let id = image["id"].as_str().unwrap();
     service.state().busy = 1;
     session
-        .upload(id, &Upload::File(file.path().into()), &hidden())
+        .upload(id, &Upload::File(file.path().into()), None, &hidden())
         .await
         .unwrap();
     assert_eq!(&service.state().images[id].1[..], b"bytes of an image");

@@ -86,7 +86,8 @@ async fn create(session: &Session, args: &CreateArgs, output: &Output) -> Result
         return output.object(&image);
     };
     let bar = output.bytes_bar("uploading", size);
-    let sent = session.upload(&id, &upload, &bar).await;
+    let store = args.store.as_deref();
+    let sent = session.upload(&id, &upload, store, &bar).await;
     bar.finish_and_clear();
     if let Err(failure) = sent {
         // Nobody asked for an image without bytes: it goes, unless that fails too.
@@ -364,6 +365,7 @@ async fn replicate(
         ("enterprise_project_id", &args.enterprise_project),
         ("cmk_id", &args.key),
         ("encryption_mode", &args.encryption_mode),
+        ("store", &args.store),
         ("region", &args.region),
         ("project_name", &args.project_name),
         ("agency_name", &args.agency),

@@ -26,9 +26,12 @@ pub(super) async fn register(
     output: &Output,
 ) -> Result<(), Failure> {
     let id = session.find_image(&args.image).await?;
-    let job = session
-        .register(&id, &args.bucket_object, args.key.as_deref())
-        .await?;
+    let request = json!({
+        "image_url": args.bucket_object,
+        "cmk_id": args.key,
+        "store": args.store,
+    });
+    let job = session.register(&id, &request).await?;
     let waiting = args.wait.wait.then_some(args.wait.timeout);
     follow(session, &job, "importing", waiting, output).await
 }
@@ -90,6 +93,7 @@ fn request(args: &ImportArgs) -> Value {
         ("hw_firmware_type", &args.firmware),
         ("architecture", &args.architecture),
         ("cmk_id", &args.key),
+        ("store", &args.store),
     ] {
         if let Some(value) = value {
             put(field, json!(value));

@@ -124,6 +124,8 @@ pub struct ImportOrder {
     pub tags: Vec<Tag>,
     /// The enterprise project for the image, as the caller wrote it.
     pub enterprise_project: Option<String>,
+    /// The store that the bytes are to be in, as the caller wrote it.
+    pub store: Option<String>,
     /// Whether it is a quick import, which takes larger objects of fewer formats (spec 2.4).
     pub quick: bool,
     /// The disks of data that belong to the system's: an image is made of each.
@@ -207,6 +209,7 @@ impl ImportOrder {
             strictness: system.strictness,
             tags: disk.tags,
             enterprise_project: system.enterprise_project.clone(),
+            store: system.store.clone(),
             quick: disk.quick,
             data_disks: Vec::new(),
         }));
@@ -324,6 +327,7 @@ mod tests {
             strictness: Strictness::KeyService,
             tags: Vec::new(),
             enterprise_project: None,
+            store: None,
             quick: false,
             data_disks: Vec::new(),
         }
