@@ -8,7 +8,10 @@ const QUICK: &str = "/v2/cloudimages/quickimport/action";
 const DATA: &str = "/v1/cloudimages/dataimages/action";
 
 fn place() -> (Server, Client) {
-    let server = Server::with_defaults();
+    place_on(Server::with_defaults())
+}
+
+fn place_on(server: Server) -> (Server, Client) {
     let client = server.user();
     server.put_object("disk.raw", Content::new(1, 5000));
     server.put_object("empty", &b""[..]);
@@ -125,7 +128,7 @@ fn what_is_wrong_with_a_request_has_its_code_and_changes_nothing() {
 
 #[test]
 fn an_image_that_does_not_wait_for_bytes_gets_none() {
-    let (server, client) = place();
+    let (server, client) = place_on(Server::with_own_keys());
     let active = client.image("active", 1, 100);
     let waiting = client.create("waiting");
     let before = client.state();

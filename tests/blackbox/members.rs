@@ -128,6 +128,10 @@ fn an_image_under_a_key_is_shared_once_its_key_is_granted_and_replicated_under_a
         assert_eq!(results(&refused), ["IMG.0098"], "{why}");
     };
     refused("nothing was granted");
+    owner.set(&sealed, "visibility", "shared");
+    let members = format!("/v2/images/{sealed}/members");
+    let member = json!({"member": other.project()});
+    owner.post(&members, member).expect(400);
     let grant = |operations: Value| {
         let body =
             json!({"key_id": key, "grantee_principal": other.user(), "operations": operations});

@@ -20,6 +20,8 @@ USER = os.environ["CALOTYPE_USER"]
 OTHER_PROJECTS = os.environ["CALOTYPE_OTHER_PROJECTS"].split()
 OTHER_USERS = os.environ["CALOTYPE_OTHER_USERS"].split()
 KEYS = os.environ["CALOTYPE_KEYS"].split()
+# Whether a key that is made at the server is one to seal images under.
+MAKES_KEYS = os.environ["CALOTYPE_MAKES_KEYS"] == "yes"
 # A bucket that can be read and written, and an object in it.
 BUCKET = os.environ["CALOTYPE_BUCKET"]
 OBJECT = os.environ["CALOTYPE_OBJECT"]
@@ -98,6 +100,8 @@ def new_enterprise_project():
 
 
 def new_key():
+    if not MAKES_KEYS:
+        return DRAW.choice(KEYS)
     made = ask("POST", f"/kms/v1.0/{PROJECT}/kms/create-key", {"key_alias": name("key")})
     return made["key_info"]["key_id"] if made else DRAW.choice(KEYS)
 
@@ -257,6 +261,9 @@ def before_call(context, case, kwargs):
         # What is asked of these first, so that the other fields are looked at.
         if isinstance(body.get("image_url"), str):
             body |= {"name": name("imported"), "image_url": OBJECT}
+        # The only one that there is.
+        if isinstance(body.get("store"), str):
+            body["store"] = "main"
         if isinstance(body.get("bucket_url"), str):
             body["bucket_url"] = f"{BUCKET}:{name('exported')}"
     headers = case.headers
@@ -273,7 +280,15 @@ def before_call(context, case, kwargs):
 def after_call(context, case, response):
     """Notes what became of it."""
     with open(ANSWERS, "a", encoding="utf-8") as answers:
-        answers.write(f"{case.method.upper()} {case.path} {response.status_code}\n")
+        answers.write(f"{case.method.upper()} {case.path} {response.status_code}{code_of(response)}\n")
+
+
+def code_of(response):
+    """A refusal's code, behind a space."""
+    try:
+        return " " + response.json()["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def as_json(media_type):
