@@ -90,18 +90,19 @@ impl Client {
 
     /// An image's bytes, digested as they come.
     pub fn download(&self, image: &str) -> Digests {
-        let request = self.request(Method::GET, &format!("/v2/images/{image}/file"));
-        let response = request.send().expect("an answer");
-        assert_eq!(response.status().as_u16(), 200, "the bytes of {image}");
-        Digests::of(response)
+        Digests::of(self.bytes_of(image))
     }
 
     /// Downloads an image's bytes, which must be those of a stream.
     pub fn download_same(&self, image: &str, wanted: impl Read) {
+        expect_same(self.bytes_of(image), wanted);
+    }
+
+    fn bytes_of(&self, image: &str) -> impl Read {
         let request = self.request(Method::GET, &format!("/v2/images/{image}/file"));
         let response = request.send().expect("an answer");
         assert_eq!(response.status().as_u16(), 200, "the bytes of {image}");
-        expect_same(response, wanted);
+        response
     }
 
     /// A part of an image's bytes, with a `Range` header.

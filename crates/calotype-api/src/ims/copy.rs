@@ -16,6 +16,7 @@ use calotype_core::{Error, Result};
 use serde::Deserialize;
 
 use super::accepted::{JobAccepted, accepted_text, kept};
+use super::import_body::store;
 use super::path;
 use crate::caller::Caller;
 use crate::errors::{Failure, Reply};
@@ -154,7 +155,7 @@ fn parse_order(
             Error::invalid("encryption_mode is reseal or rewrap.").with_code(ImsCode::IMG_0001)
         })?,
     };
-    let store = optional_text(&mut body, "store")?;
+    let store = store(&mut body)?;
     Ok(ReplicaOrder {
         source: path::image(path)?,
         name: ImageName::parse(&name.unwrap_or_default())?,
@@ -162,7 +163,7 @@ fn parse_order(
         cmk_id,
         enterprise_project,
         mode,
-        store: store.filter(|name| !name.is_empty()),
+        store,
         strictness,
     })
 }

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::accepted::{JobAccepted, accepted_text, kept};
-use super::import_body::{Form, order};
+use super::import_body::{Form, order, store};
 use super::path;
 use super::source_body;
 use super::tags::ResourceTag;
@@ -327,7 +327,7 @@ pub async fn register_image(
         let id = path::image(path)?;
         let object = ObjectAddress::parse(&url)?;
         let cmk = optional_text(&mut body, "cmk_id")?;
-        let store = optional_text(&mut body, "store")?.filter(|name| !name.is_empty());
+        let store = store(&mut body)?;
         let (cmk, store) = (cmk.as_deref(), store.as_deref());
         let keep = kept(service, slot.as_ref(), None);
         let job = service

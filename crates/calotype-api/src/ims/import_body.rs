@@ -87,7 +87,7 @@ pub(super) fn order(
         strictness,
         tags: tags(body)?,
         enterprise_project: optional_text(body, "enterprise_project_id")?,
-        store: optional_text(body, "store")?.filter(|name| !name.is_empty()),
+        store: store(body)?,
         quick,
         data_disks,
     })
@@ -172,6 +172,11 @@ pub(super) fn amount(body: &mut Map<String, Value>, name: &str) -> Result<Option
     amount
         .map(Some)
         .ok_or_else(|| Error::ims(ImsCode::IMG_0055))
+}
+
+/// The store that the bytes are to be in, an extension; empty is none.
+pub(super) fn store(body: &mut Map<String, Value>) -> Result<Option<String>> {
+    Ok(optional_text(body, "store")?.filter(|name| !name.is_empty()))
 }
 
 /// `tags` or `image_tags`, which exclude each other.

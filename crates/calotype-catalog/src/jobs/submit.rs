@@ -267,13 +267,12 @@ impl SqlCatalog {
         if let Some(target) = target {
             let sql = "insert into blobs (id, state, reserved_for, reserved, store) \
                    values ($1, 'writing', $2, $3, $4)";
-            let reserved = blob.as_ref().map(|blob| blob.reserved).unwrap_or_default();
-            let store = blob.as_ref().and_then(|blob| blob.store);
+            let blob = blob.ok_or_else(|| Error::internal("a job makes a blob for nobody"))?;
             let args = vec![
                 Arg::text(target),
-                Arg::opt_text(blob.as_ref().map(|blob| blob.project)),
-                size_arg(Some(reserved))?,
-                Arg::text(store.unwrap_or(&self.options.new_blobs)),
+                Arg::text(blob.project),
+                size_arg(Some(blob.reserved))?,
+                Arg::text(blob.store.unwrap_or(&self.options.new_blobs)),
             ];
             tx.execute(sql, args).await?;
         }

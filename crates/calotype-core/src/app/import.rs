@@ -196,14 +196,7 @@ impl Service {
             image: Box::new(disk.image),
             limit: common.limit,
         };
-        let accepted = NewImport {
-            job: disk.job,
-            image,
-            import: disk.import,
-            store: common.store.clone(),
-            byte_limit: self.byte_limit(),
-            concurrency: self.settings.limits.concurrent_imports,
-        };
+        let accepted = self.new_import(disk.job, image, disk.import, common.store.clone());
         self.submit_import(accepted, disk.line, keep).await
     }
 
@@ -311,14 +304,7 @@ impl Service {
         };
         keys.tell(&mut detail);
         let line = self.event(call, "uploadImage", id, detail);
-        let accepted = NewImport {
-            job,
-            image,
-            import,
-            store,
-            byte_limit: self.byte_limit(),
-            concurrency: self.settings.limits.concurrent_imports,
-        };
+        let accepted = self.new_import(job, image, import, store);
         self.submit_import(accepted, line, keep).await
     }
 
@@ -397,6 +383,23 @@ impl Service {
                 ..Progress::default()
             },
             ..Job::accepted(id, project.clone(), user, job_type, self.clock.now())
+        }
+    }
+
+    fn new_import(
+        &self,
+        job: Job,
+        image: ImportedImage,
+        import: Import,
+        store: Option<StoreName>,
+    ) -> NewImport {
+        NewImport {
+            job,
+            image,
+            import,
+            store,
+            byte_limit: self.byte_limit(),
+            concurrency: self.settings.limits.concurrent_imports,
         }
     }
 

@@ -287,7 +287,8 @@ impl Service {
         Ok(chosen.map(find).transpose()?.cloned())
     }
 
-    /// Checks the store that a caller chose for a replica that shares its source's bytes: it is where these are.
+    /// Checks the store that a caller chose for a replica that shares its source's bytes: it is where these are. A move that ends
+    /// after this takes the replica along.
     pub(super) async fn check_is_in(&self, blob: BlobId, chosen: Option<StoreName>) -> Result<()> {
         let Some(chosen) = chosen else { return Ok(()) };
         match self.catalog.stores_of(&[blob]).await?.remove(&blob) {

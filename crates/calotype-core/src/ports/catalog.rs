@@ -91,7 +91,7 @@ pub struct NewReplica {
     pub image: Image,
     /// What it is made from. The job holds the source's blob until it ends.
     pub replication: Replication,
-    /// The store for the blob that is made for it, where that is another than new blobs go to.
+    /// The store for the blob that is made for it; none: the one that new blobs go to.
     pub store: Option<StoreName>,
     /// The most images that the project may have: over it, IMG.0015.
     pub image_limit: ImageLimit,
@@ -138,7 +138,7 @@ pub struct NewImport {
     pub image: ImportedImage,
     /// What it is imported from.
     pub import: Import,
-    /// The store for its bytes, where that is another than new blobs go to.
+    /// The store for its bytes; none: the one that new blobs go to.
     pub store: Option<StoreName>,
     /// The most bytes that the image's project may have: over it, IMG.0059.
     pub byte_limit: ByteLimit,
@@ -194,7 +194,7 @@ pub struct NewDisksImport {
     pub job: Job,
     /// Its parts, of which there is at least one. Their ids ascend: that is the order in which they are shown.
     pub parts: Vec<ImportPart>,
-    /// The store for their bytes, where that is another than new blobs go to.
+    /// The store for their bytes; none: the one that new blobs go to.
     pub store: Option<StoreName>,
     /// The most images that the project may have: over it, IMG.0015.
     pub image_limit: ImageLimit,
