@@ -30,6 +30,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::task::TaskTracker;
+
 use crate::access::{Access, Action, Allowed, Principal};
 use crate::codes::ImsCode;
 use crate::error::{Error, Result};
@@ -245,6 +247,8 @@ pub struct Service {
     settings: Settings,
     rounds: reconcile::Rounds,
     looks: stores::Looks,
+    /// What is cleaned up after callers that have gone.
+    cleaning: TaskTracker,
 }
 
 /// The ports that the service stands on.
@@ -298,7 +302,14 @@ impl Service {
             settings,
             rounds: reconcile::Rounds::default(),
             looks: stores::Looks::default(),
+            cleaning: TaskTracker::new(),
         }
+    }
+
+    /// Waits until all is cleaned up after callers that have gone. It is for the end: when no caller is left.
+    pub async fn cleaned(&self) {
+        self.cleaning.close();
+        self.cleaning.wait().await;
     }
 
     /// What the operator set.

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use calotype_api::Leaving;
 use calotype_convert::QemuImg;
-use calotype_core::app::{Reconciler, Scrubber, Worker, WorkerOptions};
+use calotype_core::app::{Reconciler, Scrubber, Service, Worker, WorkerOptions};
 use calotype_keys::RootSource;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -50,6 +50,9 @@ const OTHER_DESCRIPTORS: u64 = 1024;
 
 /// How long after the grace's end the background tasks may take to notice it.
 const CUT_AFTER_GRACE: Duration = Duration::from_secs(1);
+
+/// How long it may take to undo what was cut off.
+const UNDOING: Duration = Duration::from_secs(3);
 
 /// What the service is started with.
 #[derive(Debug, Clone)]
@@ -115,6 +118,7 @@ pub(crate) struct Running {
     grace: Duration,
     server: JoinHandle<std::io::Result<()>>,
     background: Vec<JoinHandle<()>>,
+    service: Arc<Service>,
     _lock: Option<lock::DataDirLock>,
 }
 
@@ -276,6 +280,7 @@ pub(crate) async fn start(options: ServeOptions) -> Result<Running, Failure> {
         grace: config.server.shutdown_grace.duration(),
         server,
         background,
+        service: parts.service,
         _lock: lock,
     })
 }
@@ -309,11 +314,11 @@ fn connections(config: &Server) -> Connections {
 impl Running {
     /// Stops in order: no new jobs and not ready any more; after the time that a load balancer needs to notice that, no new
     /// connections; then a grace for running requests and jobs. What still runs when the grace is over, or when `cut`
-    /// completes, is cut off, as a crash would do it.
+    /// completes, is cut off, and what uploads were to be is undone: so that they can be begun again at once.
     ///
     /// # Errors
     /// Where the listener had failed.
-    pub(crate) async fn stop(self, cut: impl Future<Output = ()>) -> Result<(), Failure> {
+    pub(crate) async fn stop(mut self, cut: impl Future<Output = ()>) -> Result<(), Failure> {
         let (delay, grace) = (self.drain.as_secs_f64(), self.grace.as_secs_f64());
         tracing::info!(delay.s = delay, grace.s = grace, "draining");
         self.leaving.announce();
@@ -322,12 +327,12 @@ impl Running {
             tokio::time::sleep(self.drain).await;
             self.handle.graceful_shutdown(Some(self.grace));
             // The server ends its connections itself when the grace is over.
-            let served = server_outcome(self.server.await);
+            let served = server_outcome((&mut self.server).await);
             join_all(self.background).await;
             served
         };
         let over = tokio::time::sleep(self.drain + self.grace + CUT_AFTER_GRACE);
-        tokio::select! {
+        let served = tokio::select! {
             served = drained => served,
             () = cut => {
                 tracing::warn!("asked again to stop: what still runs is cut off");
@@ -337,7 +342,19 @@ impl Running {
                 tracing::warn!("the grace is over: what still runs is cut off");
                 Ok(())
             }
+        };
+        let undone = async {
+            // Ends the connections, and so what they ask for.
+            self.handle.shutdown();
+            if !self.server.is_finished() {
+                let _ = (&mut self.server).await;
+            }
+            self.service.cleaned().await;
+        };
+        if tokio::time::timeout(UNDOING, undone).await.is_err() {
+            tracing::warn!("uploads that were cut off can be begun again when their leases end");
         }
+        served
     }
 }
 

@@ -381,7 +381,11 @@ impl Drop for Abandon {
         }
         let (service, image, blob) = (Arc::clone(&self.service), self.image, self.blob);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { clean_up(&service, image, blob).await });
+            let cleaning = self.service.cleaning.clone();
+            cleaning.spawn_on(
+                async move { clean_up(&service, image, blob).await },
+                &runtime,
+            );
         }
     }
 }
