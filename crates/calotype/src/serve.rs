@@ -51,6 +51,9 @@ const OTHER_DESCRIPTORS: u64 = 1024;
 /// How long after the grace's end the background tasks may take to notice it.
 const CUT_AFTER_GRACE: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether connections that are ended have gone.
+const CONNECTIONS_END: Duration = Duration::from_millis(5);
+
 /// How long it may take to undo what was cut off.
 const UNDOING: Duration = Duration::from_secs(3);
 
@@ -318,7 +321,7 @@ impl Running {
     ///
     /// # Errors
     /// Where the listener had failed.
-    pub(crate) async fn stop(mut self, cut: impl Future<Output = ()>) -> Result<(), Failure> {
+    pub(crate) async fn stop(self, cut: impl Future<Output = ()>) -> Result<(), Failure> {
         let (delay, grace) = (self.drain.as_secs_f64(), self.grace.as_secs_f64());
         tracing::info!(delay.s = delay, grace.s = grace, "draining");
         self.leaving.announce();
@@ -327,7 +330,7 @@ impl Running {
             tokio::time::sleep(self.drain).await;
             self.handle.graceful_shutdown(Some(self.grace));
             // The server ends its connections itself when the grace is over.
-            let served = server_outcome((&mut self.server).await);
+            let served = server_outcome(self.server.await);
             join_all(self.background).await;
             served
         };
@@ -344,10 +347,10 @@ impl Running {
             }
         };
         let undone = async {
-            // Ends the connections, and so what they ask for.
+            // Ends the connections, and so what they ask for. The server itself does not wait for that.
             self.handle.shutdown();
-            if !self.server.is_finished() {
-                let _ = (&mut self.server).await;
+            while self.handle.connection_count() > 0 {
+                tokio::time::sleep(CONNECTIONS_END).await;
             }
             self.service.cleaned().await;
         };
