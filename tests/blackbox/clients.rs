@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use calotype_tests::{Server, program};
+use calotype_tests::{Options, Server, config, program};
 
 #[test]
 fn openstacksdk_works() {
@@ -80,11 +80,14 @@ fn script_by(python: &Path, name: &str) {
 }
 
 fn script_with(python: &Path, name: &str, environment: &[(&str, &Path)]) {
-    script_at(&Server::with_defaults(), python, name, environment);
+    // Scripts write their objects as files.
+    let server = Server::start(Options::config(config::DIRECTORY_OF_BUCKETS));
+    script_at(&server, python, name, environment);
 }
 
 /// Runs a script against a server.
 pub(crate) fn script_at(server: &Server, python: &Path, name: &str, environment: &[(&str, &Path)]) {
+    server.make_bucket("images");
     let clouds = server.clouds();
     let client = server.user();
     let directory = tempfile::tempdir().expect("a directory");

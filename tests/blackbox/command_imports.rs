@@ -96,7 +96,7 @@ fn images_are_exported_by_command() {
     for format in FORMATS {
         let user = Terminal::new(&server, "calotype", format);
         let object = format!("images:{format}.vmdk");
-        server.bucket("images");
+        server.make_bucket("images");
         let words = ["image", "export", "disk", &object, "--format", "vmdk"];
         let made = user.ok(&[&words[..], &["--wait"]].concat());
         assert_eq!(made.field("status"), "SUCCESS");

@@ -23,18 +23,26 @@ struct Acknowledged {
 
 #[test]
 fn nothing_that_was_acknowledged_is_lost_and_nothing_half_made_stays_after_kills() {
-    let kills = number("CALOTYPE_CRASHES").unwrap_or(90);
+    let mut server = Server::start(Options::config(config::limits(100_000, 100)));
+    // Engines take their time, and so do the starts of five processes.
+    let (usual, within) = match server.is_on_engines() {
+        true => (6, 4_000_000),
+        false => (90, 120_000),
+    };
+    let kills = number("CALOTYPE_CRASHES").unwrap_or(usual);
     let mut seed = number("CALOTYPE_SEED").unwrap_or(20_261_123);
     println!("CALOTYPE_SEED={seed} CALOTYPE_CRASHES={kills}");
-    let mut server = Server::start(Options::config(config::limits(100_000, 100)));
     let acknowledged = Mutex::new(Acknowledged::default());
+    let mut jobs = 0;
     // Tokens outlive the process; its address does not.
     let (mut client, mut admin) = (server.user(), server.admin());
     for kill in 0..kills {
         let random = next(&mut seed);
-        let delay = Duration::from_micros(next(&mut seed) % 120_000);
+        let delay = Duration::from_micros(next(&mut seed) % within);
+        // Past a balancer, which would answer for the dead.
+        let nodes: Vec<Client> = server.bases().map(|node| client.at(node)).collect();
         std::thread::scope(|scope| {
-            for worker in 0..3_u64 {
+            for (worker, client) in (0..3_u64).zip(nodes.iter().cycle()) {
                 let (client, acknowledged) = (client.clone(), &acknowledged);
                 scope.spawn(move || work(&client, random ^ (worker << 32), acknowledged));
             }
@@ -43,22 +51,32 @@ fn nothing_that_was_acknowledged_is_lost_and_nothing_half_made_stays_after_kills
         });
         server.restart();
         (client, admin) = (client.at(server.base()), admin.at(server.base()));
-        assert_eq!(server.staged(), 0, "nothing unfinished stays");
+        // Of several processes others might be alive: what the dead have begun ends with its lease.
+        if !server.is_on_engines() {
+            assert_eq!(server.staged(), 0, "nothing unfinished stays");
+        }
         admin.verify_rows();
         // Reading every byte after every kill would be all that the test does.
         if kill % 20 == 19 || kill + 1 == kills {
+            jobs += acknowledged.lock().expect("no worker is left").jobs.len();
             check(&client, &acknowledged);
+            until("nothing unfinished to stay", || {
+                (server.staged() == 0).then_some(())
+            });
             server.verify_stopped();
             server.restart();
             (client, admin) = (client.at(server.base()), admin.at(server.base()));
         }
     }
+    println!("{jobs} jobs were acknowledged");
+    assert!(jobs > 0, "nothing was acknowledged: nothing was tested");
 }
 
 #[test]
 fn an_accepted_replication_ends_in_success_whatever_instant_the_server_is_killed_at() {
-    let kills = number("CALOTYPE_CRASHES").unwrap_or(60);
     let mut server = Server::start(Options::config(config::limits(100_000, 1000)));
+    let usual = if server.is_on_engines() { 6 } else { 60 };
+    let kills = number("CALOTYPE_CRASHES").unwrap_or(usual);
     kill_while_replicating(&mut server, kills);
     server.verify_stopped();
 }
@@ -82,7 +100,8 @@ fn a_root_key_is_rotated_whole_whatever_instant_the_server_is_killed_at() {
     let kills = number("CALOTYPE_CRASHES").unwrap_or(40);
     let mut seed = number("CALOTYPE_SEED").unwrap_or(11);
     println!("CALOTYPE_SEED={seed} CALOTYPE_CRASHES={kills}");
-    let mut server = Server::start(Options::config(config::keys(1000)));
+    // Of a server that has its root keys in a file of its own.
+    let mut server = Server::start(Options::config(config::keys(1000)).embedded());
     let (mut client, mut admin) = (server.user(), server.admin());
     let image = client.image("kept", 1, 100_000);
     // Enough for several steps of rewrapping.

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use calotype_tests::client::{text, try_send};
 use calotype_tests::{
-    Answer, Ceph, Client, Content, Digests, Engines, Options, Postgres, Server, Weather, Wire,
+    Answer, Ceph, Client, Content, Digests, Engines, Options, Postgres, Server, Way, Weather, Wire,
 };
 use calotype_tests::{config, engine, until};
 use reqwest::Method;
@@ -17,6 +18,8 @@ use serde_json::{Value, json};
 /// Of one part, and of several.
 const LENGTHS: [u64; 2] = [150_000, 9_000_000];
 const WRITERS: u64 = 2;
+/// How long a writer waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server that gives its engines up after seconds, so that a test need not wait for minutes.
 pub(crate) fn server(engines: Engines) -> Server {
@@ -75,7 +78,8 @@ impl Load {
 
     /// The answer of a request that was not put off. What is neither fails.
     fn asked(&self, request: RequestBuilder) -> Option<Answer> {
-        let answer = try_send(request).ok().filter(|answer| {
+        // A node that says nothing keeps its clients for as long as they have patience.
+        let answer = try_send(request.timeout(PATIENCE)).ok().filter(|answer| {
             let put_off = matches!(answer.status, 502..=504);
             assert!(put_off || answer.status < 300, "{answer}");
             !put_off
@@ -290,6 +294,30 @@ fn a_network_to_barbican_that_fails_in_every_way_loses_nothing_that_was_acknowle
         ..Engines::default()
     });
     fails_in_every_way(&mut server, &wire, true);
+}
+
+/// Where one node does not reach an engine, or the balancer a node, the others go on; and so do jobs where one worker does not.
+#[test]
+fn a_network_that_fails_between_any_two_holds_up_nobody_else_and_loses_nothing() {
+    let mut server = server(Engines {
+        wired: true,
+        ..Engines::default()
+    });
+    under_load(&mut server, |server, load| {
+        for Way { from, to, wire } in server.ways() {
+            for weather in [Weather::Slow(64), Weather::Still, Weather::Down] {
+                let met = wire.met();
+                wire.becomes(weather);
+                load.goes_on(4);
+                // Workers show Keystone their password once, for what they ask Barbican with.
+                if !(from.starts_with("worker") && to == "Keystone") {
+                    let what = format!("{weather:?} to be met between {from} and {to}");
+                    until(&what, || (wire.met() > met).then_some(()));
+                }
+                wire.becomes(Weather::Fine);
+            }
+        }
+    });
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn an_export_whose_server_is_killed_is_made_by_the_next() {
     // What is being written has no name, so a crash leaves no plaintext: a link to it is all that there is.
     assert!(nameless(converter) > 0);
     assert_eq!(files_below(&place.server.data().join("exports")), 1);
-    assert!(!place.server.object("out.qcow2").exists());
+    assert!(!place.server.has_object("out.qcow2"));
     place.server.kill9();
     until("the converter to die with its server", || {
         is_gone(converter).then_some(())
@@ -123,7 +123,7 @@ fn an_export_that_is_cancelled_leaves_nothing() {
     assert_eq!(ended["status"], "FAIL", "{ended}");
     assert_eq!(ended["error_code"], "IMG.0014", "{ended}");
     place.nothing_is_left(converter);
-    assert!(!place.server.object("out.qcow2").exists());
+    assert!(!place.server.has_object("out.qcow2"));
     // The image is free again.
     place
         .client
@@ -140,7 +140,7 @@ fn a_server_that_is_asked_to_stop_ends_its_converters_and_hands_the_jobs_back() 
     until("the converter to end with the server", || {
         is_gone(converter).then_some(())
     });
-    assert!(!place.server.object("out.qcow2").exists());
+    assert!(!place.server.has_object("out.qcow2"));
     place.server.restart();
     let ended = place.client.at(place.server.base()).job(&job);
     assert_eq!(ended.status(), "SUCCESS", "{}", ended.document);
@@ -163,7 +163,7 @@ fn an_object_that_comes_meanwhile_stays_and_the_export_fails() {
 
 #[test]
 fn an_object_that_the_job_had_made_when_its_server_died_is_not_made_again() {
-    let mut place = Place::new("", LARGE);
+    let mut place = Place::new(config::DIRECTORY_OF_BUCKETS, LARGE);
     let (job, _) = place.held();
     place.server.kill9();
     // As if the server had died a moment later than it did.
@@ -196,7 +196,7 @@ fn a_conversion_that_takes_too_long_or_all_memory_fails() {
         assert_eq!(ended["error_code"], "IMG.0071", "{ended}");
         let said = ended["fail_reason"].as_str().unwrap_or_default();
         assert!(said.contains(reason), "{ended}");
-        assert!(!place.server.object("out.qcow2").exists());
+        assert!(!place.server.has_object("out.qcow2"));
         assert_eq!(place.server.converting(), 0);
     }
 }
@@ -229,7 +229,7 @@ fn a_damaged_image_is_found_and_not_exported() {
     let ended = place.client.job(&job).document;
     assert_eq!(ended["status"], "FAIL", "{ended}");
     assert_eq!(ended["error_code"], "IMG.0057", "{ended}");
-    assert!(!place.server.object("out.qcow2").exists());
+    assert!(!place.server.has_object("out.qcow2"));
     let again = json!({"bucket_url": "images:again.qcow2", "file_format": "qcow2"});
     place
         .client

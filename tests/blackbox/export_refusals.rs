@@ -87,7 +87,7 @@ fn what_is_wrong_with_a_request_has_its_code_and_changes_nothing() {
         .export(unknown, body(new, "qcow2"))
         .refused(404, "IMG.0027");
     assert_eq!(client.state(), before);
-    assert!(!place.server.object("new.qcow2").exists());
+    assert!(!place.server.has_object("new.qcow2"));
     let taken = std::fs::read(place.server.object("taken.qcow2")).expect("the object");
     assert_eq!(taken, b"somebody's");
 }
@@ -243,7 +243,7 @@ fn an_image_is_exported_once_at_a_time() {
 fn a_bucket_of_other_projects_looks_as_if_it_were_not_there() {
     let text = "[objects.buckets]\nclosed = [\"0123456789abcdef0123456789abcdef\"]\n";
     let place = Place::new(text);
-    place.server.bucket("closed");
+    place.server.make_bucket("closed");
     let refused = place
         .client
         .export(&place.image, body("closed:new", "qcow2"));

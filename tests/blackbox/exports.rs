@@ -5,7 +5,7 @@ use std::path::Path;
 
 use calotype_tests::exports::{converted, driver, real_disk, same_disk};
 use calotype_tests::program::run;
-use calotype_tests::{Client, Digests, Options, S3Store, Server, client, until};
+use calotype_tests::{Client, Digests, Options, S3Store, Server, client, config, until};
 use serde_json::{Value, json};
 
 /// A server with a real disk among its objects, and where that is.
@@ -17,19 +17,21 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let server = Server::with_defaults();
-        real_disk(&server.object("disk.raw"));
+        server.make_object("disk.raw", real_disk);
         let client = server.user();
         Self { server, client }
     }
 
     /// The disk as an image, stored in this format.
     fn image(&self, format: &str, more: Value) -> String {
-        let (disk, name) = (self.server.object("disk.raw"), format!("disk.{format}"));
-        if format != "raw" {
-            let to = self.server.object(&name);
-            converted((&disk, "raw"), (&to, driver(format)));
-        }
-        let image = self.client.imported(&format!("images:{name}"), more);
+        let disk = self.server.object("disk.raw");
+        let object = match format {
+            "raw" => "images:disk.raw".to_owned(),
+            _ => self.server.make_object(&format!("disk.{format}"), |to| {
+                converted((&disk, "raw"), (to, driver(format)));
+            }),
+        };
+        let image = self.client.imported(&object, more);
         assert_eq!(self.client.show(&image)["disk_format"], format);
         image
     }
@@ -79,10 +81,19 @@ fn each_format_holds_the_same_disk_again_also_of_an_encrypted_image() {
         ],
     );
     assert!(shown.contains("67108864 bytes"), "just as large: {shown}");
-    let mode = qcow2.metadata().expect("the object").permissions().mode();
-    assert_eq!(mode & 0o777, 0o640);
     assert_eq!(place.server.converting(), 0);
     place.server.verify();
+}
+
+#[test]
+fn a_file_that_is_exported_is_for_its_owner_and_its_group() {
+    let server = Server::start(Options::config(config::DIRECTORY_OF_BUCKETS));
+    let client = server.user();
+    let image = client.image("disk", 1, 5120);
+    server.make_bucket("images");
+    client.exported(&image, "images:out.qcow2", "qcow2");
+    let file = server.object("out.qcow2").metadata().expect("the object");
+    assert_eq!(file.permissions().mode() & 0o777, 0o640);
 }
 
 #[test]
@@ -107,28 +118,27 @@ fn each_format_that_an_image_is_stored_in_can_be_exported() {
 #[test]
 fn a_vhd_is_as_long_as_its_footer_says_whatever_its_cylinders_are() {
     let place = Place::new();
-    let (disk, vhd) = (
-        place.server.object("disk.raw"),
-        place.server.object("old.vhd"),
-    );
-    let (from, to) = (disk.to_string_lossy(), vhd.to_string_lossy());
-    let options = "subformat=fixed,force_size=on";
-    run(
-        "qemu-img",
-        &[
-            "convert", "-f", "raw", "-O", "vpc", "-o", options, &from, &to,
-        ],
-    );
-    // Made by Virtual PC, as it says: of those qemu-img believes the cylinders.
-    let mut bytes = std::fs::read(&vhd).expect("the file");
-    let footer = bytes.len() - 512;
-    let footer = &mut bytes[footer..];
-    footer[28..32].copy_from_slice(b"vpc ");
-    footer[64..68].fill(0);
-    let sum: u32 = footer.iter().map(|byte| u32::from(*byte)).sum();
-    footer[64..68].copy_from_slice(&(!sum).to_be_bytes());
-    std::fs::write(&vhd, &bytes).expect("room");
-    let image = place.client.imported("images:old.vhd", json!({}));
+    let disk = place.server.object("disk.raw");
+    let object = place.server.make_object("old.vhd", |vhd| {
+        let (from, to) = (disk.to_string_lossy(), vhd.to_string_lossy());
+        let options = "subformat=fixed,force_size=on";
+        run(
+            "qemu-img",
+            &[
+                "convert", "-f", "raw", "-O", "vpc", "-o", options, &from, &to,
+            ],
+        );
+        // Made by Virtual PC, as it says: of those qemu-img believes the cylinders.
+        let mut bytes = std::fs::read(vhd).expect("the file");
+        let footer = bytes.len() - 512;
+        let footer = &mut bytes[footer..];
+        footer[28..32].copy_from_slice(b"vpc ");
+        footer[64..68].fill(0);
+        let sum: u32 = footer.iter().map(|byte| u32::from(*byte)).sum();
+        footer[64..68].copy_from_slice(&(!sum).to_be_bytes());
+        std::fs::write(vhd, &bytes).expect("room");
+    });
+    let image = place.client.imported(&object, json!({}));
     place.client.exported(&image, "images:old.raw", "raw");
     place.is_the_disk("old.raw", "raw");
 }

@@ -54,12 +54,12 @@ fn envelope(disks: &[(&str, u64)]) -> String {
 
 /// Packs files of a directory as exporters do, the description first.
 fn pack(server: &Server, directory: &Path, name: &str, members: &[&str]) -> String {
-    let archive = server.bucket("images").join(name);
-    let place = archive.to_str().expect("a path");
     let below = directory.to_str().expect("a path");
-    let words = ["--format=ustar", "-cf", place, "-C", below];
-    program::run("tar", &[&words[..], members].concat());
-    format!("images:{name}")
+    server.make_object(name, |archive| {
+        let archive = archive.to_str().expect("a path");
+        let words = ["--format=ustar", "-cf", archive, "-C", below];
+        program::run("tar", &[&words[..], members].concat());
+    })
 }
 
 /// A place for the files of an archive.
@@ -346,17 +346,15 @@ fn an_archive_that_is_imported_while_its_server_is_killed_is_imported_by_the_nex
     let front = archive(&[("a.ovf", described.as_bytes()), ("b.raw", &small)]);
     let front = &front[..front.len() - 1024];
     let at = front.len() as u64;
-    let object = server.put_sparse_object("a.ova", at + 512 + length + 1024);
-    let file = std::fs::File::options()
-        .write(true)
-        .open(server.bucket("images").join("a.ova"))
-        .expect("the object");
-    file.write_all_at(front, 0).expect("a write");
-    file.write_all_at(&header("a.raw", length), at)
-        .expect("a write");
-    file.write_all_at(&Content::bytes(3, 1 << 20), at + 512 + (length >> 1))
-        .expect("a write");
-    drop(file);
+    let object = server.make_object("a.ova", |path| {
+        let file = std::fs::File::create(path).expect("an object");
+        file.set_len(at + 512 + length + 1024).expect("its length");
+        file.write_all_at(front, 0).expect("a write");
+        file.write_all_at(&header("a.raw", length), at)
+            .expect("a write");
+        file.write_all_at(&Content::bytes(3, 1 << 20), at + 512 + (length >> 1))
+            .expect("a write");
+    });
     let job = client.begin_import(&object, json!({}));
     for _ in 0..2 {
         let client = client.at(server.base());

@@ -233,6 +233,12 @@ fn a_request_with_an_idempotency_key_makes_its_images_once() {
 /// Large enough to be met on their way, of zeros and so of few bytes in the store.
 const LARGE: u64 = 4 << 30;
 
+/// A server whose buckets are below a directory, where holes take no room.
+fn with_large_objects(text: &str) -> Server {
+    let buckets = config::DIRECTORY_OF_BUCKETS;
+    Server::start(Options::config(format!("{text}{buckets}")))
+}
+
 fn begin_large(server: &Server, client: &Client, large: u64) -> String {
     let small = server.put_object("small", Content::new(1, 5000));
     let first = server.put_sparse_object("first", large);
@@ -247,7 +253,7 @@ fn begin_large(server: &Server, client: &Client, large: u64) -> String {
 
 #[test]
 fn with_a_cancelled_job_go_the_disks_that_are_on_their_way() {
-    let server = Server::start(Options::config(config::deletion_grace(0)));
+    let server = with_large_objects(&config::deletion_grace(0));
     let client = server.user();
     let job = begin_large(&server, &client, LARGE);
     let path = format!("/v1/{}/jobs/{job}", client.project());
@@ -274,7 +280,7 @@ fn with_a_cancelled_job_go_the_disks_that_are_on_their_way() {
 
 #[test]
 fn an_import_of_several_disks_whose_server_is_killed_is_made_by_the_next() {
-    let mut server = Server::start(Options::config(config::jobs(4, 5)));
+    let mut server = with_large_objects(&config::jobs(4, 5));
     let client = server.user();
     let length = 300 << 20;
     let job = begin_large(&server, &client, length);

@@ -16,9 +16,12 @@ fn on_its_way(client: &Client, job: &str) {
     });
 }
 
-/// The bytes of images that are no more are removed within moments.
-fn impatient() -> Server {
-    Server::start(Options::config(config::deletion_grace(0)))
+/// A server with a directory of buckets, whose files are changed under it. The bytes of images that are no more are removed
+/// within moments.
+fn impatient(more: &str) -> Server {
+    let grace = config::deletion_grace(0);
+    let buckets = config::DIRECTORY_OF_BUCKETS;
+    Server::start(Options::config(format!("{grace}{more}{buckets}")))
 }
 
 #[test]
@@ -39,7 +42,7 @@ fn an_object_that_changes_or_goes_while_it_is_read_makes_no_image() {
             std::fs::rename(&beside, path).expect("a rename");
         }),
     ];
-    let server = impatient();
+    let server = impatient("");
     let client = server.user();
     for (name, change) in changes {
         let object = server.put_sparse_object("large", LARGE);
@@ -59,7 +62,7 @@ fn an_object_that_changes_or_goes_while_it_is_read_makes_no_image() {
 
 #[test]
 fn bytes_that_refer_to_other_files_or_need_a_larger_disk_make_no_image() {
-    let server = impatient();
+    let server = impatient("");
     let client = server.user();
     let backed = server.put_object("backed.qcow2", &backed()[..]);
     let vast = server.put_object("vast.qcow2", &program::qcow2("41G")[..]);
@@ -79,7 +82,7 @@ fn bytes_that_refer_to_other_files_or_need_a_larger_disk_make_no_image() {
 
 #[test]
 fn an_image_whose_registering_failed_waits_for_bytes_again() {
-    let server = impatient();
+    let server = impatient("");
     let client = server.user();
     let backed = server.put_object("backed.qcow2", &backed()[..]);
     let waiting = client.create_with(json!({
@@ -112,11 +115,7 @@ fn backed() -> Vec<u8> {
 
 #[test]
 fn an_import_whose_server_is_killed_is_made_by_the_next() {
-    let mut server = Server::start(Options::config(format!(
-        "{}{}",
-        config::deletion_grace(0),
-        config::jobs(4, 5)
-    )));
+    let mut server = impatient(&config::jobs(4, 5));
     let client = server.user();
     let object = server.put_sparse_object("large", 1 << 30);
     let file = std::fs::File::options()
@@ -150,7 +149,7 @@ fn an_import_whose_server_is_killed_is_made_by_the_next() {
 
 #[test]
 fn an_import_that_is_cancelled_or_whose_image_is_asked_to_go_leaves_nothing() {
-    let server = impatient();
+    let server = impatient("");
     let client = server.user();
     let object = server.put_sparse_object("large", LARGE);
     let job = client.begin_import(&object, json!({}));
@@ -169,7 +168,7 @@ fn an_import_that_is_cancelled_or_whose_image_is_asked_to_go_leaves_nothing() {
 
 #[test]
 fn memory_does_not_grow_with_the_object() {
-    let server = Server::with_defaults();
+    let server = Server::embedded();
     let client = server.user();
     let first = server.put_object("first", Content::new(1, 64 << 20));
     client.imported(&first, json!({}));

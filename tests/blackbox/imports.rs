@@ -1,6 +1,6 @@
 //! What an import from a bucket gives: the image's bytes and attributes, and the job's document.
 
-use calotype_tests::{Content, Digests, Options, S3Store, Server, client};
+use calotype_tests::{Content, Digests, Options, S3Store, Server, client, config};
 use serde_json::{Value, json};
 
 const LENGTH: u64 = 70_000_123;
@@ -255,16 +255,16 @@ fn an_image_file_keeps_its_format_and_tells_its_disk() {
         ("vpc", vec!["-o", "subformat=fixed,force_size=on"]),
         ("vpc", vec!["-o", "force_size=on"]),
     ] {
-        let directory = server.bucket("images");
-        let file = directory.join("made");
-        let made = std::process::Command::new("qemu-img")
-            .args(["create", "-q", "-f", format])
-            .args(&options)
-            .arg(&file)
-            .arg("64M")
-            .status();
-        assert!(made.expect("qemu-img runs").success());
-        let image = client.imported("images:made", json!({}));
+        let object = server.make_object("made", |file| {
+            let made = std::process::Command::new("qemu-img")
+                .args(["create", "-q", "-f", format])
+                .args(&options)
+                .arg(file)
+                .arg("64M")
+                .status();
+            assert!(made.expect("qemu-img runs").success());
+        });
+        let image = client.imported(&object, json!({}));
         let shown = client.show(&image);
         let told = if format == "vpc" { "vhd" } else { format };
         assert_eq!(shown["disk_format"], told, "{format} {options:?}");
@@ -278,7 +278,7 @@ fn an_image_file_keeps_its_format_and_tells_its_disk() {
 
 #[test]
 fn a_running_import_shows_how_far_it_is() {
-    let server = Server::with_defaults();
+    let server = Server::start(Options::config(config::DIRECTORY_OF_BUCKETS));
     let client = server.user();
     let object = server.put_sparse_object("large", 6 << 30);
     let job = client.begin_import(&object, json!({}));

@@ -1,16 +1,10 @@
 //! What ends a reseal that runs: damage of its source, and keys that are closed meanwhile. Nothing is left of it.
 
-use std::process::Command;
-
-use calotype_tests::server::binary;
 use calotype_tests::{Options, Server, config, until};
 use serde_json::{Value, json};
 
-use crate::damage::{body, flip};
+use crate::damage::{SLOT, body, flip};
 use crate::reseal::{MIB, SEGMENT, UNBOUNDED, nothing_is_left, segments, under, upload};
-
-/// The stored bytes of a whole segment: 1024 sealed pages.
-const SLOT: u64 = 1024 * 65_568;
 
 #[test]
 fn damage_of_the_source_fails_the_job_is_shown_and_leaves_nothing() {
@@ -56,17 +50,10 @@ fn damage_of_the_source_fails_the_job_is_shown_and_leaves_nothing() {
     client.delete(&format!("/v2/images/{replica}")).expect(204);
 
     flip(&body, SLOT + 1000);
-    server.kill9();
-    let verify = Command::new(binary())
-        .args(["admin", "verify", "--deep", "--data-dir"])
-        .arg(server.data())
-        .output()
-        .expect("the calotype binary runs");
+    let verify = server.verified_stopped();
     assert_eq!(verify.status.code(), Some(8), "damaged");
     let said = String::from_utf8_lossy(&verify.stdout);
-    let blob = body.parent().and_then(|home| home.file_name());
-    let blob = blob.and_then(|name| name.to_str()).expect("a blob");
-    assert!(said.contains(blob), "{said}");
+    assert!(said.contains(body.blob()), "{said}");
 }
 
 #[test]

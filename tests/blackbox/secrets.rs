@@ -150,7 +150,7 @@ fn a_process_that_is_broken_off_leaves_no_core_behind() {
         words
     };
     assert_ne!(core_limit("self")[0], "0");
-    let mut server = Server::with_defaults();
+    let mut server = Server::embedded();
     assert_eq!(core_limit(&server.pid().to_string())[..2], ["0", "0"]);
     let ended = server.abort();
     assert_eq!(ended.signal(), Some(6));

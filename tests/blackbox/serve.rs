@@ -3,14 +3,16 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use calotype_tests::client::{begin_record, recorded};
+use calotype_tests::client::{begin_record, recorded, text};
 use calotype_tests::{Client, Content, Digests, Options, Server, config, until};
 use serde_json::json;
 use sha2::Digest as _;
 
+use crate::stopping::refuses_connections;
+
 #[test]
 fn the_first_start_gives_a_running_service_and_a_user_with_one_ready_line() {
-    let server = Server::with_defaults();
+    let server = Server::embedded();
     let lines = server.ready_lines();
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
@@ -73,15 +75,7 @@ fn a_restart_keeps_users_images_jobs_and_bytes() {
 
 #[test]
 fn ended_jobs_and_the_audit_trail_are_kept_for_their_time_and_deleted_images_ids_for_ever() {
-    let place = tempfile::tempdir().expect("a directory");
-    let on = |config: Option<String>| {
-        Server::start(Options {
-            config,
-            data: Some(place.path().to_owned()),
-            ..Options::default()
-        })
-    };
-    let mut server = on(None);
+    let mut server = Server::with_defaults();
     let client = server.user();
     let image = client.image("source", 1, 100);
     let body = json!({"name": "replica"});
@@ -97,7 +91,8 @@ fn ended_jobs_and_the_audit_trail_are_kept_for_their_time_and_deleted_images_ids
     client.show_job(job).expect(200);
     assert!(server.stop().success());
 
-    let server = on(Some(config::kept(1)));
+    let kept = Options::config(config::kept(1));
+    server.try_restart(kept).expect("a start");
     let client = server.user();
     until("the job and the trail to be purged", || {
         let gone = client.show_job(job).status == 404;
@@ -133,9 +128,7 @@ fn being_asked_to_stop_lets_a_running_upload_end_and_exits_with_zero() {
         (server.user().show(&image)["status"] == "saving").then_some(())
     });
     server.terminate();
-    until("the server to take no new connections", || {
-        std::net::TcpStream::connect(server.base().trim_start_matches("http://")).err()
-    });
+    refuses_connections(&server);
     go_on.send(()).expect("the uploader waits");
     let answer = uploader.join().expect("the uploader").expect("an answer");
     answer.expect(204);
@@ -149,7 +142,7 @@ fn being_asked_to_stop_lets_a_running_upload_end_and_exits_with_zero() {
 
 #[test]
 fn a_second_server_on_the_same_data_is_refused_and_the_first_goes_on() {
-    let server = Server::with_defaults();
+    let server = Server::embedded();
     let second = Server::try_start(Options {
         data: Some(server.data()),
         ..Options::default()
@@ -165,29 +158,39 @@ fn a_second_server_on_the_same_data_is_refused_and_the_first_goes_on() {
 #[test]
 fn health_readiness_and_metrics_answer_without_a_token() {
     let server = Server::with_defaults();
-    let client = Client::anonymous(server.base());
-    client.get("/healthz").expect(200);
-    client.get("/readyz").expect(200);
-    let image = server.user().image("counted", 1, 1000);
-    server.user().download(&image);
-    let metrics = client.get("/metrics").expect(200);
+    let user = server.user();
+    let image = user.image("counted", 1, 1000);
+    user.download(&image);
+    let mut all = String::new();
+    for node in server.bases() {
+        let client = Client::anonymous(node);
+        client.get("/healthz").expect(200);
+        client.get("/readyz").expect(200);
+        let metrics = client.get("/metrics").expect(200).text();
+        for line in [
+            "calotype_jobs_waiting 0",
+            "calotype_damaged_blobs 0",
+            "calotype_scrub_behind_seconds 0",
+            "calotype_jobs_running 0",
+        ] {
+            assert!(
+                metrics.lines().any(|shown| shown == line),
+                "{line}: {metrics}"
+            );
+        }
+        assert!(metrics.contains("# TYPE "), "{metrics}");
+        all += &metrics;
+    }
+    // By the one node that was asked.
     for line in [
         "calotype_image_bytes_uploaded_total 1000",
         "calotype_image_bytes_downloaded_total 1000",
-        "calotype_jobs_waiting 0",
-        "calotype_damaged_blobs 0",
-        "calotype_scrub_behind_seconds 0",
-        "calotype_jobs_running 0",
         "calotype_http_requests_total{method=\"PUT\",route=\"/v2/images/{image_id}/file\",status=\"204\"} 1",
     ] {
-        assert!(
-            metrics.text().lines().any(|shown| shown == line),
-            "{line}: {metrics}"
-        );
+        let told = all.lines().filter(|shown| *shown == line);
+        assert_eq!(told.count(), 1, "{line}: {all}");
     }
-    assert!(metrics.text().contains("# TYPE "), "{metrics}");
-    let project = server.user().project().to_owned();
-    assert!(!metrics.text().contains(&project), "no project in a label");
+    assert!(!all.contains(user.project()), "no project in a label");
 }
 
 #[test]
@@ -218,7 +221,7 @@ fn a_field_that_the_configuration_does_not_know_is_refused_by_name() {
 #[test]
 fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
     begin_record();
-    let server = Server::start(Options::config(config::log("trace")));
+    let server = Server::start(Options::config(config::log("trace")).embedded());
     let admin = server.admin();
     let member = admin.new_project("canary-project", "member");
     let image = member.image("canary-image", 1, 1000);
@@ -351,6 +354,54 @@ fn no_password_token_or_secret_reaches_the_log_the_metrics_or_the_data() {
     }
 }
 
+#[test]
+fn no_secret_that_the_service_was_given_is_in_a_log_a_metric_or_an_answer() {
+    begin_record();
+    let mut server = Server::start(Options::config(config::log("trace")));
+    let client = server.user();
+    let key = client.create_key("key");
+    let source = client.image("source", 1, 100_000);
+    let sealed = client.replicate_with(&source, json!({"name": "sealed", "cmk_id": key}));
+    client.download(&sealed);
+    // Its own root key, or what files its environment names.
+    let pid = server.nodes()[0].pid();
+    let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).expect("it runs");
+    let named = environment.split('\0').filter_map(|variable| {
+        let (name, path) = variable.split_once('=')?;
+        let names_it = name.starts_with("CALOTYPE_") && name.ends_with("_FILE");
+        names_it.then(|| PathBuf::from(path))
+    });
+    let mut files: Vec<PathBuf> = named.collect();
+    files.extend(Some(server.data().join("root.key")).filter(|path| path.exists()));
+    let wanted = if server.is_on_engines() { 4 } else { 1 };
+    assert!(files.len() >= wanted, "{files:?}");
+    let texts = files.iter().flat_map(|path| {
+        let text = std::fs::read_to_string(path).expect("a secret");
+        let lines = text
+            .lines()
+            .map(|line| line.rsplit(':').next().unwrap_or_default());
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    });
+    let secrets: Vec<String> = texts.collect();
+    let mut places = vec![("the log".to_owned(), server.log() + &server.printed())];
+    for node in server.bases() {
+        let metrics = Client::anonymous(node).get("/metrics").text();
+        places.push(("the metrics".to_owned(), metrics));
+    }
+    let answers = recorded().into_iter();
+    places.extend(answers.map(|answer| {
+        let text = format!("{:?}{}", answer.headers, answer.text());
+        (answer.asked, text)
+    }));
+    assert!(places[0].1.len() > 10_000, "the log is on");
+    for secret in &secrets {
+        assert!(!secret.is_empty());
+        for (place, text) in &places {
+            assert!(!text.contains(secret.as_str()), "{secret} is in {place}");
+        }
+    }
+}
+
 fn bytes_of(hex: &str) -> Vec<u8> {
     let digits: Vec<u32> = hex.chars().filter_map(|c| c.to_digit(16)).collect();
     let byte = |pair: &[u32]| u8::try_from(pair[0] * 16 + pair[1]).expect("a byte");
@@ -408,23 +459,22 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 fn the_lines_of_a_request_name_it_its_project_its_user_and_its_image() {
     let server = Server::start(Options::config("[log]\nformat = \"json\"\n".to_owned()));
     let client = server.user();
-    let image = client.create("named");
+    let fields = json!({"name": "named", "disk_format": "raw", "container_format": "bare"});
+    let made = client.post("/v2/images", fields).expect(201);
+    let image = text(&made.json()["id"]);
     let shown = client.get(&format!("/v2/images/{image}")).expect(200);
-    let request = shown.header("x-request-id").to_owned();
     let log = server.log();
     let lines: Vec<serde_json::Value> = log
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
-    let answered = |method: &str| {
-        let found = lines.iter().rev().find(|line| {
-            line["message"] == "request answered" && line["span"]["http.method"] == method
+    for (answer, method) in [(made, "POST"), (shown, "GET")] {
+        let request = answer.header("x-request-id");
+        let found = lines.iter().find(|line| {
+            line["message"] == "request answered" && line["span"]["request.id"] == request
         });
-        found.unwrap_or_else(|| panic!("no {method}: {log}"))["span"].clone()
-    };
-    let got = answered("GET");
-    assert_eq!(got["request.id"], request);
-    for line in [got, answered("POST")] {
+        let line = &found.unwrap_or_else(|| panic!("no {request}: {log}"))["span"];
+        assert_eq!(line["http.method"], method, "{line}");
         assert_eq!(line["project.id"], client.project(), "{line}");
         assert_eq!(line["user.id"], client.user(), "{line}");
         assert_eq!(line["image.id"], image, "{line}");

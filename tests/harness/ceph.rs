@@ -22,12 +22,18 @@ pub struct Ceph {
 impl Ceph {
     /// That of this run.
     pub fn connect() -> Self {
-        let secret_key = engine("CALOTYPE_TEST_RGW_SECRET_KEY");
+        Self::with(
+            engine("CALOTYPE_TEST_RGW_ACCESS_KEY"),
+            engine("CALOTYPE_TEST_RGW_SECRET_KEY"),
+        )
+    }
+
+    fn with(access_key: String, secret_key: String) -> Self {
         let home = tempfile::TempDir::with_prefix("calotype-ceph-").expect("a directory");
         std::fs::write(home.path().join("secret"), &secret_key).expect("the secret");
         Self {
             url: engine("CALOTYPE_TEST_RGW_URL"),
-            access_key: engine("CALOTYPE_TEST_RGW_ACCESS_KEY"),
+            access_key,
             secret_key,
             home,
         }
@@ -56,8 +62,13 @@ impl Ceph {
     /// A fresh bucket.
     pub fn bucket(&self) -> String {
         let bucket = fresh_name("bucket");
-        self.send(&["-X", "PUT"], &bucket);
+        self.make_bucket(&bucket);
         bucket
+    }
+
+    /// Makes a bucket, unless it is there.
+    pub fn make_bucket(&self, name: &str) {
+        self.send(&["-X", "PUT"], name);
     }
 
     /// Puts a file into a bucket; the result is its address.
@@ -129,24 +140,26 @@ impl Ceph {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Another user of the gateway's: its access key and secret.
+    /// Another user of the gateway's.
     pub fn stranger(&self) -> Self {
-        let name = fresh_name("stranger");
-        let secret_key = format!("the-secret-of-{name}");
-        let output = Command::new("radosgw-admin")
-            .args(["user", "create", "--display-name=stranger"])
-            .arg(format!("--uid={name}"))
-            .arg(format!("--access-key={name}"))
-            .arg(format!("--secret={secret_key}"))
-            .env("CEPH_CONF", engine("CALOTYPE_TEST_CEPH_CONF"))
-            .output()
-            .expect("radosgw-admin runs");
-        assert!(output.status.success(), "radosgw-admin: {output:?}");
-        Self {
-            access_key: name,
-            secret_key,
-            ..Self::connect()
-        }
+        self.user("")
+    }
+
+    /// A user of a tenant of its own, among whose buckets no other's names are taken.
+    pub fn tenant(&self) -> Self {
+        let tenant = fresh_name("tenant").replace('-', "_");
+        self.user(&format!("&tenant={tenant}"))
+    }
+
+    fn user(&self, more: &str) -> Self {
+        let name = fresh_name("user");
+        let secret = format!("the-secret-of-{name}");
+        // In the order that signatures want.
+        let query = format!(
+            "access-key={name}&display-name=test&format=json&secret-key={secret}{more}&uid={name}"
+        );
+        self.send(&["-X", "PUT"], &format!("admin/user?{query}"));
+        Self::with(name, secret)
     }
 
     /// Kills one of the stores that objects are in. Whoever does so runs alone, and starts it again.

@@ -81,10 +81,11 @@ pub fn at_once(connections: u64, requests: u64) -> String {
     format!("[server]\nmax_connections = {connections}\nmax_requests = {requests}\n")
 }
 
-/// A deployment that takes this many uploads of a project, and in all.
-pub fn uploads(of_project: u64, in_all: u64) -> String {
+/// A deployment of this many nodes that takes this many uploads of a project, and so many at each node.
+pub fn uploads(of_project: u64, at_node: u64, nodes: u64) -> String {
     format!(
-        "[limits]\nconcurrent_uploads = {of_project}\n[server]\nconcurrent_uploads = {in_all}\n"
+        "[limits]\nconcurrent_uploads = {of_project}\nnodes = {nodes}\n\
+         [server]\nconcurrent_uploads = {at_node}\n"
     )
 }
 
@@ -93,11 +94,11 @@ pub fn project_rate(burst: u64, nodes: u64) -> String {
     format!("[limits]\nrequests_per_second = 1\nburst = {burst}\nnodes = {nodes}\n")
 }
 
-/// A deployment in which an address makes one request without a credential in a second, and so many at once. What runs on this
-/// machine is a trusted proxy.
-pub fn address_rate(burst: u64) -> String {
+/// A deployment of this many nodes, in which an address makes one request without a credential in a second, and so many at once.
+/// What runs on this machine is a trusted proxy.
+pub fn address_rate(burst: u64, nodes: u64) -> String {
     format!(
-        "[limits]\nanonymous_requests_per_second = 1\nanonymous_burst = {burst}\n\
+        "[limits]\nanonymous_requests_per_second = 1\nanonymous_burst = {burst}\nnodes = {nodes}\n\
          [server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n"
     )
 }
@@ -204,6 +205,9 @@ pub fn profile(name: &str) -> String {
 pub fn keys(most: u64) -> String {
     format!("[limits]\nkeys_per_project = {most}\n")
 }
+
+/// The section that has buckets below a directory, also where a server is on engines.
+pub const DIRECTORY_OF_BUCKETS: &str = "[objects]\ntype = \"directory\"\n";
 
 /// A deployment whose buckets are in a store that speaks S3, reached at `endpoint` with an access key: its id, and the file
 /// with its secret. It is not waited for for long.

@@ -18,6 +18,7 @@ use crate::keystone::{Keystone, Use};
 use crate::local::free_port;
 use crate::openstack::User;
 use crate::server::Options;
+use crate::wire::Wire;
 
 /// How many nodes serve requests.
 pub(crate) const NODES: usize = 3;
@@ -52,6 +53,18 @@ pub struct Engines {
     pub program: Option<PathBuf>,
     /// Variables for all processes, beside those that say where the engines are.
     pub environment: Vec<(String, String)>,
+    /// Whether there is a wire between each two parts that speak with each other: [`crate::Server::ways`].
+    pub wired: bool,
+}
+
+/// A wire between two parts of a deployment.
+pub struct Way {
+    /// Who asks: `balancer`, `node-1`, `worker-2`.
+    pub from: String,
+    /// Who is asked: a node, or `PostgreSQL`, `Ceph`, `Keystone`, `Barbican`.
+    pub to: String,
+    /// What is between them.
+    pub wire: Wire,
 }
 
 /// What stands around a server's processes.
@@ -65,6 +78,8 @@ pub(crate) struct Deployment {
     database: String,
     bucket: String,
     ceph: Ceph,
+    objects: Option<Ceph>,
+    ways: Vec<Way>,
     secrets: TempDir,
 }
 
@@ -101,11 +116,13 @@ fn says_where(options: &Options) -> bool {
 
 impl Deployment {
     /// Makes what a server needs on these engines, and starts the balancer.
-    pub(crate) fn new(engines: Engines, own_keys: bool) -> Self {
+    pub(crate) fn new(engines: Engines, options: &Options) -> Self {
         static DEPLOYMENTS: AtomicUsize = AtomicUsize::new(0);
         let number = DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
         let secrets = tempfile::tempdir().expect("a directory");
         let ceph = Ceph::connect();
+        let text = options.config.as_deref().unwrap_or_default();
+        let objects = (!text.contains("[objects]")).then(|| ceph.tenant());
         let (bucket, database) = std::thread::scope(|scope| {
             let bucket = scope.spawn(|| ceph.bucket());
             let database = engines.database.clone();
@@ -118,7 +135,18 @@ impl Deployment {
             ..Use::default()
         });
         let addresses: Vec<String> = (0..NODES).map(|node| address(number, node)).collect();
-        let balancer = Balancer::haproxy(free_port(), &addresses, None);
+        let ways = if engines.wired {
+            ways_to(&addresses)
+        } else {
+            Vec::new()
+        };
+        let reached: Vec<String> = (0..NODES)
+            .map(|node| match ways.get(node) {
+                Some(way) => way.wire.url(&addresses[node]),
+                None => addresses[node].clone(),
+            })
+            .collect();
+        let balancer = Balancer::haproxy(free_port(), &reached, None);
         let mut deployment = Self {
             barbican: None,
             environment: Vec::new(),
@@ -129,14 +157,40 @@ impl Deployment {
             database,
             bucket,
             ceph,
+            objects,
+            ways,
             secrets,
         };
         deployment.environment = deployment.settings(&engines);
-        if !own_keys {
+        if !options.own_keys {
             deployment.keep_keys_in_barbican(&engines);
+        }
+        if engines.wired {
+            deployment.lead_to_engines_apart();
         }
         deployment.environment.extend(engines.environment);
         deployment
+    }
+
+    /// Lets each process reach each engine by a wire of its own.
+    fn lead_to_engines_apart(&mut self) {
+        let openstack = self.keystone.openstack();
+        let engines = [
+            ("PostgreSQL", self.database.as_str()),
+            ("Ceph", self.ceph.url()),
+            ("Keystone", openstack.keystone()),
+            ("Barbican", openstack.barbican()),
+        ];
+        let nodes = (1..=NODES).map(|node| format!("node-{node}"));
+        let processes = nodes.chain((1..=WORKERS).map(|worker| format!("worker-{worker}")));
+        let ways = processes.flat_map(|process| {
+            engines.map(|(engine, url)| Way {
+                from: process.clone(),
+                to: engine.to_owned(),
+                wire: Wire::before(url),
+            })
+        });
+        self.ways.extend(ways.collect::<Vec<_>>());
     }
 
     /// The configuration, as variables: a test's own file stays as it is.
@@ -169,10 +223,24 @@ impl Deployment {
             ("IDENTITY__KEYSTONE__CONNECTION__ATTEMPT_TIMEOUT", "30s"),
             ("IDENTITY__KEYSTONE__CONNECTION__TIME_LIMIT", "60s"),
         ];
+        let objects = self.objects.as_ref().map(|user| {
+            [
+                ("OBJECTS__TYPE", "s3".to_owned()),
+                ("OBJECTS__ENDPOINT", store.to_owned()),
+                ("OBJECTS__ALLOW_HTTP", "true".to_owned()),
+                ("OBJECTS__UNLISTED_BUCKETS", "allow".to_owned()),
+                ("OBJECTS__ACCESS_KEY", user.access_key().to_owned()),
+                (
+                    "OBJECTS__SECRET_FILE",
+                    user.secret_file().display().to_string(),
+                ),
+            ]
+        });
         let mut all = self.keystone.environment();
         let variables = variables.map(|(name, value)| (name, value.to_owned()));
+        let variables = variables.into_iter().chain(objects.into_iter().flatten());
         let named = |(name, value)| (format!("CALOTYPE_{name}"), value);
-        all.extend(variables.into_iter().chain(password).map(named));
+        all.extend(variables.chain(password).map(named));
         all
     }
 
@@ -223,9 +291,21 @@ impl Deployment {
         &self.addresses
     }
 
-    /// The variables of every process.
-    pub(crate) fn environment(&self) -> &[(String, String)] {
-        &self.environment
+    /// The variables of a process.
+    pub(crate) fn environment(&self, process: &str) -> Vec<(String, String)> {
+        let own = || self.ways.iter().filter(|way| way.from == process);
+        let variables = self.environment.iter().map(|(name, value)| {
+            // What clients are told is where they reach it.
+            let for_clients = name.ends_with("PUBLIC_URL");
+            let led = own().fold(value.clone(), |value, way| way.wire.url(&value));
+            (name.clone(), if for_clients { value.clone() } else { led })
+        });
+        variables.collect()
+    }
+
+    /// The wires between its parts.
+    pub(crate) fn ways(&self) -> &[Way] {
+        &self.ways
     }
 
     /// The program that all processes begin with, unless it is the one that is tested.
@@ -248,6 +328,11 @@ impl Deployment {
         &self.database
     }
 
+    /// Whose the buckets of others are, unless they are below a directory.
+    pub(crate) fn buckets(&self) -> Option<&Ceph> {
+        self.objects.as_ref()
+    }
+
     /// The keys of the bucket's objects that begin so, past the store's own prefix.
     pub(crate) fn objects(&self, under: &str) -> Vec<String> {
         let prefix = format!("calotype/{under}");
@@ -255,6 +340,16 @@ impl Deployment {
         keys.filter_map(|key| Some(key.strip_prefix(&prefix)?.to_owned()))
             .collect()
     }
+}
+
+/// The balancer's ways to nodes.
+fn ways_to(nodes: &[String]) -> Vec<Way> {
+    let ways = (1..).zip(nodes).map(|(node, address)| Way {
+        from: "balancer".to_owned(),
+        to: format!("node-{node}"),
+        wire: Wire::before(address),
+    });
+    ways.collect()
 }
 
 /// Where a node listens: at addresses of this test's own, of which no connection ever takes a port away while the node is

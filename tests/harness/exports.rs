@@ -1,6 +1,6 @@
 //! Exports: asked for, waited for, and looked at with qemu-img.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -29,11 +29,6 @@ impl Client {
 }
 
 impl Server {
-    /// The file of an object in the bucket `images`, which is made where it is missing.
-    pub fn object(&self, key: &str) -> PathBuf {
-        self.bucket("images").join(key)
-    }
-
     /// What lies in the folder of conversions.
     pub fn converting(&self) -> usize {
         let folder = std::fs::read_dir(self.data().join("exports"));
@@ -51,7 +46,8 @@ impl Server {
                 rest.split(' ').nth(1)?.parse().ok()
             });
             let command = read("cmdline").unwrap_or_default();
-            parent == Some(self.pid()) && command.starts_with("/usr/bin/qemu-img\0convert")
+            let is_ours = parent.is_some_and(|parent| self.pids().contains(&parent));
+            is_ours && command.starts_with("/usr/bin/qemu-img\0convert")
         })
     }
 }

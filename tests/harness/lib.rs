@@ -39,7 +39,7 @@ pub use balancer::Balancer;
 pub use ceph::Ceph;
 pub use client::{Answer, Client};
 pub use content::{Content, Digests};
-pub use deployment::{Engines, Place};
+pub use deployment::{Engines, Place, Way};
 pub use engines::engine;
 pub use faults::{Fault, Network};
 pub use front::Front;

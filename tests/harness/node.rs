@@ -22,7 +22,7 @@ pub(crate) struct Launch {
     pub(crate) data: PathBuf,
     /// Where it works, and where a core would appear.
     pub(crate) home: PathBuf,
-    /// What the names of its files in `home` end with.
+    /// Who of several it is, also in the names of its files in `home`.
     pub(crate) name: String,
     /// Variables of its environment, beside those of the test.
     pub(crate) environment: Vec<(String, String)>,
@@ -61,7 +61,9 @@ impl Launch {
     }
 
     fn file(&self, kind: &str) -> PathBuf {
-        self.home.join(format!("{kind}{}", self.name))
+        let parts = [kind, self.name.as_str()];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        self.home.join(parts.collect::<Vec<_>>().join("-"))
     }
 }
 

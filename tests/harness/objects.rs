@@ -15,28 +15,68 @@ const ID: &str = "AKTEST";
 const SECRET: &str = "a secret that opens every bucket";
 
 impl Server {
-    /// The directory of a bucket, which is made where it is missing.
+    /// Makes a bucket, unless it is there.
+    pub fn make_bucket(&self, name: &str) {
+        match self.buckets() {
+            Some(ceph) => ceph.make_bucket(name),
+            None => std::fs::create_dir_all(self.bucket(name)).expect("a bucket"),
+        }
+    }
+
+    /// The directory of a bucket, of a server that has them below one.
     pub fn bucket(&self, name: &str) -> PathBuf {
-        let bucket = self.data().join("buckets").join(name);
-        std::fs::create_dir_all(&bucket).expect("a bucket");
-        bucket
+        self.data().join("buckets").join(name)
+    }
+
+    /// Makes an object in the bucket `images`, of the file that `write` makes; the result is its address.
+    pub fn make_object(&self, key: &str, write: impl FnOnce(&Path)) -> String {
+        self.make_bucket("images");
+        let file = self.file(key);
+        std::fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
+        write(&file);
+        if let Some(ceph) = self.buckets() {
+            ceph.put("images", key, &file);
+        }
+        format!("images:{key}")
     }
 
     /// Puts an object into the bucket `images`; the result is its address.
     pub fn put_object(&self, key: &str, content: impl Read) -> String {
-        write(&self.bucket("images").join(key), content);
-        format!("images:{key}")
+        self.make_object(key, |path| write(path, content))
     }
 
     /// Puts an object of `length` zeros there, but for some bytes at both ends.
     pub fn put_sparse_object(&self, key: &str, length: u64) -> String {
-        sparse(&self.bucket("images").join(key), length);
-        format!("images:{key}")
+        self.make_object(key, |path| sparse(path, length))
+    }
+
+    /// A file with the bytes of an object in the bucket `images`: the object itself, where buckets are below a directory.
+    pub fn object(&self, key: &str) -> PathBuf {
+        let file = self.file(key);
+        if let Some(ceph) = self.buckets() {
+            std::fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
+            ceph.get("images", key, &file);
+        }
+        file
+    }
+
+    /// Whether there is an object in the bucket `images`.
+    pub fn has_object(&self, key: &str) -> bool {
+        match self.buckets() {
+            Some(ceph) => ceph.keys("images").iter().any(|there| there == key),
+            None => self.file(key).exists(),
+        }
+    }
+
+    fn file(&self, key: &str) -> PathBuf {
+        match self.buckets() {
+            Some(_) => self.home().join("objects").join(key),
+            None => self.bucket("images").join(key),
+        }
     }
 }
 
 fn write(path: &Path, mut content: impl Read) {
-    std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
     let mut file = File::create(path).expect("an object");
     std::io::copy(&mut content, &mut file).expect("the object's bytes");
 }
@@ -120,7 +160,9 @@ impl S3Store {
 
     /// Puts an object into the bucket `images`; the result is its address.
     pub fn put(&self, key: &str, content: impl Read) -> String {
-        write(&self.file(key), content);
+        let file = self.file(key);
+        std::fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
+        write(&file, content);
         format!("images:{key}")
     }
 

@@ -1,12 +1,13 @@
 //! A server: one process with everything in its data directory, or several on engines behind a balancer.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output};
 
 use tempfile::TempDir;
 
+use crate::ceph::Ceph;
 use crate::client::{Client, log_in_at};
-use crate::deployment::{Deployment, Engines, Place, WORKERS, engines};
+use crate::deployment::{Deployment, Engines, Place, WORKERS, Way, engines};
 use crate::keystone::Keystone;
 use crate::node::{Launch, Node};
 use crate::until;
@@ -114,7 +115,7 @@ impl Server {
     /// # Errors
     /// The exit status and the log of a server that did not become ready.
     pub fn try_start(mut options: Options) -> Result<Self, String> {
-        let deployment = engines(&options).map(|on| Deployment::new(on, options.own_keys));
+        let deployment = engines(&options).map(|on| Deployment::new(on, &options));
         options.keystone = match &deployment {
             Some(deployment) => Some(deployment.keystone().clone()),
             None => options.keystone.or_else(Keystone::of_environment),
@@ -163,7 +164,7 @@ impl Server {
         for (number, listen) in (1..).zip(&listens) {
             let (name, more) = match &self.deployment {
                 Some(_) => (
-                    format!("-node-{number}"),
+                    format!("node-{number}"),
                     Some(("CALOTYPE_JOBS__WORKERS", "0")),
                 ),
                 None => (String::new(), None),
@@ -173,7 +174,7 @@ impl Server {
         }
         if self.deployment.is_some() && !self.does_no_jobs() {
             for number in 1..=WORKERS {
-                let launch = self.one(format!("-worker-{number}"), None);
+                let launch = self.one(format!("worker-{number}"), None);
                 self.workers.push(Worker::begin(launch));
             }
         }
@@ -187,7 +188,7 @@ impl Server {
         let keystone = self.options.keystone.as_ref();
         let mut environment = keystone.map(Keystone::environment).unwrap_or_default();
         if let Some(deployment) = &self.deployment {
-            environment.extend(deployment.environment().iter().cloned());
+            environment.extend(deployment.environment(&name));
         }
         let more = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
         environment.extend(more);
@@ -267,10 +268,21 @@ impl Server {
         self.only().pid()
     }
 
+    /// The ids of all its processes.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let nodes = self.nodes.iter().map(Node::pid);
+        nodes.chain(self.workers.iter().map(Worker::pid)).collect()
+    }
+
     /// The one process of a server that has no others.
     fn only(&self) -> &Node {
         assert!(self.deployment.is_none(), "one of several: {WHY_ONE}");
         &self.nodes[0]
+    }
+
+    /// Where each of its nodes answers, past the balancer.
+    pub fn bases(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().map(Node::base)
     }
 
     /// The processes that serve requests.
@@ -288,9 +300,26 @@ impl Server {
         self.deployment.is_some()
     }
 
+    /// Whose the buckets are that images are imported from, where they are not below a directory.
+    pub(crate) fn buckets(&self) -> Option<&Ceph> {
+        self.deployment.as_ref().and_then(Deployment::buckets)
+    }
+
     /// The database's URL, of a server on engines.
     pub fn database(&self) -> &str {
         self.deployment.as_ref().expect("engines").database()
+    }
+
+    /// The wires between the parts of a server whose [`Engines`] are `wired`.
+    pub fn ways(&self) -> &[Way] {
+        self.deployment.as_ref().expect("engines").ways()
+    }
+
+    /// The bucket that its blobs are in, of a server on engines.
+    pub fn bucket_of_blobs(&self) -> &str {
+        let mut variables = self.nodes[0].launch().environment.iter();
+        let bucket = variables.find(|(name, _)| name == "CALOTYPE_STORE__MAIN__BUCKET");
+        &bucket.expect("engines").1
     }
 
     /// What a metric counts: the sum of its series that have all of these labels, each as `name="value"`, over all nodes.
@@ -407,6 +436,18 @@ impl Server {
     /// Kills the server and proves that the invariants hold of what it left: `calotype admin verify`
     /// reads every byte and finds no violation.
     pub fn verify_stopped(&mut self) {
+        let output = self.verified_stopped();
+        assert!(
+            output.status.success(),
+            "admin verify: {}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// Kills the server; the result is what the verification says of what it left.
+    pub fn verified_stopped(&mut self) -> Output {
         self.kill9();
         let node = self.nodes[0].launch();
         let mut command = Command::new(binary());
@@ -419,17 +460,8 @@ impl Server {
                 command.arg("--config").arg(config);
             }
         }
-        let output = command
-            .current_dir(self.home.path())
-            .output()
-            .expect("the calotype binary runs");
-        assert!(
-            output.status.success(),
-            "admin verify: {}\n{}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output = command.current_dir(self.home.path()).output();
+        output.expect("the calotype binary runs")
     }
 
     /// Proves that the invariants hold, asking the running server.

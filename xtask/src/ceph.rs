@@ -98,6 +98,8 @@ impl Ceph {
             "--display-name=calotype",
             &format!("--access-key={ACCESS_KEY}"),
             &format!("--secret={secret}"),
+            // Tests make users of their own.
+            "--caps=users=write",
         ]))?;
         Ok(Self {
             gateway,

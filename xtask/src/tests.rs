@@ -52,10 +52,9 @@ const BLACK_BOX: &str = "package(calotype-tests)";
 /// Of them those that would run again as they ran: they have no server (`coverage`, `workspace`, `jail`, `demo`, `alerts`), or one
 /// of their own on what they are about: one process and its limits, memory, directory, clients and root keys, and that it is
 /// killed by the hundred; SQLite and what becomes of it; or one engine, and its faults.
-const OF_THEIR_OWN: &str = "test(/^(alerts|backup|balancers|barbican|ceph|coverage|crash|crash_uploads|damage|\
-    demo|disk_full|doctor|export_faults|import_faults|jail|keystone|kms_elsewhere|load|\
-    migrate_catalog|nodes|reseal_faults|reseal_kills|root_keys|s3_moves|s3_nodes|s3_store|secrets|serve|\
-    slow_clients|stopping|two_servers|workspace)::/)";
+const OF_THEIR_OWN: &str = "test(/^(alerts|backup|balancers|barbican|ceph|coverage|crash_uploads|demo|disk_full|\
+    doctor|jail|keystone|kms_elsewhere|migrate_catalog|nodes|reseal_kills|root_keys|s3_moves|s3_nodes|\
+    s3_store|secrets|two_servers|workspace)::/)";
 
 /// Those that have a dozen processes on all engines and kill these, or wait for ten minutes: with all else they would take longer
 /// than anybody waits for a change to be tested. One of that kind, `versions`, is among all tests.
