@@ -319,6 +319,14 @@ impl Tx {
         }
     }
 
+    /// Lets each of its further statements take the time that whole tables take.
+    pub(crate) async fn take_time(&mut self) -> Result<()> {
+        match self {
+            Self::Sqlite(..) => Ok(()),
+            Self::Postgres(tx) => tx.take_time().await,
+        }
+    }
+
     /// The time by which leases and due times are judged: the database's own where several nodes share
     /// it, else the clock of the one node that there is.
     pub(crate) async fn now(&mut self) -> Result<Timestamp> {

@@ -32,6 +32,9 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(60);
 /// How long an answer may be on its way after PostgreSQL would have given the statement up.
 const WAY: Duration = Duration::from_secs(5);
 
+/// How long a statement may take that reads whole tables. Ten million rows take minutes.
+const WHOLE_TABLES: Duration = Duration::from_hours(1);
+
 const NOW: &str = "select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) as now";
 
 /// The connections to a PostgreSQL.
@@ -135,19 +138,7 @@ impl Postgres {
     }
 
     async fn fetch_once(&self, sql: String, args: Vec<Arg>) -> Result<Vec<PgRow>> {
-        self.answered(bound!(sql, args).fetch_all(&self.pool)).await
-    }
-
-    /// What the database answers.
-    ///
-    /// # Errors
-    /// Unavailable where it says nothing at all, though PostgreSQL itself would have given up by now: the way to it
-    /// is cut, and nothing says so.
-    async fn answered<T>(&self, work: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
-        match tokio::time::timeout(self.patience, work).await {
-            Ok(answer) => answer.map_err(meaning),
-            Err(_) => Err(Error::unavailable(Silent)),
-        }
+        answered(self.patience, bound!(sql, args).fetch_all(&self.pool)).await
     }
 
     async fn begin(&self, reads: bool) -> Result<Transaction<'static, sqlx::Postgres>> {
@@ -169,12 +160,25 @@ impl Postgres {
     }
 }
 
+/// What the database answers within this time.
+///
+/// # Errors
+/// Unavailable where it says nothing at all, though PostgreSQL itself would have given up by now: the way to it
+/// is cut, and nothing says so.
+async fn answered<T>(patience: Duration, work: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+    match tokio::time::timeout(patience, work).await {
+        Ok(answer) => answer.map_err(meaning),
+        Err(_) => Err(Error::unavailable(Silent)),
+    }
+}
+
 /// A transaction of PostgreSQL's. Dropped, it is rolled back.
 pub(crate) struct PgTx {
     /// None where it was lost and could not be begun again.
     tx: Option<Transaction<'static, sqlx::Postgres>>,
     postgres: Arc<Postgres>,
     reads: bool,
+    patience: Duration,
     begun_again: bool,
     /// Whether it has told anything but the time.
     told: bool,
@@ -190,6 +194,7 @@ impl PgTx {
             tx: Some(tx),
             postgres: Arc::clone(postgres),
             reads,
+            patience: postgres.patience,
             begun_again,
             told: false,
         })
@@ -237,10 +242,9 @@ impl PgTx {
     }
 
     async fn fetch_once(&mut self, sql: Cow<'static, str>, args: Vec<Arg>) -> Result<Vec<PgRow>> {
-        let postgres = Arc::clone(&self.postgres);
-        let query = bound!(sql, args).persistent(postgres.prepares);
-        let connection = self.connection()?;
-        postgres.answered(query.fetch_all(connection)).await
+        let query = bound!(sql, args).persistent(self.postgres.prepares);
+        let patience = self.patience;
+        answered(patience, query.fetch_all(self.connection()?)).await
     }
 
     pub(crate) async fn execute(&mut self, sql: Cow<'static, str>, args: Vec<Arg>) -> Result<u64> {
@@ -258,10 +262,9 @@ impl PgTx {
     }
 
     async fn execute_once(&mut self, sql: Cow<'static, str>, args: Vec<Arg>) -> Result<u64> {
-        let postgres = Arc::clone(&self.postgres);
-        let query = bound!(sql, args).persistent(postgres.prepares);
-        let connection = self.connection()?;
-        let done = postgres.answered(query.execute(connection)).await?;
+        let query = bound!(sql, args).persistent(self.postgres.prepares);
+        let patience = self.patience;
+        let done = answered(patience, query.execute(self.connection()?)).await?;
         Ok(done.rows_affected())
     }
 
@@ -271,6 +274,15 @@ impl PgTx {
         let sql = sqlx::raw_sql(AssertSqlSafe(sql));
         let done = sql.execute(self.connection()?).await;
         done.map(drop).map_err(meaning)
+    }
+
+    /// Lets each of its further statements take the time that whole tables take.
+    pub(crate) async fn take_time(&mut self) -> Result<()> {
+        let limit = WHOLE_TABLES.as_millis();
+        self.script(format!("set local statement_timeout = {limit}"))
+            .await?;
+        self.patience = WHOLE_TABLES + WAY;
+        Ok(())
     }
 
     /// The database's time.
@@ -290,7 +302,7 @@ impl PgTx {
         let Some(tx) = self.tx else {
             return Err(Error::unavailable(Lost));
         };
-        let committed = self.postgres.answered(tx.commit()).await;
+        let committed = answered(self.patience, tx.commit()).await;
         committed.map_err(of_commit)
     }
 }

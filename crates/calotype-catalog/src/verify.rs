@@ -181,6 +181,7 @@ pub(crate) async fn violations(tx: &mut Tx) -> Result<Vec<Violation>> {
     let makers: Vec<String> = makers.map(|kind| format!("'{kind}'")).collect();
     let makers = makers.join(", ");
     let mut found = Vec::new();
+    tx.take_time().await?;
     for (invariant, what, question) in CHECKS {
         let rows = tx
             .fetch_all(

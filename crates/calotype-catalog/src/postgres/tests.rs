@@ -206,6 +206,29 @@ async fn pass(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_whole_tables_is_given_more_time_than_a_statement_has() {
+    let server = engines::Server::start().await;
+    let options = Options {
+        statement_timeout: Duration::from_millis(100),
+        ..Options::default()
+    };
+    let url = server.database("time").await;
+    let catalog = SqlCatalog::open(&url, options, Arc::new(Epoch)).await;
+    let catalog = catalog.unwrap();
+    let slow = "select cast(pg_sleep(0.3) as text) as slept";
+    let mut read = catalog.db.read().await.unwrap();
+    let error = read.fetch_all(slow, Vec::new()).await.err().unwrap();
+    assert!(error.is_transient(), "{error:?}");
+    let mut read = catalog.db.read().await.unwrap();
+    read.take_time().await.unwrap();
+    read.fetch_all(slow, Vec::new()).await.unwrap();
+    drop(read);
+    // Whoever has the connection next is as limited as ever.
+    let mut read = catalog.db.read().await.unwrap();
+    assert!(read.fetch_all(slow, Vec::new()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_falls_silent_is_told_of_and_keeps_nobody_waiting_for_ever() {
     let server = engines::Server::start().await;
     let open = Arc::new(std::sync::atomic::AtomicBool::new(true));

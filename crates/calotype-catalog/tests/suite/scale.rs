@@ -1,7 +1,7 @@
 //! PostgreSQL with a great many rows: no call reads a large table from end to end, or more of an index than it answers.
 //!
 //! What a call has read is asked of PostgreSQL's own counters. They are told when a connection ends, so each call has a catalog of
-//! its own. `CALOTYPE_ROWS=1000000 cargo nextest run -p calotype-catalog scale::` looks at as many rows as you like.
+//! its own. `CALOTYPE_ROWS=10000000 cargo xtask test --once --profile rows -E 'test(/^scale::/)'` looks at as many rows as you like.
 
 use std::collections::BTreeMap;
 
@@ -99,11 +99,32 @@ async fn fill(world: &World) {
         "insert into project_usage (project, images, bytes, blob_bytes) \
          select 'p' || n, 1000, 1000000, 1000000 from generate_series(0, 999) as n"
             .to_owned(),
-        "vacuum analyze".to_owned(),
     ];
+    write(world, &LARGE, statements).await;
+}
+
+/// Writes a great many rows of these tables: without their indexes, which are made again afterwards as they were.
+async fn write(world: &World, tables: &[&str], statements: impl IntoIterator<Item = String>) {
+    let tables = tables.join("', '");
+    let drop = format!(
+        "create table dropped as select i.indexrelid::regclass::text as name, \
+                pg_get_indexdef(i.indexrelid) as made from pg_index i join pg_class t \
+                on t.oid = i.indrelid where t.relname in ('{tables}') \
+                and not exists (select from pg_constraint c where c.conindid = i.indexrelid); \
+                do $$ declare name text; begin for name in select d.name from dropped d loop \
+                execute 'drop index ' || name; end loop; end $$"
+    );
+    let make = "set maintenance_work_mem = '512MB'; do $$ declare made text; begin \
+                for made in select d.made from dropped d loop execute made; end loop; end $$; \
+                drop table dropped";
+    world.tamper(drop).await;
     for sql in statements {
-        world.tamper(sql).await;
+        // What they refer to is there.
+        let unasked = format!("set session_replication_role = replica; {sql}");
+        world.tamper(unasked).await;
     }
+    world.tamper(make.to_owned()).await;
+    world.tamper("vacuum analyze".to_owned()).await;
 }
 
 /// What has been read of each large table since the counters were set back: rows off its end-to-end reads, and entries of its indexes.
@@ -416,12 +437,9 @@ async fn no_call_reads_more_of_a_great_many_rows_than_it_answers() {
 /// Lists for somebody who has nothing where one project has all, by plans that PostgreSQL makes for anybody's: by its statistics
 /// every owner has all images then.
 async fn with_one_plan_for_all(world: &World, wrong: &mut Vec<String>) {
-    for table in ["images", "image_tags", "image_properties"] {
-        world
-            .tamper(format!("update {table} set owner = 'p1'"))
-            .await;
-    }
-    world.tamper("vacuum analyze".to_owned()).await;
+    let tables = ["images", "image_tags", "image_properties"];
+    let one = tables.map(|table| format!("update {table} set owner = 'p1'"));
+    write(world, &tables, one).await;
     let plans = "do $$ begin execute format('alter database %I set plan_cache_mode = \
                  ''force_generic_plan''', current_database()); end $$";
     world.tamper(plans.to_owned()).await;
@@ -450,6 +468,5 @@ async fn queue(world: &World, job: &str) {
          lateral jsonb_populate_record(of, jsonb_build_object('id', {id}, 'project', {project})) \
          as made where of.id = '{job}'"
     );
-    world.tamper(sql).await;
-    world.tamper("analyze jobs".to_owned()).await;
+    write(world, &["jobs"], [sql]).await;
 }
