@@ -13,6 +13,7 @@ mod imports;
 mod lists;
 mod machine;
 mod memory;
+mod migration;
 mod nodes;
 mod page;
 mod replicas;
@@ -53,7 +54,11 @@ const ONE_MACHINE: Section = Section {
 /// What PostgreSQL and Ceph make of it.
 const ENGINES: Section = Section {
     title: "PostgreSQL and Ceph",
-    parts: &[("nodes", nodes::measure), ("engines", engines::measure)],
+    parts: &[
+        ("nodes", nodes::measure),
+        ("migration", migration::measure),
+        ("engines", engines::measure),
+    ],
 };
 
 fn main() {

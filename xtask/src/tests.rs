@@ -362,7 +362,8 @@ pub fn bench(arguments: &[String]) -> Outcome {
     let measure = |names: &[String]| {
         let wants = |known: &[&str]| names.iter().any(|name| known.contains(&name.as_str()));
         let ceph = Slow::start(false, usize::from(wants(&["--engines", "engines"])))?;
-        let postgres = wants(&["--engines", "nodes"]).then(|| Postgres::start(Fsync::On));
+        let postgres =
+            wants(&["--engines", "nodes", "migration"]).then(|| Postgres::start(Fsync::On));
         let postgres = postgres.transpose()?;
         let url = postgres.iter().map(Postgres::url);
         run(command(target().join("release/calotype-bench"))
