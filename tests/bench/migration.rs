@@ -1,4 +1,4 @@
-//! A catalog of a million images on SQLite, and its move to a PostgreSQL that keeps what it has committed (`fsync` is on).
+//! A catalog of a hundred thousand images on SQLite, and its move to a PostgreSQL that keeps what it has committed (`fsync` is on).
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::replicas;
 use crate::report::{Report, quantile, time_text};
 use crate::wire::Wire;
 
-const MILLION: u64 = 1_000_000;
+const IMAGES: u64 = 100_000;
 
 /// So many images share a blob. For each blob there is a job that has ended, a line of the audit trail, and an image that was
 /// deleted.
@@ -25,7 +25,7 @@ const RECORDS: usize = 1_000;
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) fn measure(report: &mut Report) {
-    let limits = config::limits(2 * MILLION, 10);
+    let limits = config::limits(2_000_000, 10);
     let mut server = Server::start(Options::config(limits).embedded());
     let image = source(&server.user());
     assert!(server.stop().success());
@@ -63,7 +63,7 @@ fn source(client: &Client) -> String {
     image
 }
 
-/// Makes a million images like this one, with its properties, and one in ten with its tag. They were made in the order of their
+/// Makes a hundred thousand images like this one, with its properties, and one in ten with its tag. They were made in the order of their
 /// numbers, and their ids are scattered, as random ones are.
 fn multiply(catalog: &Path, image: &str) {
     let id = |number: &str| {
@@ -75,8 +75,8 @@ fn multiply(catalog: &Path, image: &str) {
     let name = "printf('image-%07d', n.value)";
     let created = "of.created_at + n.value";
     let updated = "of.updated_at + n.value";
-    let each = format!("generate_series(0, {MILLION} - 1) n");
-    let tenth = format!("generate_series(0, {MILLION} - 1, {SHARE}) n");
+    let each = format!("generate_series(0, {IMAGES} - 1) n");
+    let tenth = format!("generate_series(0, {IMAGES} - 1, {SHARE}) n");
     let like = |table: &str, of: &str, series: &str, values: &[(&str, &str)]| {
         let columns = format!("select name from pragma_table_info('{table}') where name <> 'seq'");
         let columns = sqlite(catalog, &columns);
@@ -162,18 +162,17 @@ fn stopped(report: &mut Report, data: &Path, on_sqlite: u64) -> Duration {
     sizes(report, &target, &tables, on_sqlite);
     let rows: u64 = tables.iter().map(|moved| moved.rows).sum();
     let copy = by_psql(target, &tables);
-    let what = format!(
-        "1,000,000 images ({rows} rows) copied from SQLite to PostgreSQL by migrate-catalog"
-    );
+    let what =
+        format!("100,000 images ({rows} rows) copied from SQLite to PostgreSQL by migrate-catalog");
     let floor = "psql's \\copy of the same rows from CSV into empty tables with the same indexes";
     report.times(&what, copied, floor, copy);
     let rate = |rows: u64| format!("{:.0} a second", rows as f64 / copied.as_secs_f64());
     report.alone("rows copied by migrate-catalog", rate(rows));
-    report.alone("images copied by migrate-catalog", rate(MILLION));
+    report.alone("images copied by migrate-catalog", rate(IMAGES));
     report.part(
         "both catalogs read again by migrate-catalog, once all is copied",
         whole.saturating_sub(copied),
-        "the whole move of 1,000,000 images",
+        "the whole move of 100,000 images",
         whole,
     );
     whole
@@ -214,7 +213,7 @@ fn by_psql(moved: Target, tables: &[Moved]) -> Duration {
 /// Bytes in the catalogs.
 fn sizes(report: &mut Report, target: &Target, tables: &[Moved], on_sqlite: u64) {
     let size = number(&target.url, "select pg_database_size(current_database())");
-    let of_image = |bytes: u64| format!("{} bytes", bytes / MILLION);
+    let of_image = |bytes: u64| format!("{} bytes", bytes / IMAGES);
     let mix = "an image with its properties, and a tenth of a tag, blob, job, line of the audit trail and deleted one,";
     report.alone(
         &format!("{mix} in PostgreSQL with its indexes"),
@@ -268,7 +267,7 @@ fn serving(report: &mut Report, server: &mut Server, whole: Duration) {
     let closed = begin.elapsed();
     report.alone(
         &format!(
-            "1,000,000 images copied by migrate-catalog --while-serving, and {} more that are made meanwhile",
+            "100,000 images copied by migrate-catalog --while-serving, and {} more that are made meanwhile",
             beside.len()
         ),
         time_text(followed),
