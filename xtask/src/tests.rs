@@ -50,8 +50,8 @@ const DEPLOYMENT: (&str, &str) = ("CALOTYPE_TEST_DEPLOYMENT", "engines");
 const BLACK_BOX: &str = "package(calotype-tests)";
 
 /// Of them those that would run again as they ran: they have no server (`coverage`, `workspace`, `jail`, `demo`, `alerts`), or one
-/// of their own on what they are about: one process and its limits, memory, directory, clients and root keys, and that it is
-/// killed by the hundred; SQLite and what becomes of it; or one engine, and its faults.
+/// of their own on what they are about: one process and its memory, directory and root keys, and that it is killed by the
+/// hundred; SQLite and what becomes of it; or one engine, and its faults.
 const OF_THEIR_OWN: &str = "test(/^(alerts|backup|balancers|barbican|ceph|coverage|crash_uploads|demo|disk_full|\
     doctor|jail|keystone|kms_elsewhere|migrate_catalog|nodes|reseal_kills|root_keys|s3_moves|s3_nodes|\
     s3_store|secrets|two_servers|workspace)::/)";

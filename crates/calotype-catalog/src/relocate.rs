@@ -179,8 +179,7 @@ async fn attempt(
     drop(state);
     let mut moved = Vec::new();
     for table in tables {
-        let theirs = table.digest(from).await?;
-        let ours = table.digest(to).await?;
+        let (theirs, ours) = tokio::try_join!(table.digest(from), table.digest(to))?;
         if theirs != ours {
             return Err(Attempt::Stale(format!(
                 "the copy of table {} differs from what it was copied from",

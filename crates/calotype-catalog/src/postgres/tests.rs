@@ -209,13 +209,13 @@ async fn pass(
 async fn who_reads_whole_tables_is_given_more_time_than_a_statement_has() {
     let server = engines::Server::start().await;
     let options = Options {
-        statement_timeout: Duration::from_millis(100),
+        statement_timeout: Duration::from_millis(500),
         ..Options::default()
     };
     let url = server.database("time").await;
     let catalog = SqlCatalog::open(&url, options, Arc::new(Epoch)).await;
     let catalog = catalog.unwrap();
-    let slow = "select cast(pg_sleep(0.3) as text) as slept";
+    let slow = "select cast(pg_sleep(1.5) as text) as slept";
     let mut read = catalog.db.read().await.unwrap();
     let error = read.fetch_all(slow, Vec::new()).await.err().unwrap();
     assert!(error.is_transient(), "{error:?}");
