@@ -322,7 +322,7 @@ impl Target {
         let url = database::fresh(name);
         let home = tempfile::tempdir().expect("a directory");
         let file = home.path().join("postgres.toml");
-        let text = config::shared(&url, &data.join("blobs"), &data.join("root.key"));
+        let text = config::shared(&url, data);
         std::fs::write(&file, text).expect("the configuration");
         // What was written before is not to be waited for.
         database::sql(&url, "checkpoint");

@@ -29,10 +29,9 @@ impl Shared {
     fn new(name: &str) -> Self {
         let url = database::fresh(name);
         let store = tempfile::tempdir().expect("a directory");
-        let (blobs, root_key) = (store.path().join("blobs"), store.path().join("root.key"));
         let limits = config::limits(2 * MILLION as u64, 100_000);
         Self {
-            text: format!("{}{limits}", config::shared(&url, &blobs, &root_key)),
+            text: format!("{}{limits}", config::shared(&url, store.path())),
             url,
             _store: store,
         }

@@ -46,6 +46,14 @@ fn every_metric_that_an_alert_asks_for_is_there_from_the_start() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+/// Proves that metrics have each of these lines.
+pub(crate) fn tells(metrics: &str, lines: &[&str]) {
+    for line in lines {
+        let mut told = metrics.lines();
+        assert!(told.any(|told| told == *line), "{line}: {metrics}");
+    }
+}
+
 #[test]
 fn a_worker_tells_how_it_does_where_it_is_told_to_and_nothing_else() {
     let address = format!("127.0.0.1:{}", free_port());
@@ -53,13 +61,14 @@ fn a_worker_tells_how_it_does_where_it_is_told_to_and_nothing_else() {
     let client = Client::anonymous(&format!("http://{address}"));
     client.get("/healthz").expect(200);
     let shown = client.get("/metrics").expect(200).text();
-    for line in [
-        "calotype_ready 1",
-        "calotype_store_away{store=\"main\"} 0",
-        "calotype_jobs_waiting 0",
-    ] {
-        assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
-    }
+    tells(
+        &shown,
+        &[
+            "calotype_ready 1",
+            "calotype_store_away{store=\"main\"} 0",
+            "calotype_jobs_waiting 0",
+        ],
+    );
     assert!(
         shown.contains("\ncalotype_collector_behind_seconds "),
         "{shown}"

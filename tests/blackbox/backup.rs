@@ -98,9 +98,7 @@ fn orphans(admin: &Client) -> u64 {
 #[test]
 fn a_service_on_postgresql_recovers_after_everything_but_the_backup_is_lost() {
     let url = database::fresh("backup");
-    let at = |url: &str, files: &Path| {
-        config::shared(url, &files.join("blobs"), &files.join("root.key"))
-    };
+    let at = |url: &str, files: &Path| config::shared(url, files);
     let mut world = World::with(
         |files| at(&url, files),
         |_, file| database::dump(&url, file),
@@ -114,7 +112,7 @@ fn a_service_on_postgresql_recovers_after_everything_but_the_backup_is_lost() {
 
 #[test]
 fn a_service_on_sqlite_recovers_after_everything_but_the_backup_is_lost() {
-    let text = |files: &Path| config::kept_in(&files.join("blobs"), &files.join("root.key"));
+    let text = |files: &Path| config::kept_in(files);
     let mut world = World::with(text, |server, file| {
         let catalog = server.data().join("catalog.db").display().to_string();
         program::run("sqlite3", &[catalog, format!(".backup {}", file.display())]);

@@ -22,8 +22,7 @@ type Start = fn(u16, &[String], Option<&Certificate>) -> Balancer;
 fn world(name: &str, start: Start, tls: Option<&Certificate>) -> World {
     let url = database::fresh(name);
     let files = tempfile::tempdir().expect("a directory");
-    let root_key = files.path().join("root.key");
-    let shared = config::shared(&url, &files.path().join("blobs"), &root_key);
+    let shared = config::shared(&url, files.path());
     let port = free_port();
     let scheme = if tls.is_some() { "https" } else { "http" };
     let public = format!("{scheme}://127.0.0.1:{port}");

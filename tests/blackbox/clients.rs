@@ -111,11 +111,5 @@ pub(crate) fn script_at(server: &Server, python: &Path, name: &str, environment:
         .stdin(Stdio::null())
         .output()
         .expect("the interpreter runs");
-    assert!(
-        output.status.success(),
-        "{name}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    program::succeeded(name, &output);
 }

@@ -140,11 +140,7 @@ fn where_nothing_is_to_be_read_again_nothing_is() {
 fn of_two_nodes_one_scrubs_and_when_it_dies_the_other_does() {
     let store = tempfile::tempdir().expect("a directory");
     let url = database::fresh("scrub");
-    let text = config::shared(
-        &url,
-        &store.path().join("blobs"),
-        &store.path().join("root.key"),
-    ) + &config::scrub(1);
+    let text = config::shared(&url, store.path()) + &config::scrub(1);
     let mut first = Server::start(Options::config(text.clone()));
     let second = Server::start(Options::config(text));
     let client = first.user();

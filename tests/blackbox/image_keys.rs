@@ -139,10 +139,9 @@ fn two_servers_have_the_same_keys_at_every_instant() {
     let url = database::fresh("two_servers_keys");
     let store = tempfile::tempdir().expect("a directory");
     let root_key = store.path().join("root.key");
-    let blobs = store.path().join("blobs");
     let text = format!(
         "{}\n{}",
-        config::shared(&url, &blobs, &root_key),
+        config::shared(&url, store.path()),
         config::keys(20)
     );
     let first = Server::start(Options::config(text.clone()));

@@ -466,9 +466,8 @@ fn ends_well(world: &World, source: &str, job: &str) {
 fn a_key_service_with_the_same_users_is_asked_with_the_callers_own_token() {
     // One catalog and store for both, so that the callers of one are known to the other.
     let store = tempfile::tempdir().expect("a directory");
-    let (blobs, root_key) = (store.path().join("blobs"), store.path().join("root.key"));
     let url = database::fresh("kms_same_users");
-    let shared = config::shared(&url, &blobs, &root_key);
+    let shared = config::shared(&url, store.path());
     let front = Front::open();
     let of_keys = config::public_url(front.url()) + &shared + &config::jobs(0, 30);
     let keys = Server::start(Options::config(of_keys));

@@ -25,11 +25,6 @@ fn health_is_answered(server: &Server) {
     }
 }
 
-/// Where one node answers: that bounds hold which each has of its own.
-fn one_node(server: &Server) -> &str {
-    server.bases().next().expect("a node")
-}
-
 /// A request whose body is not sent to its end.
 fn held(server: &Server, client: &Client) -> Wire {
     let mut wire = Wire::open(server.base());
@@ -138,7 +133,7 @@ fn logins_whose_bodies_do_not_come_keep_nobody_out() {
 #[test]
 fn connections_beyond_the_bound_can_ask_for_health_and_are_refused_all_else() {
     let server = Server::start(Options::config(config::at_once(30, 1000)));
-    let node = one_node(&server);
+    let node = server.one_base();
     let client = server.user().at(node);
     client.get("/v2/images").expect(200);
     let wires: Vec<Wire> = (0..40).map(|_| Wire::open(node)).collect();
@@ -163,7 +158,7 @@ fn connections_beyond_the_bound_can_ask_for_health_and_are_refused_all_else() {
 #[test]
 fn uploads_beyond_a_projects_bound_and_beyond_the_nodes_are_refused() {
     let server = Server::start(Options::config(config::uploads(6, 3, 3)));
-    let node = one_node(&server);
+    let node = server.one_base();
     let one = server.user().at(node);
     let two = server.admin().new_project("two", "member").at(node);
     let running = |client: &Client, count: f64| {
@@ -220,7 +215,7 @@ fn until_refused(mut ask: impl FnMut() -> Answer) -> (Answer, u64) {
 #[test]
 fn a_project_that_asks_too_much_is_told_so_in_the_form_of_each_api_and_others_are_not() {
     let server = Server::start(Options::config(config::project_rate(90, 3)));
-    let node = one_node(&server);
+    let node = server.one_base();
     let one = server.user().direct().at(node);
     let two = server.admin().new_project("two", "member").at(node);
     let (answer, served) = until_refused(|| one.get("/v2/cloudimages"));
@@ -267,7 +262,7 @@ fn an_address_without_a_good_credential_has_its_share_and_each_behind_a_proxy_it
     let server = Server::start(Options::config(config::address_rate(60, 3)));
     let user = server.user();
     let from = |address: &str, token: Option<&str>| {
-        let client = Client::anonymous(one_node(&server));
+        let client = Client::anonymous(server.one_base());
         let mut request = client.request(Method::GET, "/versions");
         request = request.header("x-forwarded-for", address);
         if let Some(token) = token {
@@ -292,8 +287,7 @@ fn an_address_without_a_good_credential_has_its_share_and_each_behind_a_proxy_it
 fn two_nodes_together_give_a_project_what_its_limit_says() {
     let url = database::fresh("load_two_nodes");
     let store = tempfile::tempdir().expect("a directory");
-    let root_key = store.path().join("root.key");
-    let shared = config::shared(&url, &store.path().join("blobs"), &root_key);
+    let shared = config::shared(&url, store.path());
     let text = format!("{shared}\n{}", config::project_rate(40, 2));
     let nodes = [(); 2].map(|()| Server::start(Options::config(text.clone())));
     let one = nodes[0].user();

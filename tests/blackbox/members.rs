@@ -184,8 +184,7 @@ const PROJECTS: usize = 5;
 fn a_job_about_members_has_one_effect_although_its_workers_are_killed() {
     let url = database::fresh("members_kills");
     let store = tempfile::tempdir().expect("a directory");
-    let root_key = store.path().join("root.key");
-    let shared = config::shared(&url, &store.path().join("blobs"), &root_key);
+    let shared = config::shared(&url, store.path());
     let server = Server::start(Options::config(shared.clone() + &config::jobs(0, 3)));
     let (admin, owner) = (server.admin(), server.user());
     let images: Vec<String> = (0..IMAGES)

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// What a service on the data directory is configured with once its catalog is at this URL.
 fn moved(url: &str, data: &Path) -> String {
-    config::shared(url, &data.join("blobs"), &data.join("root.key"))
+    config::shared(url, data)
 }
 
 fn migrate(data: &Path, file: &Path) -> Command {

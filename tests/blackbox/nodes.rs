@@ -19,8 +19,7 @@ impl Shared {
     /// Nodes with the catalog at this URL.
     fn at(url: &str) -> Self {
         let store = tempfile::tempdir().expect("a directory");
-        let (blobs, root_key) = (store.path().join("blobs"), store.path().join("root.key"));
-        let text = config::shared(url, &blobs, &root_key);
+        let text = config::shared(url, store.path());
         Self {
             text: format!("{text}\n{}", config::limits(100_000, 1000)),
             store,

@@ -535,11 +535,7 @@ fn two_hundred_and_fifty_six_clients_of_two_servers_never_pass_their_quota_on_po
     let url = database::fresh("quotas_crowd");
     let store = tempfile::tempdir().expect("a directory");
     let text = [
-        config::shared(
-            &url,
-            &store.path().join("blobs"),
-            &store.path().join("root.key"),
-        ),
+        config::shared(&url, store.path()),
         config::limits(10, 200),
         config::deletion_grace(1),
     ];

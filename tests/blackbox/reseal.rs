@@ -347,11 +347,7 @@ fn of_two_servers_on_one_reseal_only_one_has_an_effect() {
 fn shared(name: &str) -> (Server, String, tempfile::TempDir) {
     let store = tempfile::tempdir().expect("a directory");
     let text = [
-        config::shared(
-            &database::fresh(name),
-            &store.path().join("blobs"),
-            &store.path().join("root.key"),
-        ),
+        config::shared(&database::fresh(name), store.path()),
         config::jobs(4, 3),
         config::reseal_pace(UNBOUNDED, 128 * MIB, 4),
         config::log("info,calotype_blob=debug"),

@@ -14,7 +14,7 @@ fn keys_are_in_the_vaults_memory_alone_and_in_no_log_answer_metric_or_file() {
     let store = tempfile::tempdir().expect("a directory");
     let (blobs, root_key) = (store.path().join("blobs"), store.path().join("root.key"));
     let url = database::fresh("secrets");
-    let text = config::shared(&url, &blobs, &root_key) + &config::log("trace");
+    let text = config::shared(&url, store.path()) + &config::log("trace");
     begin_record();
     let server = Server::start(Options::config(text.clone() + &config::jobs(0, 30)));
     let worker = Worker::start(&text);

@@ -8,6 +8,7 @@ use calotype_tests::{Client, Content, Digests, Options, Server, config, until};
 use serde_json::json;
 use sha2::Digest as _;
 
+use crate::alerts::tells;
 use crate::stopping::refuses_connections;
 
 #[test]
@@ -167,17 +168,15 @@ fn health_readiness_and_metrics_answer_without_a_token() {
         client.get("/healthz").expect(200);
         client.get("/readyz").expect(200);
         let metrics = client.get("/metrics").expect(200).text();
-        for line in [
-            "calotype_jobs_waiting 0",
-            "calotype_damaged_blobs 0",
-            "calotype_scrub_behind_seconds 0",
-            "calotype_jobs_running 0",
-        ] {
-            assert!(
-                metrics.lines().any(|shown| shown == line),
-                "{line}: {metrics}"
-            );
-        }
+        tells(
+            &metrics,
+            &[
+                "calotype_jobs_waiting 0",
+                "calotype_damaged_blobs 0",
+                "calotype_scrub_behind_seconds 0",
+                "calotype_jobs_running 0",
+            ],
+        );
         assert!(metrics.contains("# TYPE "), "{metrics}");
         all += &metrics;
     }

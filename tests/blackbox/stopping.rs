@@ -53,12 +53,6 @@ pub(crate) fn refuses_connections(server: &Server) {
     }
 }
 
-/// A user who asks one node: a balancer would answer in its place.
-fn user_of_one_node(server: &Server) -> Client {
-    let node = server.bases().next().expect("a node");
-    server.user().at(node)
-}
-
 #[test]
 fn a_node_that_is_about_to_stop_says_so_and_goes_on_answering_for_the_delay() {
     let mut server = Server::start(Options::config(config::drain_delay(600)));
@@ -89,16 +83,12 @@ fn a_node_that_is_about_to_stop_says_so_and_goes_on_answering_for_the_delay() {
 fn being_asked_a_second_time_cuts_off_what_still_runs() {
     // One of several on a database: its next start does not know that nobody else goes on with what it did.
     let data = tempfile::tempdir().expect("a directory");
-    let shared = config::shared(
-        &database::fresh("stopping"),
-        &data.path().join("blobs"),
-        &data.path().join("root.key"),
-    );
+    let shared = config::shared(&database::fresh("stopping"), data.path());
     let mut server = Server::start(Options {
         data: Some(data.path().to_owned()),
         ..Options::config(shared)
     });
-    let upload = begin_upload(&user_of_one_node(&server));
+    let upload = begin_upload(&server.user().at(server.one_base()));
     server.terminate();
     refuses_connections(&server);
     assert!(server.stop().success(), "asked for, so it is no failure");
@@ -108,7 +98,7 @@ fn being_asked_a_second_time_cuts_off_what_still_runs() {
 #[test]
 fn the_end_of_the_grace_cuts_off_what_still_runs() {
     let mut server = Server::start(Options::config(config::shutdown_grace(1)));
-    let upload = begin_upload(&user_of_one_node(&server));
+    let upload = begin_upload(&server.user().at(server.one_base()));
     assert!(server.stop().success(), "asked for, so it is no failure");
     was_cut_off(&mut server, upload);
 }
@@ -150,11 +140,7 @@ fn jobs_that_wait_when_the_server_stops_are_done_by_its_next_start_and_none_twic
 #[test]
 fn a_worker_of_its_own_does_the_jobs_of_a_server_that_has_none() {
     let blobs = tempfile::tempdir().expect("a directory");
-    let shared = config::shared(
-        &database::fresh("worker"),
-        &blobs.path().join("blobs"),
-        &blobs.path().join("root.key"),
-    );
+    let shared = config::shared(&database::fresh("worker"), blobs.path());
     let limits = config::limits(100_000, 1000);
     let text = |workers| format!("{shared}\n{limits}{}", config::jobs(workers, 30));
     let server = Server::start(Options::config(text(0)));

@@ -17,10 +17,9 @@ struct Pair {
 fn pair(name: &str) -> Pair {
     let url = database::fresh(name);
     let store = tempfile::tempdir().expect("a directory");
-    let root_key = store.path().join("root.key");
     let text = format!(
         "{}\n{}",
-        config::shared(&url, &store.path().join("blobs"), &root_key),
+        config::shared(&url, store.path()),
         config::limits(100_000, 1000)
     );
     let first = Server::start(Options::config(text.clone()));

@@ -118,13 +118,14 @@ pub fn postgres(url: &str) -> String {
     format!("[catalog]\nurl = \"{url}\"\n")
 }
 
-/// A deployment of several servers: one PostgreSQL, one directory of blobs and one root key that all see.
-pub fn shared(url: &str, blobs: &Path, root_key: &Path) -> String {
-    format!("{}\n{}", postgres(url), kept_in(blobs, root_key))
+/// A deployment of several servers: one PostgreSQL, and one directory that all see, as [`kept_in`] has it.
+pub fn shared(url: &str, directory: &Path) -> String {
+    format!("{}\n{}", postgres(url), kept_in(directory))
 }
 
-/// A deployment whose blobs and root key are in these places.
-pub fn kept_in(blobs: &Path, root_key: &Path) -> String {
+/// A deployment that has its blobs in `blobs` and its root key in `root.key` of a directory.
+pub fn kept_in(directory: &Path) -> String {
+    let (blobs, root_key) = (directory.join("blobs"), directory.join("root.key"));
     format!("[store.main]\npath = {blobs:?}\n[keys]\nroot_key_file = {root_key:?}\n")
 }
 

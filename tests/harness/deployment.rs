@@ -135,17 +135,12 @@ impl Deployment {
             ..Use::default()
         });
         let addresses: Vec<String> = (0..NODES).map(|node| address(number, node)).collect();
-        let ways = if engines.wired {
-            ways_to(&addresses)
-        } else {
-            Vec::new()
-        };
-        let reached: Vec<String> = (0..NODES)
-            .map(|node| match ways.get(node) {
-                Some(way) => way.wire.url(&addresses[node]),
-                None => addresses[node].clone(),
-            })
-            .collect();
+        let ways = engines.wired.then(|| ways_to(&addresses));
+        let ways = ways.unwrap_or_default();
+        let reached = addresses
+            .iter()
+            .map(|address| led(&ways, "balancer", address));
+        let reached: Vec<String> = reached.collect();
         let balancer = Balancer::haproxy(free_port(), &reached, None);
         let mut deployment = Self {
             barbican: None,
@@ -293,12 +288,13 @@ impl Deployment {
 
     /// The variables of a process.
     pub(crate) fn environment(&self, process: &str) -> Vec<(String, String)> {
-        let own = || self.ways.iter().filter(|way| way.from == process);
         let variables = self.environment.iter().map(|(name, value)| {
             // What clients are told is where they reach it.
-            let for_clients = name.ends_with("PUBLIC_URL");
-            let led = own().fold(value.clone(), |value, way| way.wire.url(&value));
-            (name.clone(), if for_clients { value.clone() } else { led })
+            let value = match name.ends_with("PUBLIC_URL") {
+                true => value.clone(),
+                false => led(&self.ways, process, value),
+            };
+            (name.clone(), value)
         });
         variables.collect()
     }
@@ -328,6 +324,11 @@ impl Deployment {
         &self.database
     }
 
+    /// The bucket of its blobs.
+    pub(crate) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
     /// Whose the buckets of others are, unless they are below a directory.
     pub(crate) fn buckets(&self) -> Option<&Ceph> {
         self.objects.as_ref()
@@ -340,6 +341,12 @@ impl Deployment {
         keys.filter_map(|key| Some(key.strip_prefix(&prefix)?.to_owned()))
             .collect()
     }
+}
+
+/// A text with the wires of one part in the place of what they lead to.
+fn led(ways: &[Way], from: &str, text: &str) -> String {
+    let own = ways.iter().filter(|way| way.from == from);
+    own.fold(text.to_owned(), |text, way| way.wire.url(&text))
 }
 
 /// The balancer's ways to nodes.

@@ -31,8 +31,7 @@ impl Server {
     /// Makes an object in the bucket `images`, of the file that `write` makes; the result is its address.
     pub fn make_object(&self, key: &str, write: impl FnOnce(&Path)) -> String {
         self.make_bucket("images");
-        let file = self.file(key);
-        std::fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
+        let file = made_for(self.file(key));
         write(&file);
         if let Some(ceph) = self.buckets() {
             ceph.put("images", key, &file);
@@ -54,8 +53,7 @@ impl Server {
     pub fn object(&self, key: &str) -> PathBuf {
         let file = self.file(key);
         if let Some(ceph) = self.buckets() {
-            std::fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
-            ceph.get("images", key, &file);
+            ceph.get("images", key, &made_for(file.clone()));
         }
         file
     }
@@ -74,6 +72,12 @@ impl Server {
             None => self.bucket("images").join(key),
         }
     }
+}
+
+/// A file's path, once its directory is there.
+fn made_for(file: PathBuf) -> PathBuf {
+    std::fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
+    file
 }
 
 fn write(path: &Path, mut content: impl Read) {
@@ -160,9 +164,7 @@ impl S3Store {
 
     /// Puts an object into the bucket `images`; the result is its address.
     pub fn put(&self, key: &str, content: impl Read) -> String {
-        let file = self.file(key);
-        std::fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
-        write(&file, content);
+        write(&made_for(self.file(key)), content);
         format!("images:{key}")
     }
 

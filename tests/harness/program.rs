@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// Runs a program that must be there and must succeed; returns what it printed.
 pub fn run<A: AsRef<OsStr>>(name: &str, arguments: &[A]) -> String {
@@ -14,14 +14,16 @@ pub fn run<A: AsRef<OsStr>>(name: &str, arguments: &[A]) -> String {
         .unwrap_or_else(|error| {
             panic!("{name}: {error}; run `cargo xtask test`, which installs it")
         });
-    assert!(
-        output.status.success(),
-        "{name}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    succeeded(name, &output)
+}
+
+/// Proves that a program has succeeded; returns what it printed.
+pub fn succeeded(name: &str, output: &Output) -> String {
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    let status = output.status;
+    assert!(status.success(), "{name}: {status}\n{printed}{complaints}");
+    printed
 }
 
 /// The interpreter with the clients that the tests drive.

@@ -10,8 +10,8 @@ use crate::client::{Client, log_in_at};
 use crate::deployment::{Deployment, Engines, Place, WORKERS, Way, engines};
 use crate::keystone::Keystone;
 use crate::node::{Launch, Node};
-use crate::until;
 use crate::worker::Worker;
+use crate::{program, until};
 
 /// What a server is started with.
 #[derive(Debug, Clone, Default)]
@@ -285,6 +285,11 @@ impl Server {
         self.nodes.iter().map(Node::base)
     }
 
+    /// Where one of its nodes answers: for what each has of its own, and where a balancer would answer in its place.
+    pub fn one_base(&self) -> &str {
+        self.nodes[0].base()
+    }
+
     /// The processes that serve requests.
     pub fn nodes(&mut self) -> &mut [Node] {
         &mut self.nodes
@@ -317,9 +322,7 @@ impl Server {
 
     /// The bucket that its blobs are in, of a server on engines.
     pub fn bucket_of_blobs(&self) -> &str {
-        let mut variables = self.nodes[0].launch().environment.iter();
-        let bucket = variables.find(|(name, _)| name == "CALOTYPE_STORE__MAIN__BUCKET");
-        &bucket.expect("engines").1
+        self.deployment.as_ref().expect("engines").bucket()
     }
 
     /// What a metric counts: the sum of its series that have all of these labels, each as `name="value"`, over all nodes.
@@ -436,14 +439,7 @@ impl Server {
     /// Kills the server and proves that the invariants hold of what it left: `calotype admin verify`
     /// reads every byte and finds no violation.
     pub fn verify_stopped(&mut self) {
-        let output = self.verified_stopped();
-        assert!(
-            output.status.success(),
-            "admin verify: {}\n{}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        program::succeeded("admin verify", &self.verified_stopped());
     }
 
     /// Kills the server; the result is what the verification says of what it left.
