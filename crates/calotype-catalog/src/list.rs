@@ -484,19 +484,14 @@ fn branch(
                     }
                 }
                 Set::Shelf(kind) | Set::Everything(Some(kind)) => {
-                    let kind = quoted(*kind);
-                    wheres.push(format!("i.visibility = {kind}"));
-                    if matches!(driver, Driver::Column(_)) {
-                        // As in the indexes, which have no other images.
-                        wheres.push("i.visibility in ('public', 'community')".to_owned());
-                    }
+                    wheres.push(is_of_kind(*kind, driver, order));
                 }
                 Set::Everything(None) | Set::SharedWith(..) => {}
             }
         }
     }
     for (at, condition) in query.conditions.iter().enumerate() {
-        if met == Some(at) {
+        if met == Some(at) || set.meets(condition) == Some(true) {
             continue;
         }
         wheres.push(match column_of(condition) {
@@ -539,19 +534,43 @@ fn branch(
     )
 }
 
-/// An image's id, as the index has it that gives the order of an owner's.
-const ID_OF_OWN: &str = "(i.id || '')";
+/// An image's id, as the indexes have it that give the order of an owner's and of a shelf's.
+const ID_OF_SET: &str = "(i.id || '')";
 
 /// A visibility as SQL has it.
 fn quoted(visibility: Visibility) -> String {
     format!("'{visibility}'")
 }
 
+/// That an image has this visibility, as the index says it that gives the branch's order.
+fn is_of_kind(kind: Visibility, driver: Driver, order: &[(SortKey, Direction)]) -> String {
+    let value = quoted(kind);
+    match (driver, order.first()) {
+        (Driver::Images, Some((SortKey::CreatedAt, _))) => {
+            format!("(i.visibility || '') = {value}")
+        }
+        // Other indexes have no other images than these.
+        (Driver::Images | Driver::Column(_), Some((key, _)))
+            if *key != SortKey::Name
+                && matches!(kind, Visibility::Public | Visibility::Community) =>
+        {
+            format!("i.visibility = {value} and i.visibility in ('public', 'community')")
+        }
+        _ => format!("i.visibility = {value}"),
+    }
+}
+
 /// What a branch orders by for one key of an order: the driving table has the same values of id and creation.
 fn key_of(set: &Set, driver: Driver, key: SortKey, order: &[(SortKey, Direction)]) -> &'static str {
     match (set, driver, key) {
         (_, Driver::Ids(_), _) => expression(key),
-        (Set::Own(..), Driver::Images, SortKey::Id) if order.len() == 1 => ID_OF_OWN,
+        (
+            Set::Own(..)
+            | Set::Shelf(_)
+            | Set::Everything(Some(Visibility::Public | Visibility::Community)),
+            Driver::Images,
+            SortKey::Id,
+        ) if order.len() == 1 => ID_OF_SET,
         (Set::SharedWith(..), _, SortKey::Id) | (_, Driver::Attribute(_), SortKey::Id) => {
             "d.image_id"
         }

@@ -205,6 +205,44 @@ const MIGRATIONS: &[Migration] = &[
             },
         ],
     },
+    Migration {
+        version: 15,
+        name: "lists of shelves",
+        sql: "",
+        compatible_from: 10,
+        indexes: &[
+            // What everybody sees, sorted by size and by change, as an owner's are.
+            Index {
+                name: "images_by_shelf_size",
+                on: "images (visibility, coalesce(size, -1), created_at, id) \
+                     where visibility in ('public', 'community')",
+                replaces: None,
+            },
+            Index {
+                name: "images_by_shelf_update",
+                on: "images (visibility, updated_at, created_at, id) \
+                     where visibility in ('public', 'community')",
+                replaces: None,
+            },
+            Index {
+                name: "images_by_owner_update",
+                on: "images (owner, updated_at, created_at, id)",
+                replaces: Some("images_by_owner_change"),
+            },
+            // As in the step before: the order of all images is not to look as good as that of a shelf, where many are on it...
+            Index {
+                name: "images_by_shelf_own_id",
+                on: "images (visibility, (id || '')) where visibility in ('public', 'community')",
+                replaces: Some("images_by_shelf_id"),
+            },
+            // ... nor the order of a shelf as good as its order below a column's value, which one for any value may have.
+            Index {
+                name: "images_by_kind",
+                on: "images ((visibility || ''), created_at, id)",
+                replaces: Some("images_by_visibility"),
+            },
+        ],
+    },
 ];
 
 /// The advisory lock that migrating servers take: "calotype" in ASCII.

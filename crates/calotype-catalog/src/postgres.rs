@@ -35,6 +35,9 @@ const WAY: Duration = Duration::from_secs(5);
 /// How long a statement may take that reads whole tables. Ten million rows take minutes.
 const WHOLE_TABLES: Duration = Duration::from_hours(1);
 
+/// How many processes of the database's may help with one: as many as PostgreSQL lets any statement have by itself.
+const HELPERS: u32 = 2;
+
 const NOW: &str = "select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) as now";
 
 /// The connections to a PostgreSQL.
@@ -276,11 +279,14 @@ impl PgTx {
         done.map(drop).map_err(meaning)
     }
 
-    /// Lets each of its further statements take the time that whole tables take.
+    /// Lets each of its further statements read whole tables, and take the time and the processes that this takes.
     pub(crate) async fn take_time(&mut self) -> Result<()> {
         let limit = WHOLE_TABLES.as_millis();
-        self.script(format!("set local statement_timeout = {limit}"))
-            .await?;
+        let limits = format!(
+            "set local statement_timeout = {limit}; set local enable_seqscan = on; \
+             set local max_parallel_workers_per_gather = {HELPERS}"
+        );
+        self.script(limits).await?;
         self.patience = WHOLE_TABLES + WAY;
         Ok(())
     }
@@ -325,23 +331,33 @@ fn connect(url: &str) -> Result<PgConnectOptions> {
     Ok(connect.application_name("calotype"))
 }
 
+/// What holds for each statement but those that read whole tables ([`PgTx::take_time`]).
+fn limits(options: &Options) -> [(&'static str, String); 5] {
+    let millis = |limit: Duration| format!("{}ms", limit.as_millis());
+    [
+        ("statement_timeout", millis(options.statement_timeout)),
+        (
+            "idle_in_transaction_session_timeout",
+            millis(IDLE_IN_TRANSACTION),
+        ),
+        // Each has an index to begin at. By what is expected of values on average a whole table can look cheaper, the more so where
+        // several processes share it; and to start these, or to compile, takes longer than a page.
+        ("enable_seqscan", "off".to_owned()),
+        ("max_parallel_workers_per_gather", "0".to_owned()),
+        ("jit", "off".to_owned()),
+    ]
+}
+
 /// A connection that keeps what is said in it once: limits, and statements.
 fn in_sessions(connect: PgConnectOptions, options: &Options) -> PgConnectOptions {
-    let timeout = format!("{}ms", options.statement_timeout.as_millis());
-    let idle = format!("{}ms", IDLE_IN_TRANSACTION.as_millis());
-    connect.statement_cache_capacity(256).options([
-        ("statement_timeout", timeout.as_str()),
-        ("idle_in_transaction_session_timeout", idle.as_str()),
-        ("timezone", "UTC"),
-    ])
+    let zone = [("timezone", "UTC".to_owned())];
+    let settings = limits(options).into_iter().chain(zone);
+    connect.statement_cache_capacity(256).options(settings)
 }
 
 fn limits_of_a_transaction(options: &Options) -> String {
-    format!(
-        "; set local statement_timeout = {}; set local idle_in_transaction_session_timeout = {}",
-        options.statement_timeout.as_millis(),
-        IDLE_IN_TRANSACTION.as_millis()
-    )
+    let limits = limits(options).map(|(name, value)| format!("; set local {name} = '{value}'"));
+    limits.concat()
 }
 
 #[cfg(test)]

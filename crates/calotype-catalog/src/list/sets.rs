@@ -16,6 +16,23 @@ pub(super) enum Set {
     SharedWith(ProjectId, WantedMembership),
 }
 
+impl Set {
+    /// Whether its images meet a condition, where they all do or none does.
+    pub(super) fn meets(&self, condition: &Condition) -> Option<bool> {
+        match (self, condition) {
+            (Self::Own(project, _), Condition::Owner(owner)) => Some(owner == project),
+            (
+                Self::Shelf(kind) | Self::Own(_, Some(kind)) | Self::Everything(Some(kind)),
+                Condition::Visibility(wanted),
+            ) => Some(kind == wanted),
+            (Self::SharedWith(..), Condition::Visibility(wanted)) => {
+                Some(*wanted == Visibility::Shared)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The sets that are asked for. Overlaps do no harm: the union drops what comes twice.
 pub(super) fn wanted_sets(query: &ImageQuery) -> Vec<Set> {
     if query.conditions.contains(&Condition::Nothing) {
@@ -69,7 +86,7 @@ pub(super) fn wanted_sets(query: &ImageQuery) -> Vec<Set> {
 fn narrowed(sets: impl IntoIterator<Item = Set>, query: &ImageQuery) -> Vec<Set> {
     let mut sets: Vec<Set> = sets.into_iter().collect();
     for condition in &query.conditions {
-        sets.retain(|set| can_meet(set, condition));
+        sets.retain(|set| set.meets(condition) != Some(false));
         for set in &mut sets {
             *set = match (&*set, condition) {
                 (Set::Shelf(shelf), Condition::Owner(owner)) => {
@@ -102,18 +119,5 @@ fn is_within(set: &Set, other: &Set) -> bool {
             project == of && (other.is_none() || kind == other)
         }
         _ => false,
-    }
-}
-
-/// Whether an image of the set can meet a condition on owner or visibility.
-fn can_meet(set: &Set, condition: &Condition) -> bool {
-    match (set, condition) {
-        (Set::Own(project, _), Condition::Owner(owner)) => owner == project,
-        (
-            Set::Shelf(kind) | Set::Own(_, Some(kind)) | Set::Everything(Some(kind)),
-            Condition::Visibility(wanted),
-        ) => kind == wanted,
-        (Set::SharedWith(..), Condition::Visibility(wanted)) => *wanted == Visibility::Shared,
-        _ => true,
     }
 }

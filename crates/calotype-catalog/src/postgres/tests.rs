@@ -7,6 +7,7 @@ use crate::SqlCatalog;
 use crate::clock::Epoch;
 use crate::db::{Db, Tx, is_undone};
 use crate::engines;
+use crate::open::{DirectUrl, Pooler};
 
 /// Ends every connection to the database but the one that says so.
 const CUT: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
@@ -226,6 +227,39 @@ async fn who_reads_whole_tables_is_given_more_time_than_a_statement_has() {
     // Whoever has the connection next is as limited as ever.
     let mut read = catalog.db.read().await.unwrap();
     assert!(read.fetch_all(slow, Vec::new()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_who_reads_whole_tables_may_scan_them_and_has_help() {
+    let server = engines::Server::start().await;
+    let url = server.database("help").await;
+    for pooler in [Pooler::None, Pooler::Transaction(DirectUrl(url.clone()))] {
+        let options = Options {
+            pooler,
+            ..Options::default()
+        };
+        let catalog = SqlCatalog::open(&url, options, Arc::new(Epoch)).await;
+        let db = catalog.unwrap().db.clone();
+        let of_reads = help(db.read().await.unwrap()).await;
+        let of_writes = help(db.write().await.unwrap()).await;
+        let mut whole = db.read().await.unwrap();
+        whole.take_time().await.unwrap();
+        assert_eq!(
+            (of_reads, of_writes, help(whole).await),
+            ("off 0".into(), "off 0".into(), "on 2".into())
+        );
+        let rows = db.fetch_all(HELP.to_owned(), Vec::new()).await.unwrap();
+        assert_eq!(rows.first().unwrap().text("help").unwrap(), "off 0");
+    }
+}
+
+const HELP: &str = "select current_setting('enable_seqscan') || ' ' || \
+                    current_setting('max_parallel_workers_per_gather') as help";
+
+/// Whether a statement in the transaction may read a table from end to end, and how many processes more it may have.
+async fn help(mut tx: Tx) -> String {
+    let row = tx.fetch_optional(HELP, Vec::new()).await.unwrap();
+    row.unwrap().text("help").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,9 +46,11 @@ fn rows() -> u64 {
     rows.map_or(30_000, |rows| rows.parse().expect("a number"))
 }
 
-/// A thousand projects with as many images each, of which some are tagged, shared, public; a job of each image that has ended.
+/// A thousand projects with as many images each, of which some are tagged, shared, and the oldest third public; a job of each
+/// image that has ended.
 async fn fill(world: &World) {
     let rows = rows();
+    let public = format!("n <= {}", rows / 3);
     let id = "'10000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0')";
     let series = format!("from generate_series(1, {rows}) as n");
     let statements = [
@@ -61,19 +63,19 @@ async fn fill(world: &World) {
              container_format, min_disk, min_ram, protected, hidden, size, blob, \
              enterprise_project, created_at, updated_at, active_at, version) \
              select {id}, 'p' || (n % 1000), 'active', \
-             case when n % 500 = 0 then 'public' else 'private' end, 'image-' || n, \
+             case when {public} then 'public' else 'private' end, 'image-' || n, \
              'image-' || n, 'qcow2', 'bare', 1, 512, false, false, 1000, {id}, '0', \
              1700000000000000 + n, 1700000000000000 + n, 1700000000000000 + n, 1 {series}"
         ),
         format!(
             "insert into image_tags (image_id, tag, owner, shelf, created_at) \
              select {id}, 'tag-' || (n % 7), 'p' || (n % 1000), \
-             case when n % 500 = 0 then 'public' end, 1700000000000000 + n {series}"
+             case when {public} then 'public' end, 1700000000000000 + n {series}"
         ),
         format!(
             "insert into image_properties (image_id, name, value, owner, shelf, created_at) \
              select {id}, 'os', 'v' || (n % 7), 'p' || (n % 1000), \
-             case when n % 500 = 0 then 'public' end, 1700000000000000 + n {series}"
+             case when {public} then 'public' end, 1700000000000000 + n {series}"
         ),
         format!(
             "insert into image_members (image_id, project, status, created_at, updated_at, \
@@ -279,9 +281,15 @@ fn lists() -> Vec<(String, ImageQuery)> {
     ]);
     for key in [
         SortKey::Id,
+        SortKey::Name,
         SortKey::CreatedAt,
+        SortKey::UpdatedAt,
         SortKey::Size,
         SortKey::Status,
+        SortKey::DiskFormat,
+        SortKey::ContainerFormat,
+        SortKey::MinDisk,
+        SortKey::MinRam,
     ] {
         let query = ImageQuery {
             order: vec![(key, Direction::Descending)],
