@@ -296,11 +296,17 @@ async fn bring_to(db: &Db, migrations: &[Migration]) -> Result<()> {
         }
     };
     if known {
-        for index in migrations.iter().flat_map(|migration| migration.indexes) {
+        for index in lasting(migrations) {
             index.make_beside_writers(&mut session).await?;
         }
     }
     Ok(())
+}
+
+/// The indexes of these steps that none of them replaces.
+fn lasting(migrations: &[Migration]) -> impl Iterator<Item = &Index> {
+    let all = || migrations.iter().flat_map(|migration| migration.indexes);
+    all().filter(move |index| all().all(|other| other.replaces != Some(index.name)))
 }
 
 /// A session that has the lock.

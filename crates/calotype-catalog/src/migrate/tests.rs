@@ -57,6 +57,17 @@ async fn on_sqlite_an_index_is_made_with_its_step() {
     assert_eq!(names, ["leases_by_note"]);
 }
 
+#[test]
+fn an_index_that_a_later_step_replaces_is_not_made_again_at_each_start() {
+    let lasting = |migrations: &[Migration]| -> Vec<&str> {
+        lasting(migrations).map(|index| index.name).collect()
+    };
+    assert!(lasting(MIGRATIONS).contains(&"images_by_shelf_own_id"));
+    assert!(!lasting(MIGRATIONS).contains(&"images_by_shelf_id"));
+    let (before, _) = MIGRATIONS.split_at(14);
+    assert!(lasting(before).contains(&"images_by_shelf_id"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_is_made_beside_writers_and_anew_where_its_making_was_broken_off() {
     let server = engines::Server::start().await;
