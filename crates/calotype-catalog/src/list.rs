@@ -537,6 +537,9 @@ fn branch(
 /// An image's id, as the indexes have it that give the order of an owner's and of a shelf's.
 const ID_OF_SET: &str = "(i.id || '')";
 
+/// The id of an image that is shared with a project, as the index has it that gives their order.
+const ID_OF_SHARED: &str = "(d.image_id || '')";
+
 /// A visibility as SQL has it.
 fn quoted(visibility: Visibility) -> String {
     format!("'{visibility}'")
@@ -571,6 +574,7 @@ fn key_of(set: &Set, driver: Driver, key: SortKey, order: &[(SortKey, Direction)
             Driver::Images,
             SortKey::Id,
         ) if order.len() == 1 => ID_OF_SET,
+        (Set::SharedWith(..), _, SortKey::Id) if order.len() == 1 => ID_OF_SHARED,
         (Set::SharedWith(..), _, SortKey::Id) | (_, Driver::Attribute(_), SortKey::Id) => {
             "d.image_id"
         }

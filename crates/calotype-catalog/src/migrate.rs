@@ -229,6 +229,12 @@ const MIGRATIONS: &[Migration] = &[
                 on: "images (owner, updated_at, created_at, id)",
                 replaces: Some("images_by_owner_change"),
             },
+            // What is shared with a project, sorted by id: else it is sought among what is shared with others.
+            Index {
+                name: "image_members_by_project_id",
+                on: "image_members (project, (image_id || ''))",
+                replaces: None,
+            },
             // As in the step before: the order of all images is not to look as good as that of a shelf, where many are on it...
             Index {
                 name: "images_by_shelf_own_id",

@@ -138,7 +138,7 @@ async fn a_replication_that_an_earlier_version_accepted_is_gone_on_with() {
     let of_all = of_all.concat();
     let back = format!(
         "drop index jobs_queued; drop index jobs_leased; create index jobs_unfinished_by_project on jobs (project); \
-         drop index blobs_by_scrub; drop index blobs_damaged; alter table blobs drop column scrubbed_at; drop index blobs_by_store; alter table blobs drop column store; alter table blobs drop column place; drop table blob_copies; drop table leases; drop table catalog_moves; drop table catalog_copies; alter table schema_migrations drop column compatible_from; {filters} drop index images_by_owner_size; drop index images_by_owner_update; drop index images_by_shelf_size; drop index images_by_shelf_update; drop index images_by_owner_own_id; drop index images_by_shelf_own_id; {of_all} \
+         drop index blobs_by_scrub; drop index blobs_damaged; alter table blobs drop column scrubbed_at; drop index blobs_by_store; alter table blobs drop column store; alter table blobs drop column place; drop table blob_copies; drop table leases; drop table catalog_moves; drop table catalog_copies; alter table schema_migrations drop column compatible_from; {filters} drop index images_by_owner_size; drop index images_by_owner_update; drop index images_by_shelf_size; drop index images_by_shelf_update; drop index image_members_by_project_id; drop index images_by_owner_own_id; drop index images_by_shelf_own_id; {of_all} \
           drop table enterprise_assignments; drop table project_limits; drop index blobs_by_reservation; \
          alter table blobs drop column reserved; alter table blobs drop column reserved_for; \
          alter table project_usage drop column reserved; \
