@@ -98,22 +98,20 @@ fn orphans(admin: &Client) -> u64 {
 #[test]
 fn a_service_on_postgresql_recovers_after_everything_but_the_backup_is_lost() {
     let url = database::fresh("backup");
-    let at = |url: &str, files: &Path| config::shared(url, files);
     let mut world = World::with(
-        |files| at(&url, files),
+        |files| config::shared(&url, files),
         |_, file| database::dump(&url, file),
     );
     world.lose_everything();
     let restored = database::fresh("backup_restored");
     database::restore(&world.place("catalog.backup"), &restored);
-    let text = at(&restored, world.files.path());
+    let text = config::shared(&restored, world.files.path());
     world.recovers(Options::config(text).embedded());
 }
 
 #[test]
 fn a_service_on_sqlite_recovers_after_everything_but_the_backup_is_lost() {
-    let text = |files: &Path| config::kept_in(files);
-    let mut world = World::with(text, |server, file| {
+    let mut world = World::with(config::kept_in, |server, file| {
         let catalog = server.data().join("catalog.db").display().to_string();
         program::run("sqlite3", &[catalog, format!(".backup {}", file.display())]);
     });
@@ -125,6 +123,6 @@ fn a_service_on_sqlite_recovers_after_everything_but_the_backup_is_lost() {
     }
     let catalog = data.join("catalog.db");
     std::fs::copy(world.place("catalog.backup"), catalog).expect("the catalog");
-    let text = text(world.files.path());
+    let text = config::kept_in(world.files.path());
     world.recovers(Options::config(text).embedded());
 }
